@@ -1,0 +1,90 @@
+"""Bytes and FLOPs as people write them. The only place that knows 2**20.
+
+Bytes are shown in IEC units (KiB, MiB, GiB); both IEC and decimal units (kB, MB, GB) are read.
+One multiply-add is 2 FLOPs.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ckpt.errors import UnitError
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+_UNITS = {
+    "b": 1, "byte": 1, "bytes": 1,
+    "kib": KIB, "mib": MIB, "gib": GIB, "tib": TIB,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+}  # fmt: skip
+
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)\s*")
+
+FLOP_NOTE = "1 multiply-add = 2 FLOPs; elementwise 1 per function per element; moving data 0"
+
+
+def parse_bytes(text: str | int, *, of: int | None = None) -> int:
+    """Read a number of bytes: ``"64MiB"``, ``"8 GB"``, an int, or ``"25%"`` of ``of`` bytes.
+
+    Raises UnitError for a text that is no number, has no unit or an unknown one, or is not
+    positive, and for a percentage above 100 or where there is nothing to take it of.
+    """
+    if isinstance(text, bool) or not isinstance(text, (int, str)):
+        raise UnitError(f"a number of bytes is an int or a text such as '64MiB', not {text!r}")
+    if isinstance(text, int):
+        if text <= 0:
+            raise UnitError(f"a number of bytes must be positive, not {text}")
+        return text
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise UnitError(f"{text!r} is no number of bytes; write for example '64MiB' or '25%'")
+    number, unit = float(match[1]), match[2]
+    if unit == "":
+        raise UnitError(f"{text!r} has no unit; write '{text.strip()}MiB' or '{text.strip()}%'")
+    if not number > 0:
+        raise UnitError(f"a number of bytes must be positive, not {text!r}")
+    if unit == "%":
+        if of is None:
+            raise UnitError(f"{text!r} is a percentage, and there is nothing here to take it of")
+        if number > 100:
+            raise UnitError(f"{text!r} is more than store-all needs; write at most '100%'")
+        return int(of * number / 100)
+    factor = _UNITS.get(unit.lower())
+    if factor is None:
+        raise UnitError(f"unknown unit {unit!r} in {text!r}; use B, KiB, MiB, GiB, kB, MB, GB or %")
+    nbytes = number * factor
+    if nbytes < 1 or nbytes == float("inf"):
+        raise UnitError(f"{text!r} is not a usable number of bytes")
+    return int(nbytes)
+
+
+def format_bytes(nbytes: float) -> str:
+    """Show bytes with three significant digits in IEC units: ``1536 -> "1.5 KiB"``."""
+    sign, size = ("-", -nbytes) if nbytes < 0 else ("", nbytes)
+    for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= factor:
+            return f"{sign}{_three_digits(size / factor)} {unit}"
+    return f"{sign}{size:.0f} B"
+
+
+def format_flops(flops: float) -> str:
+    """Show FLOPs with three significant digits and a decimal prefix: ``2.5e9 -> "2.5 GFLOP"``."""
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if flops >= factor:
+            return f"{_three_digits(flops / factor)} {prefix}FLOP"
+    return f"{flops:.0f} FLOP"
+
+
+def format_seconds(seconds: float) -> str:
+    """Show a duration with three significant digits: ``0.0042 -> "4.2 ms"``."""
+    if seconds >= 1:
+        return f"{_three_digits(seconds)} s"
+    if seconds >= 1e-3:
+        return f"{_three_digits(seconds * 1e3)} ms"
+    return f"{_three_digits(seconds * 1e6)} µs"
+
+
+def _three_digits(number: float) -> str:
+    digits = 0 if number >= 100 else 1 if number >= 10 else 2
+    text = f"{number:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
