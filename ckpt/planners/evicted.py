@@ -1,0 +1,180 @@
+"""What an eviction would cost to undo: the heuristics of dynamic tensor rematerialization.
+
+Each keeps, as buffers are evicted and come back, the numerator of its score. Buffers are numbered;
+``parents`` and ``children`` are the buffers that a buffer's ops read, and those that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class Heuristic:
+    """A score to evict by, least first: numerator / (bytes if by_size) / (staleness if by_age)."""
+
+    by_size = True
+    by_age = True
+
+    def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
+        self.cost = cost
+        self.parents = parents
+        self.children: list[list[int]] = [[] for _ in cost]
+        for buffer, row in enumerate(parents):
+            for parent in row:
+                self.children[parent].append(buffer)
+        self.is_evicted = bytearray(len(cost))
+        self.changed: set[int] = set(range(len(cost)))
+        """Buffers whose numerator may have changed since the caller last emptied this set."""
+
+    def numerator(self, buffer: int) -> float:
+        return self.cost[buffer]
+
+    def evict(self, buffer: int) -> None:
+        """The buffer was evicted, and may be wanted again."""
+
+    def restore(self, buffer: int) -> None:
+        """The buffer is live, or will never be wanted again."""
+
+
+class Local(Heuristic):
+    """What the buffer's own ops cost."""
+
+
+class Least(Heuristic):
+    """Age alone: the least recently used."""
+
+    by_size = False
+
+    def numerator(self, buffer: int) -> float:
+        return 1.0
+
+
+class Largest(Heuristic):
+    """Size alone."""
+
+    by_age = False
+
+    def numerator(self, buffer: int) -> float:
+        return 1.0
+
+
+class Neighbourhood(Heuristic):
+    """Its own ops, those of evicted ancestors, and of descendants reached through evicted ones."""
+
+    downward = True
+
+    def numerator(self, buffer: int) -> float:
+        total = self.cost[buffer]
+        directions = [self.parents, self.children] if self.downward else [self.parents]
+        for neighbours in directions:
+            total += sum(self.cost[b] for b in self._reach(buffer, neighbours)[0])
+        return total
+
+    def evict(self, buffer: int) -> None:
+        self.is_evicted[buffer] = 1
+        self._spread(buffer)
+
+    def restore(self, buffer: int) -> None:
+        if self.is_evicted[buffer]:
+            self.is_evicted[buffer] = 0
+            self._spread(buffer)
+        self.changed.add(buffer)
+
+    def _spread(self, buffer: int) -> None:
+        """Whoever sees ``buffer`` through evicted ones sees something new."""
+        self.changed.update(self._reach(buffer, self.children)[1])
+        if self.downward:
+            self.changed.update(self._reach(buffer, self.parents)[1])
+
+    def _reach(self, start: int, neighbours: Sequence[Sequence[int]]) -> tuple[set[int], set[int]]:
+        """Evicted buffers reached from ``start`` through evicted ones, and the others beside them."""
+        inside: set[int] = set()
+        beside: set[int] = set()
+        queue = [start]
+        while queue:
+            for b in neighbours[queue.pop()]:
+                if not self.is_evicted[b]:
+                    beside.add(b)
+                elif b not in inside:
+                    inside.add(b)
+                    queue.append(b)
+        return inside, beside
+
+
+class Ancestors(Neighbourhood):
+    """MSPS: what must be recomputed to have the buffer back, per byte."""
+
+    by_age = False
+    downward = False
+
+
+class Components(Heuristic):
+    """The neighbourhood as undirected components in a union-find (the paper's equivalence classes).
+
+    A buffer that comes back takes its cost out of its component, which stays whole.
+    """
+
+    def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
+        super().__init__(cost, parents)
+        self.element = [-1] * len(cost)  # the buffer's element in the union-find, while evicted
+        self.up: list[int] = []
+        self.total: list[int] = []
+        self.rim: list[set[int]] = []  # buffers beside the component whose numerator counts it
+
+    def numerator(self, buffer: int) -> float:
+        roots = {self._root(self.element[b]) for b in self._around(buffer) if self.is_evicted[b]}
+        return self.cost[buffer] + sum(self.total[root] for root in roots)
+
+    def evict(self, buffer: int) -> None:
+        self.is_evicted[buffer] = 1
+        root = self.element[buffer] = len(self.up)
+        self.up.append(root)
+        self.total.append(self.cost[buffer])
+        self.rim.append(set())
+        for b in self._around(buffer):
+            if self.is_evicted[b]:
+                root = self._union(root, self._root(self.element[b]))
+        self.rim[root].update(b for b in self._around(buffer) if not self.is_evicted[b])
+        self.rim[root].discard(buffer)
+        self.changed |= self.rim[root]
+
+    def restore(self, buffer: int) -> None:
+        if self.is_evicted[buffer]:
+            self.is_evicted[buffer] = 0
+            root = self._root(self.element[buffer])
+            self.total[root] -= self.cost[buffer]
+            self.changed |= self.rim[root]
+        for b in self._around(buffer):
+            if self.is_evicted[b]:
+                self.rim[self._root(self.element[b])].add(buffer)
+        self.changed.add(buffer)
+
+    def _around(self, buffer: int) -> Iterable[int]:
+        return (*self.parents[buffer], *self.children[buffer])
+
+    def _root(self, element: int) -> int:
+        while self.up[element] != element:
+            self.up[element] = self.up[self.up[element]]
+            element = self.up[element]
+        return element
+
+    def _union(self, a: int, b: int) -> int:
+        if a == b:
+            return a
+        if len(self.rim[a]) < len(self.rim[b]):
+            a, b = b, a
+        self.up[b] = a
+        self.total[a] += self.total[b]
+        self.rim[a] |= self.rim[b]
+        self.rim[b] = set()
+        return a
+
+
+HEURISTICS: dict[str, type[Heuristic]] = {
+    "dtr": Neighbourhood,
+    "dtr_eq": Components,
+    "dtr_local": Local,
+    "lru": Least,
+    "size": Largest,
+    "msps": Ancestors,
+}
