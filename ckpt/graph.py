@@ -19,10 +19,11 @@ from ckpt.errors import GraphError
 FORMAT = "ckpt-graph"
 VERSION = 1
 
-COTANGENTS = ("fresh", "handed", "view", "part", None)
+COTANGENTS = ("fresh", "handed", "view", "spread", "part", None)
 """What a node's backward hands to a dep: a ``fresh`` array of the dep's size; the incoming cotangent
-itself ``handed`` on; a ``view`` of it (reshaped, sliced, broadcast) - either shares its buffer; a
-``part``, added in place into a slice of the dep's own cotangent; or None, where none flows."""
+itself ``handed`` on; a ``view`` of it (reshaped, sliced, broadcast), which shares its buffer; a
+smaller fresh array ``spread`` over the dep's shape by a broadcast; a ``part``, added in place into a
+slice of the dep's own cotangent; or None, where none flows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class Node:
     """The dep whose buffer this view shares."""
     cotangents: tuple[str | None, ...] = ()
     """For each dep, one of COTANGENTS."""
+    spread_nbytes: tuple[int, ...] = ()
+    """For each dep, bytes of the array behind a ``spread`` cotangent; empty if there is none."""
     regions: tuple[int, ...] = ()
     """The `@checkpoint` regions around this node, outermost first."""
     keep: bool = False
@@ -281,6 +284,8 @@ def _check(position: int, node: Node, nodes: tuple[Node, ...]) -> None:
     for dep, kind in zip(node.deps, node.cotangents, strict=True):
         if kind not in COTANGENTS:
             refuse(f"unknown kind of cotangent {kind!r}")
+        if kind == "spread" and len(node.spread_nbytes) != len(node.deps):
+            refuse("a spread cotangent needs spread_nbytes, one a dep")
         if kind and not nodes[dep].requires_grad:
             refuse(f"it sends a cotangent to {dep}, which requires no gradient")
     if min((node.nbytes, node.flops, node.backward_flops, node.workspace), default=0) < 0:

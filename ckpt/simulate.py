@@ -7,7 +7,7 @@ The memory model, which `execute` keeps to the byte:
   share, so a view that is still live pins an owner that was freed - and a second Compute of that
   owner makes a second buffer.
 - A Backward treats one dep at a time. The first cotangent of a dep is kept as it comes: fresh, or a
-  share in the incoming one. The next is added in place into whichever of the two is an array of its
+  share in the incoming one, or spread over the dep's shape from a smaller array. The next is added in place into whichever of the two is an array of its
   own; if neither is, into a new one. A ``part`` is added into the dep's own cotangent, which starts
   as zeros. The cotangent of a leaf is its gradient: an array of its own, counted apart.
 - The incoming cotangent goes when the Backward ends.
@@ -29,8 +29,8 @@ from ckpt.schedule import (
 )
 from ckpt.timeline import BACKWARD, FORWARD, FREE, RECOMPUTE, Timeline
 
-FRESH, SHARED, PART = range(3)
-_KIND = {"fresh": FRESH, "handed": SHARED, "view": SHARED, "part": PART}
+FRESH, SHARED, PART, SPREAD = range(4)
+_KIND = {"fresh": FRESH, "handed": SHARED, "view": SHARED, "part": PART, "spread": SPREAD}
 
 
 def simulate(graph: Graph, schedule: Schedule) -> Timeline:
@@ -183,7 +183,7 @@ def _perform(graph: Graph, schedule: Schedule, stop: int | None = None) -> _Stat
             held = activations + captured
             temporary = 0
             high = held + cotangents
-            for dep, how, work in contributions[i]:
+            for dep, how, work, spread in contributions[i]:
                 size = nbytes[dep]
                 if is_leaf[dep]:
                     if cotangent_of[dep] < 0:
@@ -195,6 +195,11 @@ def _perform(graph: Graph, schedule: Schedule, stop: int | None = None) -> _Stat
                     if how == SHARED:
                         cotangent_of[dep] = incoming
                         cotangent_shares[incoming] += 1
+                    elif how == SPREAD:
+                        cotangent_of[dep] = len(cotangent_shares)
+                        cotangent_shares.append(1)
+                        cotangent_sizes.append(spread)
+                        cotangents += spread
                     else:
                         cotangent_of[dep] = len(cotangent_shares)
                         cotangent_shares.append(1)
@@ -260,13 +265,17 @@ def _perform(graph: Graph, schedule: Schedule, stop: int | None = None) -> _Stat
     )
 
 
-def _contributions(graph: Graph) -> list[tuple[tuple[int, int, int], ...]]:
-    """For each node, what its Backward does: (dep, how, workspace), in the order of the deps."""
+def _contributions(graph: Graph) -> list[tuple[tuple[int, int, int, int], ...]]:
+    """For each node, what its Backward does: (dep, how, workspace, bytes of a spread)."""
     return [
         tuple(
-            (dep, _KIND[kind], work)
-            for dep, kind, work in zip(
-                node.deps, node.cotangents, node.backward_workspace, strict=True
+            (dep, _KIND[kind], work, spread)
+            for dep, kind, work, spread in zip(
+                node.deps,
+                node.cotangents,
+                node.backward_workspace,
+                node.spread_nbytes or (0,) * len(node.deps),
+                strict=True,
             )
             if kind is not None
         )

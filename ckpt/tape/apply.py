@@ -1,0 +1,156 @@
+"""One step forward: compute an op's value and write the tape's node for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import NonFiniteError, TapeError
+from ckpt.tape.context import CURRENT, Context, caller
+from ckpt.tape.node import TapeNode
+from ckpt.tape.op import OUT, Op
+from ckpt.tape.value import Value
+
+ndarray = np.ndarray
+
+
+def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
+    """The op's value on ``operands`` (Values, arrays, scalars), recorded on the tape.
+
+    Outside of a region a value that some rule reads is kept on its own node. Nobody else holds it:
+    whatever no Backward reads is gone with the caller's last reference.
+    """
+    arrays = []
+    inputs = []
+    mask = 0
+    bit = 1
+    for operand in operands:
+        if type(operand) is Value:
+            node = operand._node
+            arrays.append(operand._data)
+            inputs.append(node)
+            if node.requires_grad:
+                mask |= bit
+        else:
+            arrays.append(operand)
+            inputs.append(operand)
+        bit += bit
+    if not op.differentiable:
+        mask = 0
+    context = CURRENT.get()
+    if context is not None:
+        return _apply_within(context, op, arrays, inputs, params, mask)
+    data = compute(op, arrays, params)
+    if not mask:
+        return Value(data, TapeNode(None, (), None, 0, data))
+    node = TapeNode(op, inputs, params, mask, data)
+    _keep(node, op, arrays, inputs, mask, data)
+    return Value(data, node)
+
+
+def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
+    """The op's forward on plain arrays; the result can't be written into by mistake."""
+    data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
+    if type(data) is ndarray:
+        if op.view and any(data is array for array in arrays):
+            data = data.view()
+        if not data.ndim:
+            return data[()]
+        data.setflags(write=False)
+        return data
+    return data if isinstance(data, np.generic) else _as_data(op, data)
+
+
+def _as_data(op: Op, data: Any) -> Any:
+    if isinstance(data, tuple):
+        return Parts(data)
+    if isinstance(data, (bool, int, float, complex)):
+        return np.asarray(data)[()]
+    raise TapeError(f"{op.name} returned a {type(data).__name__}, not an array or a number")
+
+
+class Parts(tuple[Any, ...]):
+    """The value of an op with several results; `item` nodes are views of it."""
+
+    __slots__ = ()
+    shape = ()
+    dtype = np.dtype(object)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self)
+
+
+def _keep(
+    node: TapeNode, op: Op, arrays: list[Any], inputs: list[Any], mask: int, data: Any
+) -> None:
+    """Keep what the rules read, each value on its own node; let go of other plain arrays."""
+    kept = op.keeps(len(inputs), mask)
+    frees = 0
+    for k in kept:
+        if k == OUT:
+            node.value = data
+        else:
+            source = inputs[k]
+            if type(source) is TapeNode and source.value is None:
+                source.value = arrays[k]
+                frees |= 1 << k
+    node.frees = frees
+    for k, source in enumerate(inputs):
+        if type(source) is ndarray and k not in kept:
+            inputs[k] = Shape(source)
+
+
+class Shape:
+    """What is left of a plain array that no rule reads."""
+
+    __slots__ = ("shape", "dtype")
+
+    def __init__(self, array: Any) -> None:
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+
+def _apply_within(
+    context: Context,
+    op: Op,
+    arrays: list[Any],
+    inputs: list[Any],
+    params: dict[str, Any] | None,
+    mask: int,
+) -> Value:
+    """The same, inside a trace (nothing is computed) or a checkpointed region (nothing is kept)."""
+    if context.recorder is not None:
+        return context.recorder.record(op, arrays, inputs, params, mask)  # type: ignore[no-any-return]
+    state = random_state(params) if op.random else None
+    data = compute(op, arrays, params)
+    if context.finite and not isinstance(data, Parts) and not np.isfinite(data).all():
+        raise NonFiniteError(_not_finite(op, data))
+    region = context.region
+    if region is None:
+        if not mask:
+            return Value(data, TapeNode(None, (), None, 0, data))
+        node = TapeNode(op, inputs, params, mask, data)
+        _keep(node, op, arrays, inputs, mask, data)
+        return Value(data, node)
+    node = TapeNode(op, inputs, params, mask, data)
+    node.region = region
+    node.extra = state
+    region.enter(node, arrays)
+    if region.keeps(node):
+        node.value = data
+    return Value(data, node)
+
+
+def random_state(params: dict[str, Any] | None) -> Any:
+    """The state of a random op's generator before it draws, for a replay to start from."""
+    assert params is not None
+    return params["rng"].bit_generator.state
+
+
+def _not_finite(op: Op, data: Any) -> str:
+    bad = np.argwhere(~np.isfinite(np.atleast_1d(data)))[0]
+    value = np.atleast_1d(data)[tuple(bad)]
+    at = f" at {list(map(int, bad))}" if np.ndim(data) else ""
+    return f"{caller()}: {op.name} gave {value}{at}, the first value that isn't finite"

@@ -1,0 +1,85 @@
+"""Eager backward: the instructions that follow from the loss alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import TapeError
+from ckpt.tape.interpreter import BACKWARD, copy, interpret
+from ckpt.tape.node import TapeNode
+from ckpt.tape.value import Gradient, Value
+
+Heap = list[tuple[int, TapeNode]]
+"""Nodes with a cotangent that wait for their Backward, the latest first."""
+
+
+def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) -> None:
+    """Let cotangents flow from ``value``; see `Value.backward`."""
+    node = value._node
+    node.cotangent = seed(value, gradient)
+    node.own = True
+    heap: Heap = [(-node.position, node)]
+
+    def reached(dep: TapeNode) -> None:
+        heappush(heap, (-dep.position, dep))
+
+    try:
+        interpret(_descend(heap), reached=reached, retain=retain_graph)
+    finally:
+        for _, waiting in heap:  # after an error, leave no half-made cotangents behind
+            waiting.cotangent = None
+
+
+def seed(value: Value, gradient: Any) -> Any:
+    """The cotangent to start from: ``gradient``, or 1 for a scalar."""
+    if getattr(value._data, "abstract", False):
+        raise TapeError("backward() of a traced value; trace the loss and let the plan do it")
+    if not value.requires_grad:
+        raise TapeError(
+            "backward() of a value that depends on no leaf: wrap the parameters in ckpt.Value"
+        )
+    if gradient is None:
+        if value.size != 1:
+            raise TapeError(
+                f"backward() starts from a scalar loss, and this value has shape {value.shape}: "
+                "reduce it (np.sum, np.mean), or pass the cotangent to start from"
+            )
+        return np.ones(value.shape, value.dtype)[()]
+    if np.shape(gradient) != value.shape:
+        raise TapeError(
+            f"the cotangent to start from has shape {np.shape(gradient)}, the value {value.shape}"
+        )
+    return np.array(gradient, dtype=value.dtype)[()]
+
+
+def _descend(heap: Heap) -> Iterator[tuple[int, TapeNode]]:
+    while heap:
+        node = heappop(heap)[1]
+        region = node.region
+        if region is not None:
+            yield from region.replay(node, heap)
+        if node.extra is not None and type(node.extra) is Gradient:
+            rest(node)
+        if node.op is not None:
+            yield BACKWARD, node
+
+
+def rest(node: TapeNode) -> None:
+    """A cotangent comes to rest as a gradient: the array itself at a leaf, a copy elsewhere."""
+    cell = node.extra
+    cotangent = node.cotangent
+    if node.op is None:
+        node.cotangent = None
+    if cell.value is not None:
+        if type(cell.value) is np.ndarray and cell.value.flags.writeable:
+            cell.value += cotangent
+        else:
+            cell.value = cell.value + cotangent
+    elif node.op is None and node.own:
+        cell.value = cotangent
+    else:
+        cell.value = copy(cotangent)

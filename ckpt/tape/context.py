@@ -1,0 +1,74 @@
+"""What the current thread is inside of: a checkpointed region, a trace, a check."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckpt.tape.region import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """None of it costs a plain eager step anything: there, the context is None."""
+
+    region: Region | None = None
+    recorder: Any = None
+    """The trace under way (see `ckpt.tape.trace`), or None."""
+    finite: bool = False
+    """Raise at the first node that holds a NaN or an infinity."""
+    scope: str = ""
+
+
+CURRENT: ContextVar[Context | None] = ContextVar("ckpt", default=None)
+
+
+@contextmanager
+def inside(**changes: Any) -> Iterator[Context]:
+    """Run a block in the current context with some of it changed."""
+    context = replace(CURRENT.get() or Context(), **changes)
+    token = CURRENT.set(context)
+    try:
+        yield context
+    finally:
+        CURRENT.reset(token)
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Name a part of the program; profiles group by it: ``with ckpt.scope("layer 3"): …``."""
+    context = CURRENT.get() or Context()
+    with inside(scope=f"{context.scope}/{name}" if context.scope else name):
+        yield
+
+
+@contextmanager
+def check_finite() -> Iterator[None]:
+    """Raise NonFiniteError at the first value that holds a NaN or an infinity."""
+    with inside(finite=True):
+        yield
+
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_OURS = (_HERE, os.path.join(os.path.dirname(_HERE[:-1]), "nn"))
+
+
+def caller() -> str:
+    """``file.py:7`` of the nearest frame that is the user's: not the tape's, `ckpt.nn`'s or NumPy's."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_OURS) and not _is_numpy(name) and name[:1] != "<":
+            return f"{os.path.basename(name)}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def _is_numpy(filename: str) -> bool:
+    return f"{os.sep}numpy{os.sep}" in filename

@@ -1,0 +1,237 @@
+"""Perform a Schedule of a traced Program on real arrays, and measure it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import TapeError
+from ckpt.schedule import Backward, Compute, Free, Schedule
+from ckpt.tape import tree
+from ckpt.tape.interpreter import BACKWARD, COMPUTE, FREE, copy, interpret
+from ckpt.tape.meter import Meter
+from ckpt.tape.node import TapeNode
+from ckpt.tape.op import Op
+from ckpt.tape.trace import Entry, Program
+from ckpt.tape.value import Value
+from ckpt.timeline import Timeline
+
+_KIND = {Compute: COMPUTE, Free: FREE, Backward: BACKWARD}
+
+
+@dataclass
+class Execution:
+    """What a run gave: loss, gradients (in the structure of the parameters), aux, and Timeline."""
+
+    value: Any
+    grads: Any
+    aux: Any
+    timeline: Timeline | None
+    seconds: float
+
+
+class _BoundOp:
+    """An op for operands of known layout: its forward and its rules are compiled kernels."""
+
+    __slots__ = ("_rules", "forward", "name", "random", "view")
+
+    def __init__(self, op: Op, forward: Any, rules: tuple[Any, ...]) -> None:
+        self.name = op.name
+        self.random = op.random
+        self.view = op.view
+        self.forward = forward
+        self._rules = rules
+
+    def rules(self, count: int) -> tuple[Any, ...]:
+        return self._rules
+
+
+class _CapturedOp:
+    """Computing a captured array takes the array that was met while tracing."""
+
+    __slots__ = ("array",)
+    name = "captured"
+    random = False
+    view = False
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def forward(self) -> Any:
+        return self.array[...]
+
+
+def execute(
+    program: Program,
+    schedule: Schedule,
+    args: tuple[Any, ...],
+    *,
+    observe: bool = True,
+    trace_memory: bool = False,
+) -> Execution:
+    """Perform ``schedule`` on ``args`` (as given to `trace`, with real arrays).
+
+    With ``observe``, the Timeline counts the bytes of the arrays that are really held after each
+    instruction, by owner. With ``trace_memory`` its ``high`` is the peak that `tracemalloc` saw
+    during each instruction. Raises TapeError where an argument's shape or dtype isn't what was
+    traced.
+    """
+    nodes = _instantiate(program, args)
+    steps = [(_KIND[type(s)], nodes[s.node]) for s in schedule.instructions]
+    meter = Meter(program.graph, nodes, len(steps), trace_memory) if observe else None
+    loss = nodes[program.loss]
+    start = time.perf_counter()
+    if meter:
+        with meter:
+            interpret(_seeded(steps, loss), observer=meter)
+    else:
+        interpret(_seeded(steps, loss))
+    seconds = time.perf_counter() - start
+    return Execution(
+        value=loss.value,
+        grads=_gradients(program, nodes),
+        aux=_aux(program, nodes),
+        timeline=meter.timeline(schedule, seconds) if meter else None,
+        seconds=seconds,
+    )
+
+
+def _seeded(steps: list[tuple[int, TapeNode]], loss: TapeNode) -> Iterator[tuple[int, TapeNode]]:
+    """The steps, the loss's cotangent put in place just before the first Backward."""
+    waiting = iter(steps)
+    for step in waiting:
+        if step[0] == BACKWARD:
+            loss.cotangent = np.ones(loss.shape, loss.dtype)[()]
+            loss.own = True
+            yield step
+            break
+        yield step
+    yield from waiting
+
+
+def _instantiate(program: Program, args: tuple[Any, ...]) -> list[TapeNode]:
+    """Fresh tape nodes for one run, the arguments' arrays in their leaves."""
+    nodes: list[TapeNode] = []
+    ops = bound_ops(program)
+    positions = {entry.node: i for i, entry in enumerate(program.entries)}
+    for entry, bound in zip(program.entries, ops, strict=True):
+        pattern = entry.node
+        inputs = tuple(
+            nodes[positions[s]] if type(s) is TapeNode else s for s in pattern.inputs or ()
+        )
+        node = TapeNode(bound, inputs, pattern.params, pattern.mask, pattern)
+        node.requires_grad = pattern.requires_grad
+        nodes.append(node)
+    for position, array in zip(
+        [position for _, position in program.leaves], check_arguments(program, args), strict=True
+    ):
+        nodes[position].value = array
+    return nodes
+
+
+def check_arguments(program: Program, args: tuple[Any, ...]) -> list[Any]:
+    """The argument arrays, one a leaf; TapeError if they aren't as they were when traced."""
+    if len(args) != len(program.arguments):
+        raise TapeError(f"traced with {len(program.arguments)} arguments, called with {len(args)}")
+    flat = [leaf for argument in args for leaf in tree.leaves(argument)]
+    traced = [leaf for argument in program.arguments for leaf in tree.leaves(argument)]
+    if len(flat) != len(traced):
+        raise TapeError(f"traced with {len(traced)} arrays in its arguments, called with {len(flat)}")
+    arrays = []
+    for at, position in program.leaves:
+        array = flat[at]
+        if isinstance(array, Value):
+            array = array.data
+        array = np.asarray(array)
+        expected = program.graph[position]
+        if array.shape != expected.shape or str(array.dtype) != expected.dtype:
+            raise TapeError(
+                f"argument array {at} is {array.dtype}{list(array.shape)}, but "
+                f"{expected.dtype}{list(expected.shape)} was traced: trace it again for other shapes"
+            )
+        arrays.append(_with_strides(array, traced[at]))
+    return arrays
+
+
+def _with_strides(array: Any, traced: Any) -> Any:
+    """The array in the memory order that was traced, which decides the bits of sums over it."""
+    if array.ndim == 0:
+        return array[()]
+    if array.strides == traced.strides or array.size <= 1:
+        return array
+    made = np.lib.stride_tricks.as_strided(np.empty(_room(traced), array.dtype), traced.shape, traced.strides)  # noqa: E501
+    made[...] = array
+    return made
+
+
+def _room(traced: Any) -> int:
+    reach = sum((n - 1) * s for n, s in zip(traced.shape, traced.strides, strict=True))
+    return int(reach // traced.itemsize + 1)
+
+
+def bound_ops(program: Program) -> list[Any]:
+    """The compiled op of each node; one for all nodes that do the same."""
+    found: dict[Any, _BoundOp] = {}
+    return [
+        _bound(entry, edges, found)
+        for entry, edges in zip(program.entries, program.edges, strict=True)
+    ]
+
+
+def _bound(entry: Entry, edges: tuple[Any, ...], found: dict[Any, _BoundOp]) -> Any:
+    node = entry.node
+    if node.op is None:
+        return _CapturedOp(entry.array) if entry.role == "captured" else None
+    assert entry.kernel is not None and node.inputs is not None
+    op, count = node.op, len(node.inputs)
+    key = (op, id(entry.kernel), *(id(e.kernel) if e else None for e in edges))
+    if key not in found:
+        rules = []
+        for k, edge in enumerate(edges):
+            rule = op.rules(count)[k] if edge else None
+            if rule is not None and edge.kernel is not None:
+                function = edge.kernel.function()
+                rule = op.rule(k, count, function, like=rule.function)
+            rules.append(rule)
+        found[key] = _BoundOp(op, forward_function(op, entry.kernel), tuple(rules))
+    return found[key]
+
+
+def forward_function(op: Op, kernel: Any) -> Any:
+    """The op's own forward if it is a primitive; the compiled kernel if it is composite."""
+    if op.infer is not None:
+        return op.forward
+    function = kernel.function()
+    return lambda *arrays, **params: function(*arrays)
+
+
+def _gradients(program: Program, nodes: list[TapeNode]) -> Any:
+    """The leaves' cotangents in the structure of the differentiated arguments."""
+    found = []
+    for position in program.parameters:
+        node = nodes[position]
+        g = node.cotangent
+        found.append(np.zeros(node.shape, node.dtype)[()] if g is None else g)
+    waiting = iter(found)
+    kept = {at for at, position in program.leaves if position in set(program.parameters)}
+    place = iter(range(10**12))
+
+    def fill(leaf: Any) -> Any:
+        return next(waiting) if next(place) in kept else None
+
+    trees = [tree.rebuild(argument, fill) for argument in program.arguments]
+    chosen = [trees[k] for k in program.argnums]
+    return chosen[0] if program.single else tuple(chosen)
+
+
+def _aux(program: Program, nodes: list[TapeNode]) -> Any:
+    waiting = iter(program.aux_nodes)
+
+    def fill(leaf: Any) -> Any:
+        return copy(nodes[next(waiting)].value) if isinstance(leaf, Value) else leaf
+
+    return tree.rebuild(program.aux, fill) if program.has_aux else None

@@ -1,0 +1,190 @@
+"""`grad` and `value_and_grad`: gradients as functions, of any order."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import TapeError
+from ckpt.tape import tree
+from ckpt.tape.backward import Heap, seed
+from ckpt.tape.context import inside
+from ckpt.tape.interpreter import fit, interpret
+from ckpt.tape.node import TapeNode
+from ckpt.tape.value import Value, constant
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same data, cut from its history: no gradient flows back through it."""
+    return tree.rebuild(x, lambda v: constant(v.data) if isinstance(v, Value) else v)
+
+
+def value_and_grad(
+    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns ``function``'s loss and its gradients.
+
+    ``function`` returns a scalar (with ``has_aux``, a pair of a scalar and anything). The gradients
+    have the structure of the arguments ``argnums``, which hold floats, float arrays or Values in
+    nested lists, tuples and dicts; one structure for an int, a tuple of them for a tuple. Called on
+    Values, the result is differentiable again. With has_aux it returns ``((loss, aux), grads)``.
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    @functools.wraps(function, updated=())
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        for number in numbers:
+            if not -len(args) <= number < len(args):
+                raise TapeError(f"argnums {number} is out of range: got {len(args)} arguments")
+        chosen = {number % len(args) for number in numbers}
+        leaves: dict[int, list[Value]] = {}
+        outer = False
+
+        def leaf(item: Any) -> Value:
+            nonlocal outer
+            if isinstance(item, Value):
+                outer = outer or item.requires_grad
+                return _follow(item)
+            return Value(item)
+
+        given = []
+        for k, argument in enumerate(args):
+            if k in chosen:
+                argument = tree.rebuild(argument, leaf)
+                leaves[k] = list(tree.leaves(argument))
+            given.append(argument)
+        result = function(*given, **kwargs)
+        aux = None
+        if has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise TapeError("with has_aux the function returns a pair (loss, aux)")
+            result, aux = result
+        if not isinstance(result, Value):
+            raise TapeError(
+                f"the function returned a {type(result).__name__}, and not a loss computed from "
+                "its arguments with NumPy functions"
+            )
+        wanted = [leaf for k in leaves for leaf in leaves[k]]
+        found = gradients(result, wanted, differentiable=outer)
+        value = result if outer else result.data
+        grads = []
+        for number in numbers:
+            k = number % len(args)
+            start = sum(len(leaves[j]) for j in leaves if j < k)
+            grads.append(tree.unflatten(args[k], found[start : start + len(leaves[k])]))
+        structure = grads[0] if isinstance(argnums, int) else tuple(grads)
+        return ((value, aux), structure) if has_aux else (value, structure)
+
+    return differentiated
+
+
+def grad(
+    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the gradients of ``function``; see `value_and_grad`.
+
+    With ``has_aux`` it returns ``(grads, aux)``.
+    """
+    both = value_and_grad(function, argnums, has_aux=has_aux)
+
+    @functools.wraps(function, updated=())
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, grads = both(*args, **kwargs)
+        return (grads, value[1]) if has_aux else grads
+
+    return gradient
+
+
+def _follow(value: Value) -> Value:
+    """A new place on the tape for a Value, to differentiate with respect to."""
+    return value.copy()  # type: ignore[attr-defined, no-any-return]
+
+
+def gradients(loss: Value, wanted: list[Value], *, differentiable: bool = False) -> list[Any]:
+    """The gradients of ``loss`` with respect to ``wanted``: arrays, or Values if differentiable.
+
+    Cotangents stop at the wanted Values; ``.grad`` is left alone.
+    """
+    start = seed(loss, None) if loss.requires_grad else None
+    if start is None:
+        raise TapeError("the loss depends on none of the arguments, so there is no gradient")
+    targets = {value._node for value in wanted}
+    found: dict[TapeNode, Any] = {}
+    root = loss._node
+    root.cotangent, root.own = (constant(start) if differentiable else start), True
+    heap: Heap = [(-root.position, root)]
+
+    def reached(dep: TapeNode) -> None:
+        heappush(heap, (-dep.position, dep))
+
+    def descend() -> Any:
+        from ckpt.tape.interpreter import BACKWARD
+
+        while heap:
+            node = heappop(heap)[1]
+            if node in targets:
+                found[node], node.cotangent = node.cotangent, None
+                continue
+            if node.region is not None:
+                yield from node.region.replay(node, heap)
+            if node.op is None:
+                node.cotangent = None
+            elif differentiable:
+                _backward_on_values(node, reached)
+            else:
+                yield BACKWARD, node
+
+    try:
+        if differentiable:
+            with inside():
+                interpret(descend())
+        else:
+            interpret(descend(), reached=reached, retain=False)
+    finally:
+        for _, waiting in heap:
+            waiting.cotangent = None
+    results = []
+    for value in wanted:
+        g = found.get(value._node)
+        if g is None:
+            zeros = np.zeros(value.shape, value.dtype)[()]
+            g = constant(zeros) if differentiable else zeros
+        results.append(g)
+    return results
+
+
+class _Lifted:
+    """A tape node as rules see it, with Values in place of arrays."""
+
+    __slots__ = ("dtype", "inputs", "params", "shape", "value")
+
+    def __init__(self, node: TapeNode) -> None:
+        self.shape, self.dtype, self.params = node.shape, node.dtype, node.params
+        self.value = Value(node.value, node) if node.value is not None else None
+        self.inputs = [
+            Value(s.value, s) if type(s) is TapeNode and s.value is not None else s
+            for s in node.inputs or ()
+        ]
+
+
+def _backward_on_values(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
+    """The interpreter's Backward with Values for arrays, so that it is itself on the tape."""
+    assert node.op is not None and node.inputs is not None
+    g, node.cotangent = node.cotangent, None
+    lifted = _Lifted(node)
+    for k, rule in enumerate(node.op.rules(len(node.inputs))):
+        dep = node.inputs[k]
+        if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
+            continue
+        new = rule.call(g, lifted)
+        if new.shape != dep.shape or new.dtype != dep.dtype:
+            new = fit(new, dep.shape, dep.dtype)
+        if dep.cotangent is None:
+            reached(dep)
+            dep.cotangent = new
+        else:
+            dep.cotangent = dep.cotangent + new

@@ -1,0 +1,55 @@
+"""One entry of the tape."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckpt.tape.op import Op
+
+count = itertools.count(1).__next__
+"""The creation counter: positions rise in the order of creation, so they are a topological order."""
+
+
+class TapeNode:
+    """Op, inputs and parameters of one value, and the value itself while some Backward reads it.
+
+    ``inputs`` are tape nodes and constants, one an operand; None once the Backward is done. Bit k
+    of ``frees`` is set where this node is the first reader of input k, whose value can go when this
+    node's Backward is done (Backwards descend, so the first reader is the last to read). ``own``
+    says whether ``cotangent`` is an array that nothing else shares.
+    """
+
+    __slots__ = (
+        "position", "op", "inputs", "params", "mask", "frees", "requires_grad",
+        "shape", "dtype", "value", "cotangent", "own", "region", "extra", "__weakref__",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        op: Op | None,
+        inputs: tuple[Any, ...],
+        params: dict[str, Any] | None,
+        mask: int,
+        data: Any,
+    ) -> None:
+        self.position = count()
+        self.op = op
+        self.inputs: tuple[Any, ...] | None = inputs
+        self.params = params
+        self.mask = mask
+        self.frees = 0
+        self.requires_grad = mask != 0
+        self.shape: tuple[int, ...] = data.shape
+        self.dtype = data.dtype
+        self.value: Any = None
+        self.cotangent: Any = None
+        self.own = False
+        self.region: Any = None
+        self.extra: Any = None
+        """What few nodes have: a leaf's gradient cell, a random op's generator state, a name."""
+
+    def __repr__(self) -> str:
+        what = self.op.name if self.op else "leaf"
+        return f"<{what} {self.position}: {self.dtype}{list(self.shape)}>"
