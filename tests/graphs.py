@@ -57,7 +57,7 @@ class Build:
                 deps=deps,
                 shape=(nbytes,),
                 dtype="uint8",
-                nbytes=0 if view else nbytes,
+                nbytes=nbytes,
                 flops=0 if view else flops,
                 backward_flops=2 * flops,
                 residuals=tuple(here if r == "out" else deps[int(r)] for r in reads),
