@@ -64,9 +64,15 @@ class AbstractParts(tuple[AbstractArray, ...]):
 
     __slots__ = ()
     abstract = True
-    shape = ()
     strides = ()
-    dtype = np.dtype(object)
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(part.shape for part in self)
+
+    @property
+    def dtype(self) -> tuple[Any, ...]:
+        return tuple(part.dtype for part in self)
 
     @property
     def nbytes(self) -> int:

@@ -64,6 +64,9 @@ def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
 
 def _as_data(op: Op, data: Any) -> Any:
     if isinstance(data, tuple):
+        for part in data:
+            if type(part) is ndarray:
+                part.setflags(write=False)
         return Parts(data)
     if isinstance(data, (bool, int, float, complex)):
         return np.asarray(data)[()]
@@ -71,11 +74,20 @@ def _as_data(op: Op, data: Any) -> Any:
 
 
 class Parts(tuple[Any, ...]):
-    """The value of an op with several results; `item` nodes are views of it."""
+    """The value of an op with several results; `item` nodes are views of it.
+
+    Its shape and dtype are the tuples of its parts' shapes and dtypes.
+    """
 
     __slots__ = ()
-    shape = ()
-    dtype = np.dtype(object)
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(part.shape for part in self)
+
+    @property
+    def dtype(self) -> tuple[Any, ...]:
+        return tuple(part.dtype for part in self)
 
     @property
     def nbytes(self) -> int:

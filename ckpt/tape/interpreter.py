@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt.errors import BackwardTwiceError, MutationError
-from ckpt.tape.apply import compute
+from ckpt.tape.apply import Parts, compute
 from ckpt.tape.node import TapeNode
 
 COMPUTE, FREE, BACKWARD = range(3)
@@ -194,6 +194,9 @@ def copy(array: Any) -> Any:
 
 
 def zeros_like(node: TapeNode) -> Any:
+    """Where parts of the node's cotangent are added in."""
+    if type(node.dtype) is tuple:  # of an op with several results
+        return Parts(np.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True))
     return np.zeros(node.shape, node.dtype)
 
 

@@ -222,6 +222,10 @@ class Op:
                 kept.extend(rule.reads)
         return tuple(dict.fromkeys(kept))
 
+    def into_cost(self, g: Any, node: TapeNode) -> tuple[int, int]:
+        """FLOPs and workspace of accumulating a part: an addition an element."""
+        return int(g.size), 0
+
     def __call__(self, *operands: Any, **params: Any) -> Any:
         """Apply to Values (recorded on the tape) or plain arrays (just computed)."""
         from ckpt.tape.apply import apply

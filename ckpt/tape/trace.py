@@ -90,7 +90,7 @@ class Recorder:
         arrays = [abstract(a) if isinstance(a, np.generic) else a for a in arrays]
         kernel = forward_kernel(op, tuple(arrays), params)
         array = kernel.array
-        if array.dtype.kind not in "fcO":
+        if not isinstance(array, AbstractParts) and array.dtype.kind not in "fc":
             mask = 0
         node = TapeNode(op, tuple(inputs), params, mask, array)
         node.value = array
@@ -319,8 +319,13 @@ def _node(entry: Entry, edges: tuple[Edge | None, ...], positions: dict[TapeNode
     """The graph's node for a tape node."""
     node = entry.node
     array = node.value
-    dtype = "tuple" if isinstance(array, AbstractParts) else str(array.dtype)
-    common = {"name": entry.name, "shape": array.shape, "dtype": dtype, "nbytes": array.nbytes}
+    several = isinstance(array, AbstractParts)
+    common = {
+        "name": entry.name,
+        "shape": () if several else array.shape,
+        "dtype": "tuple" if several else str(array.dtype),
+        "nbytes": array.nbytes,
+    }
     if entry.kernel is None:
         return Node(
             op=entry.role,
