@@ -13,6 +13,7 @@ from ckpt.tape.op import OUT, Op
 from ckpt.tape.value import Value
 
 ndarray = np.ndarray
+_current = CURRENT.get
 
 
 def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
@@ -38,10 +39,14 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
         bit += bit
     if not op.differentiable:
         mask = 0
-    context = CURRENT.get()
+    context = _current()
     if context is not None:
         return _apply_within(context, op, arrays, inputs, params, mask)
-    data = compute(op, arrays, params)
+    data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
+    if type(data) is ndarray and data.ndim and not op.view:
+        data.setflags(False)
+    else:
+        data = _settled(op, arrays, data)
     if not mask:
         return Value(data, TapeNode(None, (), None, 0, data))
     node = TapeNode(op, inputs, params, mask, data)
@@ -50,13 +55,19 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
 
 
 def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
-    """The op's forward on plain arrays; the result can't be written into by mistake."""
+    """The op's forward on plain arrays."""
     data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
+    return _settled(op, arrays, data)
+
+
+def _settled(op: Op, arrays: Any, data: Any) -> Any:
+    """A forward's result as the tape holds it: an array that can't be written into by mistake, or,
+    if it has no axes, a NumPy scalar."""
     if type(data) is ndarray:
-        if op.view and any(data is array for array in arrays):
-            data = data.view()
         if not data.ndim:
             return data[()]
+        if op.view and any(data is array for array in arrays):
+            data = data.view()
         data.setflags(write=False)
         return data
     return data if isinstance(data, np.generic) else _as_data(op, data)
@@ -98,7 +109,9 @@ def _keep(
     node: TapeNode, op: Op, arrays: list[Any], inputs: list[Any], mask: int, data: Any
 ) -> None:
     """Keep what the rules read, each value on its own node; let go of other plain arrays."""
-    kept = op.keeps(len(inputs), mask)
+    kept = op.kept.get((len(inputs), mask))
+    if kept is None:
+        kept = op.keeps(len(inputs), mask)
     frees = 0
     for k in kept:
         if k == OUT:
@@ -109,9 +122,10 @@ def _keep(
                 source.value = arrays[k]
                 frees |= 1 << k
     node.frees = frees
-    for k, source in enumerate(inputs):
-        if type(source) is ndarray and k not in kept:
-            inputs[k] = Shape(source)
+    if len(inputs) > 1:
+        for k, source in enumerate(inputs):
+            if type(source) is ndarray and k not in kept:
+                inputs[k] = Shape(source)
 
 
 class Shape:

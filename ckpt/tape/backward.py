@@ -22,16 +22,50 @@ def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) 
     node = value._node
     node.cotangent = seed(value, gradient)
     node.own = True
-    heap: Heap = [(-node.position, node)]
+    descent = Descent()
+    descent.reach(node)
+    with descent:
+        interpret(descent.instructions(), reached=descent.reach, retain=retain_graph)
+        for leaf in descent.leaves:
+            rest(leaf)
 
-    def reached(dep: TapeNode) -> None:
-        heappush(heap, (-dep.position, dep))
 
-    try:
-        interpret(_descend(heap), reached=reached, retain=retain_graph)
-    finally:
-        for _, waiting in heap:  # after an error, leave no half-made cotangents behind
-            waiting.cotangent = None
+class Descent:
+    """Where a backward has come to: the nodes whose cotangent waits, and the leaves reached."""
+
+    __slots__ = ("heap", "leaves")
+
+    def __init__(self) -> None:
+        self.heap: Heap = []
+        self.leaves: list[TapeNode] = []
+
+    def reach(self, node: TapeNode) -> None:
+        """Take in a node that got its first cotangent."""
+        if node.op is None:
+            self.leaves.append(node)
+        else:
+            heappush(self.heap, (-node.position, node))
+
+    def instructions(self) -> Iterator[tuple[int, TapeNode]]:
+        """A Backward for each node reached, in descending order, regions replayed on the way."""
+        heap = self.heap
+        while heap:
+            node = heappop(heap)[1]
+            if node.region is not None:
+                yield from node.region.replay(node, heap)
+            if node.extra is not None and type(node.extra) is Gradient:
+                rest(node)
+            yield BACKWARD, node
+
+    def __enter__(self) -> Descent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """After an error, leave no half-made cotangents behind."""
+        for _, node in self.heap:
+            node.cotangent = None
+        for node in self.leaves:
+            node.cotangent = None
 
 
 def seed(value: Value, gradient: Any) -> Any:
@@ -54,18 +88,6 @@ def seed(value: Value, gradient: Any) -> Any:
             f"the cotangent to start from has shape {np.shape(gradient)}, the value {value.shape}"
         )
     return np.array(gradient, dtype=value.dtype)[()]
-
-
-def _descend(heap: Heap) -> Iterator[tuple[int, TapeNode]]:
-    while heap:
-        node = heappop(heap)[1]
-        region = node.region
-        if region is not None:
-            yield from region.replay(node, heap)
-        if node.extra is not None and type(node.extra) is Gradient:
-            rest(node)
-        if node.op is not None:
-            yield BACKWARD, node
 
 
 def rest(node: TapeNode) -> None:

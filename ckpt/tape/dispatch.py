@@ -37,7 +37,19 @@ def _leaves(x: Any) -> Any:
             yield item
 
 
-def call_ufunc(ufunc: np.ufunc, method: str, inputs: Any, kwargs: dict[str, Any]) -> Any:
+known = frozenset({Value, np.ndarray, bool, int, float, complex, np.float32, np.float64})
+"""Operands of these very types need no second look."""
+
+
+def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    """NumPy's protocol for ufuncs: what ``ufunc(*inputs)`` means with a Value among the inputs."""
+    if not kwargs and method == "__call__" and ufunc in NUMPY:
+        for x in inputs:
+            if type(x) not in known:
+                break
+        else:
+            op = NUMPY[ufunc]
+            return apply(op, inputs, dict(op.static) if op.static else None)
     if kwargs.get("out") is not None:
         raise MutationError(
             f"np.{ufunc.__name__} can't write into a given array (out=, or array += Value), since a "
@@ -66,7 +78,8 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: Any, kwargs: dict[str, Any]
     return apply(op, operands, dict(op.static) if op.static else None)
 
 
-def call_function(function: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    """NumPy's protocol for its other functions."""
     for t in types:
         if not issubclass(t, (Value, np.ndarray)):
             return NotImplemented

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator
+from heapq import heappop
 from typing import Any
 
 import numpy as np
 
 from ckpt.errors import TapeError
 from ckpt.tape import tree
-from ckpt.tape.backward import Heap, seed
-from ckpt.tape.context import inside
-from ckpt.tape.interpreter import fit, interpret
+from ckpt.tape.backward import Descent, seed
+from ckpt.tape.interpreter import BACKWARD, fit, interpret
 from ckpt.tape.node import TapeNode
 from ckpt.tape.value import Value, constant
 
@@ -116,14 +115,11 @@ def gradients(loss: Value, wanted: list[Value], *, differentiable: bool = False)
     found: dict[TapeNode, Any] = {}
     root = loss._node
     root.cotangent, root.own = (constant(start) if differentiable else start), True
-    heap: Heap = [(-root.position, root)]
+    descent = Descent()
+    descent.reach(root)
 
-    def reached(dep: TapeNode) -> None:
-        heappush(heap, (-dep.position, dep))
-
-    def descend() -> Any:
-        from ckpt.tape.interpreter import BACKWARD
-
+    def instructions() -> Iterator[tuple[int, TapeNode]]:
+        heap = descent.heap
         while heap:
             node = heappop(heap)[1]
             if node in targets:
@@ -131,22 +127,15 @@ def gradients(loss: Value, wanted: list[Value], *, differentiable: bool = False)
                 continue
             if node.region is not None:
                 yield from node.region.replay(node, heap)
-            if node.op is None:
-                node.cotangent = None
-            elif differentiable:
-                _backward_on_values(node, reached)
+            if differentiable:
+                _backward_on_values(node, descent.reach)
             else:
                 yield BACKWARD, node
 
-    try:
-        if differentiable:
-            with inside():
-                interpret(descend())
-        else:
-            interpret(descend(), reached=reached, retain=False)
-    finally:
-        for _, waiting in heap:
-            waiting.cotangent = None
+    with descent:
+        interpret(instructions(), reached=descent.reach, retain=differentiable)
+        for leaf in descent.leaves:
+            found[leaf] = leaf.cotangent
     results = []
     for value in wanted:
         g = found.get(value._node)

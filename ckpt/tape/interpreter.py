@@ -44,7 +44,12 @@ def interpret(
         if kind == BACKWARD:
             _backward(node, reached)
             if not retain:
-                _let_go(node)
+                frees = node.frees
+                if frees:
+                    for k, source in enumerate(node.inputs):
+                        if frees >> k & 1:
+                            source.value = None
+                node.value = node.inputs = None
         elif kind == COMPUTE:
             _compute(node)
         else:
@@ -56,7 +61,9 @@ def interpret(
 def _compute(node: TapeNode) -> None:
     op = node.op
     assert op is not None
-    arrays = [_value(source) for source in _inputs(node)]
+    if node.inputs is None:
+        raise _spent()
+    arrays = [_value(source) for source in node.inputs]
     params = node.params
     if op.random:
         params = _replaying(node)
@@ -84,13 +91,11 @@ def _replaying(node: TapeNode) -> dict[str, Any]:
     return params
 
 
-def _inputs(node: TapeNode) -> Any:
-    if node.inputs is None:
-        raise BackwardTwiceError(
-            "the values that this backward needs were freed by an earlier one; "
-            "call the first one with retain_graph=True, or run the forward again"
-        )
-    return node.inputs
+def _spent() -> BackwardTwiceError:
+    return BackwardTwiceError(
+        "the values that this backward needs were freed by an earlier one; "
+        "call the first one with retain_graph=True, or run the forward again"
+    )
 
 
 def lost(node: TapeNode) -> Exception:
@@ -105,7 +110,9 @@ def lost(node: TapeNode) -> Exception:
 
 def _backward(node: TapeNode, reached: Callable[[TapeNode], None] | None) -> None:
     """Contribute to the cotangents of the node's inputs, one rule at a time."""
-    inputs = _inputs(node)
+    inputs = node.inputs
+    if inputs is None:
+        raise _spent()
     g = node.cotangent
     node.cotangent = None
     op = node.op
@@ -198,15 +205,3 @@ def zeros_like(node: TapeNode) -> Any:
     if type(node.dtype) is tuple:  # of an op with several results
         return Parts(np.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True))
     return np.zeros(node.shape, node.dtype)
-
-
-def _let_go(node: TapeNode) -> None:
-    inputs = node.inputs
-    assert inputs is not None
-    frees = node.frees
-    if frees:
-        for k, source in enumerate(inputs):
-            if frees >> k & 1:
-                source.value = None
-    node.value = None
-    node.inputs = None

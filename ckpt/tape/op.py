@@ -166,7 +166,7 @@ class Op:
     def reset(self) -> None:
         """Forget what was derived from the rules; they have changed."""
         self.rules = cache(self._rules)
-        self.keeps = cache(self._keeps)
+        self.kept: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def vjp(self, **functions: Callable[..., Any]) -> Op:
         """Declare the rules: operand name -> ``function(g, ...)`` giving that operand's cotangent.
@@ -214,13 +214,14 @@ class Op:
         sources = [_source(self, k, name, count, reads) for name in names]
         return Rule(function, sources, tuple(dict.fromkeys(reads)), k)
 
-    def _keeps(self, count: int, mask: int) -> tuple[int, ...]:
+    def keeps(self, count: int, mask: int) -> tuple[int, ...]:
         """Which operands (and OUT) the rules of the differentiable operands in ``mask`` read."""
-        kept: list[int] = []
-        for k, rule in enumerate(self.rules(count)):
-            if rule is not None and mask >> k & 1:
-                kept.extend(rule.reads)
-        return tuple(dict.fromkeys(kept))
+        found = self.kept.get((count, mask))
+        if found is None:
+            rules = [r for k, r in enumerate(self.rules(count)) if r is not None and mask >> k & 1]
+            found = tuple(dict.fromkeys(k for rule in rules for k in rule.reads))
+            self.kept[count, mask] = found
+        return found
 
     def into_cost(self, g: Any, node: TapeNode) -> tuple[int, int]:
         """FLOPs and workspace of accumulating a part: an addition an element."""

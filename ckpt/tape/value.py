@@ -141,16 +141,6 @@ class Value:
 
     # -- plain NumPy -------------------------------------------------------------------------------
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from ckpt.tape.dispatch import call_ufunc
-
-        return call_ufunc(ufunc, method, inputs, kwargs)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        from ckpt.tape.dispatch import call_function
-
-        return call_function(function, types, args, kwargs)
-
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise UnsupportedError(
             "a Value can't be turned into a plain array, which would lose its gradient; "
@@ -224,24 +214,35 @@ def _number(value: Value, kind: str) -> Any:
     return data
 
 
+def _install_protocols() -> None:
+    """What NumPy calls when a Value is among a function's arguments."""
+    from ckpt.tape.dispatch import call_function, call_ufunc
+
+    Value.__array_ufunc__ = call_ufunc  # type: ignore[attr-defined]
+    Value.__array_function__ = call_function  # type: ignore[attr-defined]
+
+
 def _install_operators() -> None:
     """Arithmetic, comparisons and indexing, each a NumPy function's op."""
     from ckpt.tape.apply import apply
-    from ckpt.tape.dispatch import operand
+    from ckpt.tape.dispatch import known, operand
 
     def binary(name: str, ufunc: np.ufunc) -> None:
         op = NUMPY[ufunc]
 
         def forward(self: Value, other: Any) -> Any:
-            if type(other) is not Value:
+            if type(other) not in known:
                 other = operand(other)
                 if other is NotImplemented:
                     return other
             return apply(op, (self, other))
 
         def reflected(self: Value, other: Any) -> Any:
-            other = operand(other)
-            return other if other is NotImplemented else apply(op, (other, self))
+            if type(other) not in known:
+                other = operand(other)
+                if other is NotImplemented:
+                    return other
+            return apply(op, (other, self))
 
         setattr(Value, f"__{name}__", forward)
         setattr(Value, f"__r{name}__", reflected)

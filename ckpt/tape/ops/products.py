@@ -36,7 +36,7 @@ def _matmul_x(g: Any, x_shape: Any, w: Any) -> Any:
         return np.expand_dims(g, -1) * w
     if len(x_shape) == 1:
         return np.matmul(np.expand_dims(g, -2), np.swapaxes(w, -1, -2))[..., 0, :]
-    return np.matmul(g, np.swapaxes(w, -1, -2))
+    return np.matmul(g, w.mT)
 
 
 def _matmul_w(g: Any, x: Any, w_shape: Any) -> Any:
@@ -44,7 +44,8 @@ def _matmul_w(g: Any, x: Any, w_shape: Any) -> Any:
         return x * g if len(w_shape) == 1 else np.expand_dims(x, -1) * np.expand_dims(g, -2)
     if len(w_shape) == 1:
         return np.matmul(np.swapaxes(x, -1, -2), np.expand_dims(g, -1))[..., 0]
-    return np.matmul(np.swapaxes(x, -1, -2), g)
+    return np.matmul(x.mT, g)
 
 
+matmul.forward = np.matmul  # the ufunc itself: one call less a product
 matmul.vjp(x=_matmul_x, w=_matmul_w)
