@@ -1,0 +1,1 @@
+"""Reports: Timelines and plain rows in; tables, figures and files out."""

@@ -1,0 +1,69 @@
+"""Every figure there is, and how to save one. Importing this loads no matplotlib; drawing does."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckpt.reports.figure_frontier import frontier_figure
+from ckpt.reports.figure_growth import Panel, Series, growth_figure
+from ckpt.reports.figure_schedule import schedule_figure
+from ckpt.reports.figure_sweep import sweep_figure
+from ckpt.reports.figure_timeline import timeline_figure
+from ckpt.reports.figure_training import training_figure
+from ckpt.reports.files import atomic, check_kind
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "FIGURE_KINDS",
+    "Panel",
+    "Series",
+    "frontier_figure",
+    "growth_figure",
+    "save",
+    "schedule_figure",
+    "sweep_figure",
+    "timeline_figure",
+    "to_svg",
+    "training_figure",
+]
+
+FIGURE_KINDS = (".png", ".svg", ".pdf")
+
+_UNDATED: dict[str, dict[str, Any]] = {
+    ".png": {},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write ``figure`` in the kind that the extension names (.png .svg .pdf), whole or not at all.
+
+    The same figure gives the same bytes. Raises UsageError for another extension and for a place
+    that can't be written to.
+    """
+    kind = check_kind(path, FIGURE_KINDS)
+    with atomic(path) as temporary:
+        temporary.write_bytes(_draw(figure, kind))
+    return Path(path)
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element, to be put into a page."""
+    text = _draw(figure, ".svg").decode()
+    return text[text.index("<svg") :]
+
+
+def _draw(figure: Figure, kind: str) -> bytes:
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    # The salt makes the ids in an SVG depend on its contents alone; it can only be set this way.
+    with rc_context({"svg.hashsalt": "ckpt"}):
+        figure.savefig(buffer, format=kind[1:], dpi=160, metadata=_UNDATED[kind])
+    return buffer.getvalue()

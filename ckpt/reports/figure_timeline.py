@@ -1,0 +1,229 @@
+"""Live bytes by kind over a step's instructions, measured over simulated."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
+from ckpt.reports.style import BLACK, KIND_COLOURS, PHASE_COLOURS, TEXT
+from ckpt.schedule import Backward, Compute
+from ckpt.timeline import BACKWARD, FORWARD, FREE, RECOMPUTE, Timeline
+from ckpt.units import format_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STACKED = ("captured", "activations", "cotangents")
+_MOST_COLUMNS = 1000
+"""More than this can't be told apart across a figure."""
+_VERBS = {Compute: "compute", Backward: "backward"}
+
+
+def timeline_figure(
+    simulated: Timeline,
+    measured: Timeline | None = None,
+    *,
+    describe: Callable[[int], str] | None = None,
+    title: str = "Live bytes over one step",
+    caption: str = "",
+) -> Figure:
+    """Live bytes by kind (simulated, stacked) with what was measured drawn over them.
+
+    ``describe`` puts a node into words (`Graph.describe`) for the label at the peak. ``measured``
+    is the Timeline of an execution of the same schedule; `measured_high` says what is read from it.
+    """
+    figure = new_figure(
+        10, 5, title=title, caption=" ".join([caption, summary(simulated, measured)])
+    )
+    axes = figure.add_subplot()
+    draw_live(axes, simulated, ribbon=0.02)
+    if measured is not None:
+        _draw_measured(axes, measured)
+    mark_peak(axes, simulated, describe)
+    kind_legend(axes)
+    return figure
+
+
+def kind_legend(axes: Axes) -> None:
+    """The kinds of bytes in a row above the axes; the phases have theirs below, by their ribbon."""
+    handles, labels = axes.get_legend_handles_labels()
+    handles = [h for h, label in zip(handles, labels, strict=True) if label not in PHASE_COLOURS]
+    legend(axes, handles, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6)
+
+
+def summary(simulated: Timeline, measured: Timeline | None = None) -> str:
+    """The peaks in words: predicted, measured, and whole."""
+    text = f"Predicted peak {format_bytes(simulated.peak)}"
+    if measured is not None:
+        peak = int(max(measured_high(measured), default=0))
+        ratio = f" ({peak / simulated.peak - 1:+.2%})" if simulated.peak else ""
+        text += f", measured {format_bytes(peak)}{ratio}"
+    return (
+        f"{text}. Beside it, constant: inputs and parameters {format_bytes(simulated.resident)}, "
+        f"parameter gradients {format_bytes(simulated.gradients_total)}; "
+        f"the whole peak is {format_bytes(simulated.whole_peak)}. "
+        + (
+            f"Recompute is {simulated.overhead:.1%} of forward FLOPs."
+            if simulated.recompute_flops
+            else "Nothing is recomputed."
+        )
+    )
+
+
+def measured_high(measured: Timeline) -> Sequence[int]:
+    """Per instruction, the most bytes a run held: as tracemalloc saw it, else as it counted."""
+    seen = measured.measured.get("peak_nbytes")
+    return seen if isinstance(seen, (list, tuple)) and seen else measured.columns["high"]
+
+
+def draw_live(axes: Axes, timeline: Timeline, *, ribbon: float) -> None:
+    """Kinds stacked over the ground of the phases; limits, labels, ticks and legends set.
+
+    ``ribbon`` is the height of the band of phases, as a share of the axes'. More instructions than
+    a figure can tell apart are drawn a few to a column, each column as at its highest instruction.
+    """
+    n = len(timeline)
+    dress(axes, x="instruction", y="bytes live")
+    grounds = _draw_phases(axes, timeline, ribbon)
+    if n:
+        high = np.asarray(timeline.columns["high"])
+        edges, columns, stride = _thin(high)
+        below = np.zeros(len(columns))
+        # What only the instruction needs is its workspace, and the cotangent that it consumes.
+        tops = {kind: np.asarray(timeline.columns[kind])[columns] for kind in STACKED}
+        stack = np.cumsum(list(tops.values()), axis=0)
+        layers = [*zip(STACKED, STACKED, stack, strict=True)]
+        layers.append(("workspace", "only while an instruction runs", high[columns]))
+        for kind, name, top in layers:
+            if (top > below).any():
+                axes.stairs(
+                    top,
+                    edges,
+                    baseline=below,
+                    fill=True,
+                    color=KIND_COLOURS[kind],
+                    linewidth=0,
+                    label=name,
+                    zorder=2,
+                )
+            below = top
+        if stride > 1:
+            axes.set_xlabel(f"instruction (each column is the highest of {stride})")
+    axes.set_xlim(0, max(n, 1))
+    axes.set_ylim(0, max(timeline.peak, 1) * 1.06)
+    axes.tick_params(axis="x", pad=7)
+    byte_axis(axes.yaxis, high=max(timeline.peak, 1))
+    if grounds:
+        key = axes.legend(
+            handles=grounds,
+            loc="upper right",
+            bbox_to_anchor=(1.008, -3.2 * ribbon),
+            ncols=3,
+            frameon=False,
+            fontsize=9,
+            handlelength=1.2,
+            columnspacing=1.2,
+        )
+        axes.add_artist(key)
+
+
+def _thin(high: Any) -> tuple[Any, Any, int]:
+    """Columns to draw: their edges, which instruction each shows, how many it stands for."""
+    n = len(high)
+    stride = -(-n // _MOST_COLUMNS)
+    starts = np.arange(0, n, stride)
+    padded = np.full(len(starts) * stride, -1, dtype=high.dtype)
+    padded[:n] = high
+    return np.append(starts, n), starts + padded.reshape(-1, stride).argmax(axis=1), stride
+
+
+def _draw_phases(axes: Axes, timeline: Timeline, ribbon: float) -> list[Any]:
+    """The ground of each phase over the height of the axes, and a ribbon along the bottom."""
+    phases = settled_phases(timeline)
+    starts = np.flatnonzero(np.diff(phases, prepend=-1))
+    widths = np.diff(starts, append=len(phases))
+    ribbons = []
+    for phase, name in ((FORWARD, "forward"), (RECOMPUTE, "recompute"), (BACKWARD, "backward")):
+        runs = [
+            (int(start), int(width))
+            for start, width in zip(starts, widths, strict=True)
+            if phases[start] == phase
+        ]
+        if not runs:
+            continue
+        common: dict[str, Any] = {
+            "linewidth": 0,
+            "color": PHASE_COLOURS[name],
+            "transform": axes.get_xaxis_transform(),
+            "rasterized": len(runs) > 1000,
+        }
+        axes.broken_barh(runs, (0, 1), alpha=0.13, zorder=0, **common)
+        band = axes.broken_barh(runs, (-1.2 * ribbon, ribbon), clip_on=False, zorder=3, **common)
+        band.set_label(name)
+        ribbons.append(band)
+    return ribbons
+
+
+def settled_phases(timeline: Timeline) -> Any:
+    """The phase of each instruction as an array; a Free belongs to the phase that it follows."""
+    phases = np.asarray(timeline.columns["phase"], dtype=int)
+    acting = np.where(phases == FREE, -1, np.arange(len(phases)))
+    last = np.maximum.accumulate(acting) if len(phases) else acting
+    return np.where(last >= 0, phases[last], FORWARD)
+
+
+def mark_peak(
+    axes: Axes, timeline: Timeline, describe: Callable[[int], str] | None, *, width: int = 58
+) -> None:
+    """A ring at the peak, and above it what it is and which instruction sets it."""
+    if not len(timeline):
+        return
+    position = timeline.peak_position
+    step = timeline[position]
+    node = step.instruction.node
+    verb = "recompute" if step.phase == "recompute" else _VERBS.get(type(step.instruction), "free")
+    what = f"{verb} {node}" + (f": {describe(node)}" if describe else "")
+    text = f"peak {format_bytes(timeline.peak)}, instruction {position}\n" + "\n".join(
+        textwrap.wrap(what, width)
+    )
+    at = position + 0.5
+    axes.plot(
+        [at], [timeline.peak], "o", ms=6, mfc="white", mec=BLACK, mew=1.3, zorder=6, clip_on=False
+    )
+    lines = text.count("\n") + 1
+    axes.set_ylim(0, timeline.peak * (1.1 + 0.065 * lines))
+    to_right = at < len(timeline) / 2
+    axes.annotate(
+        text,
+        (at, timeline.peak),
+        xytext=(10 if to_right else -10, 8),
+        textcoords="offset points",
+        ha="left" if to_right else "right",
+        va="bottom",
+        fontsize=9,
+        color=TEXT,
+        bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 2},
+        zorder=6,
+    )
+
+
+def _draw_measured(axes: Axes, measured: Timeline) -> None:
+    high = np.asarray(measured_high(measured))
+    if not len(high):
+        return
+    edges, columns, _ = _thin(high)
+    how = " (tracemalloc)" if "peak_nbytes" in measured.measured else ""
+    axes.stairs(
+        high[columns],
+        edges,
+        baseline=None,
+        color=BLACK,
+        linewidth=1.1 if len(columns) < 400 else 0.8,
+        label=f"measured{how}",
+        zorder=5,
+    )

@@ -1,0 +1,263 @@
+"""Figures: what they show, that their bytes are reproducible, that nothing comes early."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ckpt.errors import UsageError
+from ckpt.reports.canvas import byte_step, spread
+from ckpt.reports.figure import (
+    Panel,
+    Series,
+    frontier_figure,
+    growth_figure,
+    save,
+    schedule_figure,
+    sweep_figure,
+    timeline_figure,
+    to_svg,
+    training_figure,
+)
+from ckpt.reports.figure_schedule import Span, live_spans
+from ckpt.reports.figure_timeline import settled_phases
+from ckpt.reports.style import LOOKS, ink, look
+from ckpt.schedule import Backward, Compute, Free, Schedule
+from ckpt.timeline import BACKWARD, FORWARD, RECOMPUTE, Timeline
+from tests.reports.sample import frontier_rows, sweep_rows, timeline
+
+
+def measured(line: Timeline) -> Timeline:
+    seen = [high + 5000 for high in line.columns["high"]]
+    return replace(line, source="execute", measured={"peak_nbytes": seen})
+
+
+def make_timeline() -> Figure:
+    graph, line = timeline(4, 2)
+    return timeline_figure(line, measured(line), describe=graph.describe, caption="Sample.")
+
+
+def make_schedule() -> Figure:
+    graph, line = timeline(3, 1)
+    return schedule_figure(line, lambda i: graph[i].name)
+
+
+def make_training() -> Figure:
+    steps = [
+        {"step": k, "loss": 1 / (k + 1), "peak_nbytes": 2**20, "seconds": 0.01 * (1 + k % 3)}
+        for k in range(9)
+    ]
+    lines = {"store_all": timeline(2)[1], "sqrt": timeline(2, 1)[1]}
+    return training_figure({"store_all": steps, "sqrt": steps}, timelines=lines)
+
+
+def make_growth() -> Figure:
+    n = [1, 10, 100]
+    series = [Series("sqrt", n, [1, 3, 10], "theory"), Series("sqrt", n, [1, 4, 10])]
+    paper = Series("revolve", [10], [4], "paper")
+    return growth_figure(Panel([*series, paper], guides={"n": (100, 200), "log n": (100, 2)}))
+
+
+def make_frontier() -> Figure:
+    bounds = [{"budget_nbytes": b * 2**20, "bound_flops": (90 - b) * 10**6} for b in (20, 50, 95)]
+    rows = frontier_rows()
+    return frontier_figure(
+        rows, bounds, knee=rows[1], floor_nbytes=5 * 2**20, forward_flops=100 * 10**6
+    )
+
+
+MAKERS = [
+    make_timeline,
+    make_schedule,
+    lambda: sweep_figure(sweep_rows()),
+    make_frontier,
+    make_training,
+    make_growth,
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_same_data_gives_the_same_svg_bytes(make: Callable[[], Figure], tmp_path: Path) -> None:
+    first = save(make(), tmp_path / "a.svg").read_bytes()
+    second = save(make(), tmp_path / "b.svg").read_bytes()
+    assert first == second
+    assert b"<dc:date>" not in first
+
+
+@pytest.mark.parametrize(
+    ("suffix", "magic"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("SVG", b"<?xml")]
+)
+def test_the_extension_decides_the_kind(suffix: str, magic: bytes, tmp_path: Path) -> None:
+    path = save(make_schedule(), tmp_path / "new" / f"figure.{suffix}")
+    assert path.read_bytes().startswith(magic)
+    assert [p.name for p in path.parent.iterdir()] == [f"figure.{suffix}"]
+
+
+def test_pdf_bytes_are_reproducible(tmp_path: Path) -> None:
+    files = [save(make_growth(), tmp_path / f"{k}.pdf").read_bytes() for k in range(2)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", ["figure", "figure.jpg", "figure.png.bak"])
+def test_another_extension_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"use \.png \.svg \.pdf") as caught:
+        save(make_schedule(), tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_place_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UsageError, match=r"can't write .*choose another place"):
+        save(make_schedule(), tmp_path / "file" / "figure.png")
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(UsageError, match="can't write"):
+        save(make_schedule(), tmp_path / "taken.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.png"]
+
+
+def test_an_svg_for_a_page_is_one_element() -> None:
+    text = to_svg(make_schedule())
+    assert text.startswith("<svg")
+    assert text.rstrip().endswith("</svg>")
+
+
+def test_matplotlib_comes_with_the_first_figure_and_pyplot_never() -> None:
+    program = (
+        "import sys, ckpt.reports.figure, ckpt.reports.table, ckpt.reports.exports\n"
+        "assert not {'matplotlib', 'rich', 'scipy'} & set(sys.modules)\n"
+        "from tests.reports.test_figures import MAKERS\n"
+        "from ckpt.reports.figure import save\n"
+        "import tempfile, pathlib\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    for k, make in enumerate(MAKERS): save(make(), pathlib.Path(folder) / f'{k}.png')\n"
+        "assert 'matplotlib.figure' in sys.modules\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_timeline_says_the_peaks_and_draws_measured_over_simulated() -> None:
+    _, line = timeline(4, 2)
+    figure = timeline_figure(line, measured(line))
+    axes = figure.axes[0]
+    assert max(patch.get_data().values.max() for patch in axes.patches) == line.peak + 5000  # type: ignore[attr-defined]
+    text = " ".join(figure.get_supxlabel().split())
+    assert "Predicted peak 7 MiB, measured 7 MiB (+0.07%)" in text
+    assert any("peak 7 MiB" in note.get_text() for note in axes.texts)
+
+
+def test_a_long_timeline_keeps_its_peak_when_columns_are_merged() -> None:
+    _, line = timeline(150)
+    assert len(line) > 2000
+    figure = timeline_figure(line)
+    values = [patch.get_data().values.max() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
+    assert max(values) == line.peak
+    assert "highest of 3" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize(("depth", "every"), [(1, None), (1, 1), (2, 1), (250, 16)])
+def test_a_schedule_is_drawn_from_ten_to_ten_thousand_instructions(
+    depth: int, every: int | None, tmp_path: Path
+) -> None:
+    graph, line = timeline(depth, every)
+    path = save(schedule_figure(line, lambda i: graph[i].name), tmp_path / "schedule.svg")
+    assert path.stat().st_size < 3_000_000
+
+
+def test_an_empty_timeline_is_no_error(tmp_path: Path) -> None:
+    empty = replace(
+        timeline(1)[1],
+        schedule=Schedule(()),
+        columns={name: [] for name in timeline(1)[1].columns},
+        counts=[],
+    )
+    save(timeline_figure(empty), tmp_path / "timeline.png")
+    save(schedule_figure(empty), tmp_path / "schedule.png")
+
+
+def test_spans_say_when_a_value_is_live_and_which_turn_it_is() -> None:
+    steps = (Compute(1), Compute(2), Free(1), Backward(2), Compute(1), Backward(1), Free(1))
+    assert live_spans(Schedule(steps)) == [Span(1, 0, 2, 1), Span(1, 4, 6, 2), Span(2, 1, 7, 1)]
+
+
+def test_a_free_belongs_to_the_phase_it_follows() -> None:
+    _, line = timeline(2, 1)
+    phases = settled_phases(line)
+    assert set(phases.tolist()) == {FORWARD, RECOMPUTE, BACKWARD}
+    assert phases[0] == FORWARD
+    assert phases[-1] == BACKWARD
+
+
+def ys(line: Line2D) -> list[float]:
+    return [float(y) for y in np.asarray(line.get_ydata(), dtype=float)]
+
+
+def test_the_sweep_draws_measured_points_over_predicted_lines() -> None:
+    memory, recompute, trade = sweep_figure(sweep_rows()).axes
+    peaks = [timeline(depth)[1].peak for depth in (1, 4, 16)]
+    assert any(ys(line) == peaks and line.get_linestyle() == "-" for line in memory.lines)
+    (points,) = [line for line in memory.lines if line.get_marker() == "s"]
+    assert ys(points) == [peak + 9000 for peak in peaks]
+    assert any(ys(line) == [0, 0, 0] for line in recompute.lines)
+    assert {"store all", "sqrt", "per layer"} <= {note.get_text() for note in trade.texts}
+
+
+def test_an_unmeasured_sweep_says_so_and_has_no_points() -> None:
+    figure = sweep_figure(sweep_rows(measure=False))
+    assert "Nothing was measured" in figure.get_supxlabel()
+    (points,) = [line for line in figure.axes[0].lines if line.get_marker() == "s"]
+    assert ys(points) == []
+
+
+@pytest.mark.parametrize("rows", [[], sweep_rows(depths=(1,), segments=())])
+def test_a_sweep_of_little_or_nothing_is_drawn(
+    rows: list[dict[str, object]], tmp_path: Path
+) -> None:
+    save(sweep_figure(rows), tmp_path / "sweep.png")
+
+
+def test_a_frontier_without_bounds_or_rows_is_drawn(tmp_path: Path) -> None:
+    save(frontier_figure(frontier_rows()), tmp_path / "frontier.png")
+    save(frontier_figure([]), tmp_path / "empty.png")
+
+
+def test_losses_that_differ_are_not_called_the_same() -> None:
+    rows = [{"step": k, "loss": 1.0, "peak_nbytes": 8, "seconds": 0.1} for k in range(3)]
+    other = [*rows[:2], {**rows[2], "loss": 1.0 + 2**-52}]
+    same = training_figure({"store_all": rows, "sqrt": rows})
+    differs = training_figure({"store_all": rows, "sqrt": other})
+    assert same.axes[0].get_title("left") == "Loss: bit for bit the same in 3 steps"
+    assert differs.axes[0].get_title("left") == "Loss: differs in 1 of 3 steps"
+
+
+def test_every_planner_has_a_look_of_its_own() -> None:
+    assert len(set(LOOKS.values())) == len(LOOKS)
+    assert len({known.marker for known in LOOKS.values()}) == len(LOOKS)
+    assert look("every:4") == LOOKS["every"]
+    assert look("someone's planner") == look("someone's planner:9")
+    assert ink("#F0E442") != "#F0E442"
+    assert ink("#000000") == "#000000"
+
+
+def test_labels_are_moved_apart_as_little_as_can_be() -> None:
+    assert spread([0, 1, 50], 10) == pytest.approx([-4.5, 5.5, 50])
+    assert spread([50, 0, 1], 10) == pytest.approx([50, -4.5, 5.5])
+    assert spread([], 10) == []
+
+
+@pytest.mark.parametrize(
+    ("span", "step"),
+    [(0, 1), (5, 1), (60, 10), (6 * 2**20, 2**20), (9 * 2**20, 2 * 2**20), (2**30, 200 * 2**20)],
+)
+def test_byte_ticks_are_round(span: int, step: int) -> None:
+    assert byte_step(span) == step

@@ -1,0 +1,175 @@
+"""Tables, cells and the ledger: units on screen, totals that add up, reasons in words."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from ckpt.errors import UsageError
+from ckpt.reports.ledger import ledger, why
+from ckpt.reports.table import FRONTIER_COLUMNS, SWEEP_COLUMNS, cell, heading, render, show
+from ckpt.simulate import holdings
+from tests.reports.sample import frontier_rows, sweep_rows, timeline
+
+NODES = [
+    {"name": "a", "op": "tanh", "source": "m.py:1", "scope": "", "nbytes": 10, "forward_flops": 5},
+    {
+        "name": "b",
+        "op": "matmul",
+        "source": "m.py:2",
+        "scope": "f",
+        "nbytes": 40,
+        "forward_flops": 9,
+    },
+    {"name": "c", "op": "tanh", "source": "m.py:3", "scope": "f", "nbytes": 20, "forward_flops": 1},
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("peak_nbytes", 1536, "1.5 KiB"),
+        ("nbytes", np.int64(2**20), "1 MiB"),
+        ("recompute_flops", 2_500_000_000, "2.5 GFLOP"),
+        ("seconds", 0.0042, "4.2 ms"),
+        ("seconds_planning", 2, "2 s"),
+        ("overhead", 0.25, "25.0 %"),
+        ("gap_percent", 0, "0 % (optimal)"),
+        ("gap_percent", 3.21, "3.2 %"),
+        ("gap_percent", float("inf"), "inf"),
+        ("gradients_equal", True, "yes"),
+        ("gradients_equal", np.bool_(False), "no"),
+        ("seconds", None, "–"),
+        ("depth", 10000, "10000"),
+        ("loss", 0.123456, "0.1235"),
+        ("shape", (2, 3), "(2, 3)"),
+    ],
+)
+def test_a_cell_reads_its_columns_unit(column: str, value: object, text: str) -> None:
+    assert cell(column, value) == text
+
+
+def test_headings_leave_the_unit_to_the_cells() -> None:
+    assert heading("predicted_peak_nbytes") == "predicted peak"
+    assert heading("seconds_planning") == "planning time"
+    assert (heading("nbytes"), heading("seconds"), heading("overhead")) == (
+        "bytes",
+        "time",
+        "overhead",
+    )
+
+
+def test_plain_tables_are_aligned_and_say_what_a_flop_is() -> None:
+    text = render(sweep_rows(), SWEEP_COLUMNS, title="Sweep")
+    lines = text.splitlines()
+    assert lines[0] == "Sweep"
+    assert "1 multiply-add = 2 FLOPs" in lines[-1]
+    assert len({line.index("MiB") for line in lines[3:6]}) == 1
+    assert "measured whole peak" not in lines[1]  # no row has it
+    assert "MiB" in lines[3]
+
+
+def test_dataclass_rows_and_no_rows() -> None:
+    @dataclass
+    class Row:
+        planner: str
+        peak_nbytes: int
+
+    assert render([Row("sqrt", 2048)]) == "planner   peak\n-------  -----\nsqrt     2 KiB\n"
+    assert render([], title="Nothing") == "Nothing\n(no rows)\n"
+
+
+def test_a_terminal_gets_the_same_cells_through_rich() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen, pipe = Terminal(), io.StringIO()
+    rows = [{"planner": "sqrt[bold]", "peak_nbytes": 3 * 2**20}, *frontier_rows()]
+    show(rows, ("planner", "peak_nbytes"), file=screen)
+    show(rows, ("planner", "peak_nbytes"), file=pipe)
+    assert "sqrt[bold]" in screen.getvalue()
+    assert "3 MiB" in screen.getvalue()
+    assert pipe.getvalue() == render(rows, ("planner", "peak_nbytes"))
+
+
+def test_a_narrow_terminal_loses_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = Terminal()
+    show(sweep_rows(), SWEEP_COLUMNS, file=screen)
+    assert "gradients" in screen.getvalue()
+    for row in sweep_rows():
+        for column in ("depth", "predicted_peak_nbytes", "step_flops", "seconds"):
+            assert cell(column, row[column]) in screen.getvalue()
+
+
+def test_the_frontier_table_says_optimal_where_the_gap_is_zero() -> None:
+    text = render(frontier_rows(), FRONTIER_COLUMNS)
+    assert text.count("0 % (optimal)") == 3
+    assert "10.0 %" in text
+
+
+def test_the_ledger_sorts_cuts_and_still_adds_up() -> None:
+    rows = ledger(NODES, top=1)
+    assert [row["name"] for row in rows] == ["b", "2 more", "total"]
+    assert [row["nbytes"] for row in rows] == [40, 30, 70]
+    assert [row["name"] for row in ledger(NODES, sort="name")] == ["a", "b", "c", "total"]
+    assert [row["name"] for row in ledger(reversed(NODES), sort="order")][:3] == ["c", "b", "a"]
+    assert ledger([]) == []
+
+
+def test_the_ledger_groups_by_op_line_and_scope() -> None:
+    ops = ledger(NODES, by="op")
+    assert ops[0] == {"op": "matmul", "nodes": 1, "nbytes": 40, "forward_flops": 9}
+    assert ops[1] == {"op": "tanh", "nodes": 2, "nbytes": 30, "forward_flops": 6}
+    assert ops[2] == {"op": "total", "nodes": 3, "nbytes": 70, "forward_flops": 15}
+    assert [row["line"] for row in ledger(NODES, by="line")] == [
+        "m.py:2",
+        "m.py:3",
+        "m.py:1",
+        "total",
+    ]
+    assert {row["scope"] for row in ledger(NODES, by="scope")} == {"f", "(no scope)", "total"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sort": "size"}, "can't sort by 'size'; use order, name"),
+        ({"by": "file"}, "can't group by 'file'; use op, line, scope"),
+        ({"top": 0}, "top must be at least 1, not 0"),
+    ],
+)
+def test_what_the_ledger_cannot_do_is_one_line(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ledger(NODES, **options)  # type: ignore[arg-type]
+
+
+def test_why_names_what_is_live_at_the_peak_and_adds_up_to_it() -> None:
+    graph, line = timeline(3)
+    at = line.peak_position
+    held = holdings(graph, line.schedule, at)
+    lines = why(held, graph.describe, peak=line.peak)
+    assert any(
+        "3 MiB  3 x 256x1024 float32, 1 MiB, output of matmul, model.py:7, "
+        "read by the backward of gelu, model.py:8" in text
+        for text in lines
+    ), lines
+    assert any(text.endswith("workspace of this instruction") for text in lines)
+    sizes = {"KiB": 2**10, "MiB": 2**20, "B": 1}
+    total = sum(float(t.split()[0]) * sizes[t.split()[1]] for t in lines)
+    assert total == pytest.approx(line.peak, rel=0.01)
+    assert why(held, graph.describe, peak=line.peak, top=1)[1].endswith(f"{len(lines) - 1} more")
+
+
+def test_why_folds_buffers_that_read_alike() -> None:
+    graph, line = timeline(3)
+    lines = why(holdings(graph, line.schedule, line.peak_position), lambda i: graph[i].op)
+    assert any("3 x gelu" in text or "2 x gelu" in text for text in lines), lines
