@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def timeline_figure(
     """Live bytes by kind (simulated, stacked) with what was measured drawn over them.
 
     ``describe`` puts a node into words (`Graph.describe`) for the label at the peak. ``measured``
-    is the Timeline of an execution of the same schedule; `measured_high` says what is read from it.
+    is the Timeline of an execution of the same schedule, whose ``high`` is what was seen.
     """
     figure = new_figure(
         10, 5, title=title, caption=" ".join([caption, summary(simulated, measured)])
@@ -60,9 +60,8 @@ def summary(simulated: Timeline, measured: Timeline | None = None) -> str:
     """The peaks in words: predicted, measured, and whole."""
     text = f"Predicted peak {format_bytes(simulated.peak)}"
     if measured is not None:
-        peak = int(max(measured_high(measured), default=0))
-        ratio = f" ({peak / simulated.peak - 1:+.2%})" if simulated.peak else ""
-        text += f", measured {format_bytes(peak)}{ratio}"
+        ratio = f" ({measured.peak / simulated.peak - 1:+.2%})" if simulated.peak else ""
+        text += f", measured {format_bytes(measured.peak)}{ratio}"
     return (
         f"{text}. Beside it, constant: inputs and parameters {format_bytes(simulated.resident)}, "
         f"parameter gradients {format_bytes(simulated.gradients_total)}; "
@@ -73,12 +72,6 @@ def summary(simulated: Timeline, measured: Timeline | None = None) -> str:
             else "Nothing is recomputed."
         )
     )
-
-
-def measured_high(measured: Timeline) -> Sequence[int]:
-    """Per instruction, the most bytes a run held: as tracemalloc saw it, else as it counted."""
-    seen = measured.measured.get("peak_nbytes")
-    return seen if isinstance(seen, (list, tuple)) and seen else measured.columns["high"]
 
 
 def draw_live(axes: Axes, timeline: Timeline, *, ribbon: float) -> None:
@@ -213,17 +206,18 @@ def mark_peak(
 
 
 def _draw_measured(axes: Axes, measured: Timeline) -> None:
-    high = np.asarray(measured_high(measured))
+    high = np.asarray(measured.columns["high"])
     if not len(high):
         return
     edges, columns, _ = _thin(high)
-    how = " (tracemalloc)" if "peak_nbytes" in measured.measured else ""
+    # Without tracemalloc a run only counts the arrays it holds, workspace aside.
+    how = "tracemalloc" if measured.measured.get("tracemalloc") else "arrays held"
     axes.stairs(
         high[columns],
         edges,
         baseline=None,
         color=BLACK,
         linewidth=1.1 if len(columns) < 400 else 0.8,
-        label=f"measured{how}",
+        label=f"measured ({how})",
         zorder=5,
     )

@@ -36,8 +36,8 @@ from tests.reports.sample import frontier_rows, sweep_rows, timeline
 
 
 def measured(line: Timeline) -> Timeline:
-    seen = [high + 5000 for high in line.columns["high"]]
-    return replace(line, source="execute", measured={"peak_nbytes": seen})
+    seen = {**line.columns, "high": [high + 5000 for high in line.columns["high"]]}
+    return replace(line, source="execute", columns=seen, measured={"tracemalloc": True})
 
 
 def make_timeline() -> Figure:
