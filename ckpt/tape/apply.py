@@ -47,10 +47,37 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
         data.setflags(False)
     else:
         data = _settled(op, arrays, data)
+    return _on_tape(op, arrays, inputs, params, mask, data)
+
+
+def _on_tape(
+    op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int, data: Any
+) -> Value:
+    """Write the node, and keep what the rules read, each value on its own node.
+
+    Plain arrays that no rule reads are let go of.
+    """
     if not mask:
         return Value(data, TapeNode(None, (), None, 0, data))
     node = TapeNode(op, inputs, params, mask, data)
-    _keep(node, op, arrays, inputs, mask, data)
+    count = len(inputs)
+    kept = op.kept.get(mask | 1 << count)
+    if kept is None:
+        kept = op.keeps(count, mask)
+    frees = 0
+    for k in kept:
+        if k == OUT:
+            node.value = data
+        else:
+            source = inputs[k]
+            if type(source) is TapeNode and source.value is None:
+                source.value = arrays[k]
+                frees |= 1 << k
+    node.frees = frees
+    if count > 1:
+        for k, source in enumerate(inputs):
+            if type(source) is ndarray and k not in kept:
+                inputs[k] = Shape(source)
     return Value(data, node)
 
 
@@ -105,29 +132,6 @@ class Parts(tuple[Any, ...]):
         return sum(part.nbytes for part in self)
 
 
-def _keep(
-    node: TapeNode, op: Op, arrays: list[Any], inputs: list[Any], mask: int, data: Any
-) -> None:
-    """Keep what the rules read, each value on its own node; let go of other plain arrays."""
-    kept = op.kept.get((len(inputs), mask))
-    if kept is None:
-        kept = op.keeps(len(inputs), mask)
-    frees = 0
-    for k in kept:
-        if k == OUT:
-            node.value = data
-        else:
-            source = inputs[k]
-            if type(source) is TapeNode and source.value is None:
-                source.value = arrays[k]
-                frees |= 1 << k
-    node.frees = frees
-    if len(inputs) > 1:
-        for k, source in enumerate(inputs):
-            if type(source) is ndarray and k not in kept:
-                inputs[k] = Shape(source)
-
-
 class Shape:
     """What is left of a plain array that no rule reads."""
 
@@ -155,11 +159,7 @@ def _apply_within(
         raise NonFiniteError(_not_finite(op, data))
     region = context.region
     if region is None:
-        if not mask:
-            return Value(data, TapeNode(None, (), None, 0, data))
-        node = TapeNode(op, inputs, params, mask, data)
-        _keep(node, op, arrays, inputs, mask, data)
-        return Value(data, node)
+        return _on_tape(op, arrays, inputs, params, mask, data)
     node = TapeNode(op, inputs, params, mask, data)
     node.region = region
     node.extra = state

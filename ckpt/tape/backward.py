@@ -96,12 +96,13 @@ def rest(node: TapeNode) -> None:
     cotangent = node.cotangent
     if node.op is None:
         node.cotangent = None
+        if cell.value is None and node.own:
+            cell.value = cotangent
+            return
     if cell.value is not None:
         if type(cell.value) is np.ndarray and cell.value.flags.writeable:
             cell.value += cotangent
         else:
             cell.value = cell.value + cotangent
-    elif node.op is None and node.own:
-        cell.value = cotangent
     else:
         cell.value = copy(cotangent)

@@ -39,13 +39,11 @@ class TapeNode:
         self.inputs: tuple[Any, ...] | None = inputs
         self.params = params
         self.mask = mask
-        self.frees = 0
         self.requires_grad = mask != 0
         self.shape: tuple[int, ...] = data.shape
         self.dtype = data.dtype
         self.value: Any = None
         self.cotangent: Any = None
-        self.own = False
         self.region: Any = None
         self.extra: Any = None
         """What few nodes have: a leaf's gradient cell, a random op's generator state, a name."""

@@ -166,7 +166,7 @@ class Op:
     def reset(self) -> None:
         """Forget what was derived from the rules; they have changed."""
         self.rules = cache(self._rules)
-        self.kept: dict[tuple[int, int], tuple[int, ...]] = {}
+        self.kept: dict[int, tuple[int, ...]] = {}
 
     def vjp(self, **functions: Callable[..., Any]) -> Op:
         """Declare the rules: operand name -> ``function(g, ...)`` giving that operand's cotangent.
@@ -216,11 +216,12 @@ class Op:
 
     def keeps(self, count: int, mask: int) -> tuple[int, ...]:
         """Which operands (and OUT) the rules of the differentiable operands in ``mask`` read."""
-        found = self.kept.get((count, mask))
+        key = mask | 1 << count
+        found = self.kept.get(key)
         if found is None:
             rules = [r for k, r in enumerate(self.rules(count)) if r is not None and mask >> k & 1]
             found = tuple(dict.fromkeys(k for rule in rules for k in rule.reads))
-            self.kept[count, mask] = found
+            self.kept[key] = found
         return found
 
     def into_cost(self, g: Any, node: TapeNode) -> tuple[int, int]:
