@@ -1,0 +1,132 @@
+"""The portfolio: every planner that takes the graph, the best of them improved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ckpt.errors import BudgetError, MissingExtraError, UsageError
+from ckpt.graph import Graph
+from ckpt.planners import base
+from ckpt.planners.base import planner, within
+from ckpt.planners.improve import improve
+from ckpt.schedule import Schedule
+from ckpt.simulate import simulate
+from ckpt.units import format_bytes
+
+EXACT_NODES, EXACT_STATES = 24, 20_000
+"""`brute` is asked for graphs that compute at most so many nodes, and gives up after so many states."""
+
+SOLVER_NODES = 24
+"""`ilp` and `lp_round` are asked for graphs that compute at most so many nodes, for they are slow."""
+
+FINALISTS = 4
+"""How many of the portfolio's schedules are improved; the best of them gets half of the iterations."""
+
+INSTRUCTIONS = 400_000
+"""Iterations are cut so that these times the instructions of a schedule stay below this."""
+
+
+@planner("auto", monotone=False, takes="iterations")
+def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> Schedule:
+    """The cheapest schedule of all planners, improved by local search.
+
+    Source: none; see `ckpt.planners.improve` for the search. Schedules compare by recompute FLOPs,
+    then by peak.
+    Guarantee: never worse than any planner it asked, which ``notes["portfolio"]`` lists with what
+    each returned. On graphs of up to 24 computed nodes `brute` is asked too, and where it answers
+    the result is optimal over all schedules, which ``notes["optimal"]`` says. Deterministic: work
+    is counted in iterations, not seconds.
+    Ignores: monotony. A larger budget may, rarely, cost more.
+    Cost: that of the planners asked, and ``iterations`` steps of the search, fewer on long
+    schedules; ``notes["iterations"]`` tells how many.
+    """
+    found: list[tuple[tuple[int, int], int, Schedule]] = []
+    portfolio: dict[str, Any] = {}
+    refusals: list[BudgetError] = []
+    optimal = False
+    for name, options in _candidates(graph):
+        try:
+            schedule = base.get(name)[0](graph, budget, **base.get(name)[1], **options)
+        except BudgetError as error:
+            refusals.append(error)
+            portfolio[name] = f"needs {error.smallest} bytes"
+            continue
+        except (MissingExtraError, UsageError) as error:
+            portfolio[name] = f"refused: {error}"
+            continue
+        timeline = simulate(graph, schedule)
+        key = (timeline.recompute_flops, timeline.peak)
+        portfolio[name] = {"recompute_flops": key[0], "peak_nbytes": key[1]}
+        found.append((key, len(found), schedule))
+        optimal |= name == "brute"
+        if not key[0]:
+            optimal = True
+            break
+    if not found:
+        raise _refusal(refusals, portfolio, budget)
+    found.sort(key=lambda row: row[:2])
+    best = found[0][2]
+    used = 0
+    if not optimal:
+        best, used = _improved(graph, [row[2] for row in found[:FINALISTS]], budget, iterations)
+    notes = {
+        "from": best.planner,
+        "portfolio": portfolio,
+        "iterations": used,
+        "optimal": optimal,
+        "assumptions": "none: optimal over all schedules" if optimal else "none, and no proof",
+    }
+    best = replace(best, graph=graph.digest, planner="auto", budget=budget, notes=notes)
+    return within(graph, best, budget)
+
+
+def _candidates(graph: Graph) -> list[tuple[str, dict[str, Any]]]:
+    """Planners to ask, with options: store-all first, then the rest in the order they are taught."""
+    computed = sum(not graph.nodes[i].resident for i in graph.needed)
+    asked: list[tuple[str, dict[str, Any]]] = []
+    for name in base.names():
+        if name == "brute":
+            if computed <= EXACT_NODES:
+                asked.append((name, {"max_nodes": EXACT_NODES, "max_states": EXACT_STATES}))
+        elif name == "dtr":
+            asked += [(name, {}), ("dtr:msps", {})]
+        elif name != "auto" and (computed <= SOLVER_NODES or name not in ("ilp", "lp_round")):
+            asked.append((name, {}))
+    return asked
+
+
+def _improved(
+    graph: Graph, schedules: list[Schedule], budget: int | None, iterations: int
+) -> tuple[Schedule, int]:
+    """Each schedule improved a little, the best of them further; and the iterations it took."""
+    longest = max(map(len, schedules))
+    allowed = min(iterations, max(1, INSTRUCTIONS // longest))
+    each = allowed // (2 * len(schedules))
+    tried = [improve(graph, schedule, budget, each) for schedule in schedules]
+    used = sum(schedule.notes["iterations"] for schedule in tried)
+    best = min(tried, key=lambda s: _key(graph, s))
+    best = improve(graph, best, budget, allowed - each * len(schedules))
+    return best, used + best.notes["iterations"]
+
+
+def _key(graph: Graph, schedule: Schedule) -> tuple[int, int]:
+    timeline = simulate(graph, schedule)
+    return timeline.recompute_flops, timeline.peak
+
+
+def _refusal(
+    refusals: list[BudgetError], portfolio: dict[str, Any], budget: int | None
+) -> Exception:
+    """Why no planner has a schedule: the least that any of them needs."""
+    known = [error for error in refusals if error.smallest is not None]
+    if not known:
+        return UsageError(f"auto: no planner takes this graph: {portfolio}")
+    best = min(known, key=lambda error: error.smallest or 0)
+    return BudgetError(
+        f"auto: no schedule within {format_bytes(budget or 0)} ({budget} bytes); the smallest that "
+        f"any planner finds needs {format_bytes(best.smallest or 0)} ({best.smallest} bytes), "
+        f"set by {best.instruction}",
+        smallest=best.smallest,
+        instruction=best.instruction,
+    )
