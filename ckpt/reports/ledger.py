@@ -13,7 +13,7 @@ from ckpt.units import format_bytes
 GROUPS = {"op": "op", "line": "source", "scope": "scope"}
 """What ``by`` may be, and the column that it reads."""
 
-COUNTED = ("nbytes", "forward_flops", "backward_flops", "recompute_flops", "seconds", "computed")
+COUNTED = ("nbytes", "kept_nbytes", "forward_flops", "backward_flops", "recompute_flops", "seconds", "computed")
 """The columns of a ledger that add up."""
 
 

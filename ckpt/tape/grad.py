@@ -12,7 +12,7 @@ import numpy as np
 from ckpt.errors import TapeError
 from ckpt.tape import tree
 from ckpt.tape.backward import Descent, seed
-from ckpt.tape.interpreter import BACKWARD, fit, interpret
+from ckpt.tape.interpreter import BACKWARD, Observer, fit, interpret
 from ckpt.tape.node import TapeNode
 from ckpt.tape.value import Value, constant
 
@@ -103,7 +103,13 @@ def _follow(value: Value) -> Value:
     return value.copy()  # type: ignore[attr-defined, no-any-return]
 
 
-def gradients(loss: Value, wanted: list[Value], *, differentiable: bool = False) -> list[Any]:
+def gradients(
+    loss: Value,
+    wanted: list[Value],
+    *,
+    differentiable: bool = False,
+    observer: Observer | None = None,
+) -> list[Any]:
     """The gradients of ``loss`` with respect to ``wanted``: arrays, or Values if differentiable.
 
     Cotangents stop at the wanted Values; ``.grad`` is left alone.
@@ -133,7 +139,9 @@ def gradients(loss: Value, wanted: list[Value], *, differentiable: bool = False)
                 yield BACKWARD, node
 
     with descent:
-        interpret(instructions(), reached=descent.reach, retain=differentiable)
+        interpret(
+            instructions(), reached=descent.reach, observer=observer, retain=differentiable
+        )
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
     results = []

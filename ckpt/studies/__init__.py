@@ -1,0 +1,1 @@
+"""Where front ends, planners and reports meet: each study is a function of the public API."""

@@ -1,0 +1,109 @@
+"""Run a schedule and an eager step for real, and see what they cost."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ckpt.schedule import Schedule
+from ckpt.tape import tree
+from ckpt.tape.execute import Execution, execute
+from ckpt.tape.grad import gradients, value_and_grad
+from ckpt.tape.node import TapeNode
+from ckpt.tape.trace import Program
+from ckpt.tape.value import Value
+from ckpt.timeline import Timeline
+
+
+def measured(
+    program: Program, schedule: Schedule, args: tuple[Any, ...], *, repeats: int = 1
+) -> tuple[Execution, float]:
+    """The run under tracemalloc, and the median seconds of ``repeats`` runs without it."""
+    seconds = statistics.median(
+        execute(program, schedule, args, observe=False).seconds for _ in range(repeats)
+    )
+    return execute(program, schedule, args, trace_memory=True), seconds
+
+
+def eager_peak(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+) -> tuple[int, float]:
+    """Peak bytes (gradients aside) and seconds of an eager step of ``function``.
+
+    What the caller's own variables hold is real too, and is in this peak.
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
+    step = value_and_grad(function, argnums, has_aux=has_aux)
+    start = time.perf_counter()
+    step(*args)
+    seconds = time.perf_counter() - start
+    given = list(args)
+    for k in numbers:
+        given[k] = tree.rebuild(given[k], Value)
+    wanted = [leaf for k in numbers for leaf in tree.leaves(given[k])]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        meter = _EagerMeter()
+        result = function(*given)
+        meter.note(0)
+        loss = result[0] if has_aux else result
+        del result
+        gradients(loss, wanted, observer=meter)
+    finally:
+        tracemalloc.stop()
+    return meter.peak, seconds
+
+
+class _EagerMeter:
+    """Sees the peak of each Backward, less the gradients that rest by then."""
+
+    def __init__(self) -> None:
+        self.base = tracemalloc.get_traced_memory()[0]
+        self.peak = 0
+        self.gradients = 0
+        self.waiting: list[TapeNode] = []
+
+    def note(self, gradient_nbytes: int) -> None:
+        self.gradients += gradient_nbytes
+        high = tracemalloc.get_traced_memory()[1] - self.base - self.gradients
+        self.peak = max(self.peak, high)
+        tracemalloc.reset_peak()
+
+    def before(self, kind: int, node: TapeNode) -> None:
+        self.waiting = [
+            dep
+            for dep in node.inputs or ()
+            if type(dep) is TapeNode and dep.op is None and dep.requires_grad
+            and dep.cotangent is None
+        ]  # fmt: skip
+
+    def after(self, kind: int, node: TapeNode) -> None:
+        reached = [dep.cotangent.nbytes for dep in self.waiting if dep.cotangent is not None]
+        self.waiting = []
+        self.note(sum(reached))
+
+
+def digest(grads: Any) -> str:
+    """A hash of gradients' bits: equal only for gradients equal bit for bit."""
+    made = hashlib.sha256()
+    for g in tree.leaves(grads):
+        g = np.asarray(g.data if isinstance(g, Value) else g)
+        made.update(f"{g.shape}{g.dtype}".encode())
+        made.update(np.ascontiguousarray(g).tobytes())
+    return made.hexdigest()[:16]
+
+
+def tolerance(timeline: Timeline, live_arrays: int, nodes: int) -> int:
+    """How far the measured peak may lie from the simulated one: array headers, the tape's objects."""
+    return timeline.peak // 100 + 64 * 1024 + 256 * live_arrays + 512 * nodes

@@ -1,0 +1,219 @@
+"""`profile`: what one step keeps in memory, what each byte is for, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import CkptError
+from ckpt.planners import make_schedule
+from ckpt.reports.ledger import ledger, why
+from ckpt.schedule import Schedule
+from ckpt.simulate import holdings, simulate
+from ckpt.studies.measure import eager_peak, measured
+from ckpt.tape import tree
+from ckpt.tape.trace import Program, trace
+from ckpt.tape.value import Value
+from ckpt.timeline import Timeline
+from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
+
+
+@dataclass(eq=False)
+class Profile:
+    """One step of a program: its graph, a schedule of it, and what that does in memory and time.
+
+    ``simulated`` is predicted from shapes alone; ``measured`` (None where no arrays were given) is
+    the same schedule run on arrays under tracemalloc. ``seconds`` is of a run without it.
+    ``eager_peak_nbytes`` is that of the plain eager step, in which the caller's own variables hold
+    values too.
+    """
+
+    program: Program
+    schedule: Schedule
+    simulated: Timeline
+    measured: Timeline | None = None
+    seconds: float | None = None
+    eager_peak_nbytes: int | None = None
+    eager_seconds: float | None = None
+
+    @property
+    def graph(self) -> Any:
+        return self.program.graph
+
+    @property
+    def backward_forward_ratio(self) -> float:
+        """Backward FLOPs over forward FLOPs: about two where matmuls dominate."""
+        forward = self.simulated.forward_flops
+        return self.simulated.backward_flops / forward if forward else 0.0
+
+    def why(self, top: int | None = 10) -> list[str]:
+        """What is live at the peak, largest first, and who still reads it."""
+        found = holdings(self.graph, self.schedule, self.simulated.peak_position)
+        return why(found, self.graph.describe, peak=self.simulated.peak, top=top)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The ledger: a row a node, with bytes, FLOPs by phase, and how often it was computed."""
+        counts = self.simulated.counts
+        rows = []
+        for i, node in enumerate(self.graph):
+            if not node.resident and not counts[i]:
+                continue
+            rows.append(
+                {
+                    "order": i,
+                    "name": node.name,
+                    "op": node.op,
+                    "source": node.source,
+                    "scope": node.scope,
+                    "shape": "x".join(map(str, node.shape)) or "scalar",
+                    "dtype": node.dtype,
+                    "nbytes": 0 if node.alias_of is not None else node.nbytes,
+                    "kept_nbytes": _kept(self.graph, i),
+                    "forward_flops": node.flops,
+                    "backward_flops": node.backward_flops if i in self.graph.backward_set else 0,
+                    "recompute_flops": node.flops * max(counts[i] - 1, 0),
+                    "computed": counts[i],
+                }
+            )
+        return rows
+
+    def ledger(
+        self, *, sort: str = "kept_nbytes", top: int | None = None, by: str | None = None
+    ) -> list[Any]:
+        """The rows sorted, cut off and grouped, with a total; see ``ckpt profile --help``."""
+        return list(ledger(self.rows(), sort=sort, top=top, by=by))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values; bytes are ints."""
+        s, m = self.simulated, self.measured
+        return {
+            "name": self.graph.name,
+            "planner": self.schedule.planner,
+            "nodes": len(self.graph),
+            "instructions": len(self.schedule),
+            "resident_nbytes": s.resident,
+            "gradient_nbytes": s.gradients_total,
+            "predicted_peak_nbytes": s.peak,
+            "predicted_whole_peak_nbytes": s.whole_peak,
+            "measured_peak_nbytes": m.peak if m else None,
+            "measured_whole_peak_nbytes": m.whole_peak if m else None,
+            "eager_peak_nbytes": self.eager_peak_nbytes,
+            "forward_flops": s.forward_flops,
+            "recompute_flops": s.recompute_flops,
+            "backward_flops": s.backward_flops,
+            "overhead": s.overhead,
+            "backward_forward_ratio": self.backward_forward_ratio,
+            "seconds": self.seconds,
+            "eager_seconds": self.eager_seconds,
+            "why": self.why(top=None),
+            "ledger": self.rows(),
+        }
+
+    def plot(self, path: Any) -> Any:
+        """Draw live bytes over the instructions into ``path`` (.png, .svg or .pdf)."""
+        from ckpt.reports.figure import save, timeline_figure
+
+        figure = timeline_figure(
+            self.simulated,
+            self.measured,
+            describe=self.graph.describe,
+            title=f"Live bytes over one step of {self.graph.name or 'the program'}",
+        )
+        return save(figure, path)
+
+    def __str__(self) -> str:
+        s, m = self.simulated, self.measured
+        lines = [
+            f"{self.graph.name or 'program'}: {len(self.graph)} nodes, "
+            f"{len(self.schedule)} instructions ({self.schedule.planner})",
+            f"  peak        {format_bytes(s.peak):>11}  predicted",
+        ]
+        if m is not None:
+            off = 100 * (m.peak / s.peak - 1) if s.peak else 0.0
+            lines.append(f"              {format_bytes(m.peak):>11}  measured ({off:+.2f} %)")
+        if self.eager_peak_nbytes is not None:
+            lines.append(
+                f"              {format_bytes(self.eager_peak_nbytes):>11}  in an eager step, "
+                "where the caller's variables hold values too"
+            )
+        lines += [
+            f"  whole peak  {format_bytes(s.whole_peak):>11}  with inputs and parameters "
+            f"({format_bytes(s.resident)}) and gradients ({format_bytes(s.gradients_total)})",
+            f"  forward     {format_flops(s.forward_flops):>11}",
+            f"  recompute   {format_flops(s.recompute_flops):>11}  "
+            f"{100 * s.overhead:.1f} % of forward, {s.recomputations} values computed again",
+            f"  backward    {format_flops(s.backward_flops):>11}  "
+            f"{self.backward_forward_ratio:.2f} times forward",
+        ]
+        if self.seconds is not None:
+            lines.append(f"  time        {format_seconds(self.seconds):>11}  one step, untraced")
+        lines += ["live at the peak, largest first:"]
+        lines += [f"  {line}" for line in self.why()]
+        lines.append(FLOP_NOTE)
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from ckpt.reports.exports import to_html
+        from ckpt.reports.figure import timeline_figure, to_svg
+
+        figure = timeline_figure(self.simulated, self.measured, describe=self.graph.describe)
+        return f"<pre>{self}</pre>{to_svg(figure)}{to_html(self.ledger(top=20))}"
+
+
+def _kept(graph: Any, i: int) -> int:
+    """Bytes that node i's own buffer holds for backward, if it is a residual."""
+    node = graph[i]
+    if node.resident or not any(
+        graph.backward_readers[j] for j in range(i, len(graph)) if graph.owners[j] == i
+    ):
+        return 0
+    return node.nbytes if node.alias_of is None else 0
+
+
+def profile(
+    function: Callable[..., Any],
+    *args: Any,
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    planner: str = "as_written",
+    budget: int | str | None = None,
+    measure: bool | None = None,
+    repeats: int = 1,
+    name: str = "",
+) -> Profile:
+    """Profile one step (loss and gradients) of ``function(*args)``.
+
+    ``args`` are arrays, or `ckpt.spec` stand-ins, with which nothing is measured and nothing of
+    their size is allocated. ``function`` returns a scalar loss; its `@checkpoint` regions are
+    honoured (``planner="as_written"``), or another planner chooses within ``budget``.
+    ``measure=False`` predicts only. Raises TapeError where the program can't be differentiated or
+    traced, BudgetError where no plan fits.
+    """
+    program = trace(function, *args, argnums=argnums, has_aux=has_aux, name=name)
+    schedule = make_schedule(program.graph, planner, budget)
+    found = Profile(program, schedule, simulate(program.graph, schedule))
+    if measure is None:
+        measure = all(_is_real(leaf) for leaf in tree.leaves(args))
+    if measure:
+        if not all(_is_real(leaf) for leaf in tree.leaves(args)):
+            raise CkptError("shapes alone can't be run: pass arrays, or measure=False")
+        arrays = tuple(tree.rebuild(a, _data) for a in args)
+        execution, found.seconds = measured(program, schedule, arrays, repeats=repeats)
+        found.measured = execution.timeline
+        found.eager_peak_nbytes, found.eager_seconds = eager_peak(
+            function, arrays, argnums, has_aux
+        )
+    return found
+
+
+def _is_real(leaf: Any) -> bool:
+    return not getattr(_data(leaf), "abstract", False)
+
+
+def _data(leaf: Any) -> Any:
+    if isinstance(leaf, Value):
+        return leaf.data
+    return np.float64(leaf) if isinstance(leaf, float) else leaf
