@@ -50,6 +50,11 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
     return _on_tape(op, arrays, inputs, params, mask, data)
 
 
+def is_recorded(op: Op, operands: Any) -> bool:
+    """Does a call of the op belong on the tape, or is it plain arithmetic on plain arrays?"""
+    return any(type(x) is Value for x in operands) or (op.random and _current() is not None)
+
+
 def _on_tape(
     op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int, data: Any
 ) -> Value:

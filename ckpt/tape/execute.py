@@ -12,6 +12,7 @@ import numpy as np
 from ckpt.errors import TapeError
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.tape import tree
+from ckpt.tape.apply import random_state
 from ckpt.tape.interpreter import BACKWARD, COMPUTE, FREE, copy, interpret
 from ckpt.tape.meter import Meter
 from ckpt.tape.node import TapeNode
@@ -82,6 +83,7 @@ def execute(
     """
     nodes = _instantiate(program, args)
     steps = [(_KIND[type(s)], nodes[s.node]) for s in schedule.instructions]
+    _draw_in_order(nodes, steps)
     meter = Meter(program.graph, nodes, len(steps), trace_memory) if observe else None
     loss = nodes[program.loss]
     start = time.perf_counter()
@@ -117,13 +119,17 @@ def _instantiate(program: Program, args: tuple[Any, ...]) -> list[TapeNode]:
     """Fresh tape nodes for one run, the arguments' arrays in their leaves."""
     nodes: list[TapeNode] = []
     ops = bound_ops(program)
+    generators = _generators(program, args)
     positions = {entry.node: i for i, entry in enumerate(program.entries)}
     for entry, bound in zip(program.entries, ops, strict=True):
         pattern = entry.node
         inputs = tuple(
             nodes[positions[s]] if type(s) is TapeNode else s for s in pattern.inputs or ()
         )
-        node = TapeNode(bound, inputs, pattern.params, pattern.mask, pattern)
+        params = pattern.params
+        if bound is not None and bound.random:
+            params = {**params, "rng": generators.get(params["rng"], params["rng"])}
+        node = TapeNode(bound, inputs, params, pattern.mask, pattern)
         node.requires_grad = pattern.requires_grad
         nodes.append(node)
     for position, array in zip(
@@ -131,6 +137,30 @@ def _instantiate(program: Program, args: tuple[Any, ...]) -> list[TapeNode]:
     ):
         nodes[position].value = array
     return nodes
+
+
+def _generators(program: Program, args: tuple[Any, ...]) -> dict[Any, Any]:
+    """For each generator among the traced arguments, the one that was given in its place."""
+    traced = [leaf for argument in program.arguments for leaf in tree.leaves(argument)]
+    given = [leaf for argument in args for leaf in tree.leaves(argument)]
+    return {
+        t: g for t, g in zip(traced, given, strict=False) if isinstance(t, np.random.Generator)
+    }
+
+
+def _draw_in_order(nodes: list[TapeNode], steps: list[tuple[int, TapeNode]]) -> None:
+    """Where the steps don't draw in the program's order, settle beforehand what each will draw.
+
+    So every schedule draws what an eager run does, and leaves the generators where it does.
+    """
+    program = [node for node in nodes if node.op is not None and node.op.random]
+    first = dict.fromkeys(node for kind, node in steps if kind == COMPUTE and node.op.random)
+    if list(first) == program:
+        return
+    for node in program:
+        assert node.params is not None and node.op is not None
+        node.extra = random_state(node.params)
+        node.op.forward(**node.params)
 
 
 def check_arguments(program: Program, args: tuple[Any, ...]) -> list[Any]:

@@ -229,14 +229,20 @@ class Op:
         return int(g.size), 0
 
     def __call__(self, *operands: Any, **params: Any) -> Any:
-        """Apply to Values (recorded on the tape) or plain arrays (just computed)."""
-        from ckpt.tape.apply import apply
+        """Apply to Values (recorded on the tape) or plain arrays (just computed).
+
+        A random op is recorded in any case where its result may be wanted twice: in a checkpointed
+        region or a trace.
+        """
+        from ckpt.tape.apply import apply, is_recorded
 
         for name in params:
             if name not in self.static:
                 options = ", ".join(self.static) or "none"
                 raise UnsupportedError(f"{self.name} has no option {name!r}; it has: {options}")
-        return apply(self, operands, {**self.static, **params} if self.static else None)
+        if is_recorded(self, operands):
+            return apply(self, operands, {**self.static, **params} if self.static else None)
+        return self.forward(*operands, **params)
 
 
 def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Any], str]:

@@ -184,6 +184,8 @@ def _frozen(value: Any) -> Any:
         return ("slice", value.start, value.stop, value.step)
     if isinstance(value, (tuple, list)):
         return tuple(map(_frozen, value))
+    if isinstance(value, np.random.Generator):
+        return np.random.Generator  # which one it is changes no shape; and a key would keep it alive
     if isinstance(value, np.ndarray):
         return ("array", id(value))  # the params that hold it live as long as the op's node
     if isinstance(value, (bool, int, float)):
