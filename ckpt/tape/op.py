@@ -12,8 +12,9 @@ Positional parameters of the forward are *operands* (Values or plain arrays); ke
 static. A rule may name ``g`` (the incoming cotangent), ``out``, operands, an operand's
 ``x_shape``/``x_dtype`` (which keep no bytes), ``out_shape``/``out_dtype`` and the op's static
 parameters. For an op with ``*operands``, the rule of that name serves each of them and may also name
-``k`` (which one), ``operands_shapes``, and ``others`` (all but the k-th, as a tuple). Any other name
-raises here, at import. Rules are pure NumPy - no ``out=``, no in-place update - so they run on Values
+``k`` (which one), ``operands_shapes``, and ``others`` (all but the k-th, as a tuple). After fixed
+operands, as in ``(x, *indices)``, a rule of x may name ``indices``: all of them, as a tuple. Any other
+name raises here, at import. Rules are pure NumPy - no ``out=``, no in-place update - so they run on Values
 as well, and a gradient of a gradient needs nothing more.
 
 A *primitive* knows its result from shapes alone (``infer``); an op without ``infer`` is *composite*:
@@ -110,6 +111,10 @@ def _source(op: Op, operand: int, name: str, count: int, reads: list[int]) -> st
         if name.endswith(suffix) and stem in op.operands:
             return f"{function}(node.inputs[{op.operands.index(stem)}])"
     if op.variadic:
+        fixed = len(op.operands)
+        if name == op.variadic and fixed:
+            reads.extend(range(fixed, count))
+            return "(" + "".join(f"read(node.inputs[{k}]), " for k in range(fixed, count)) + ")"
         if name == "k":
             return "operand"
         if name == f"{op.variadic}_shapes":
@@ -118,7 +123,7 @@ def _source(op: Op, operand: int, name: str, count: int, reads: list[int]) -> st
             others = [k for k in range(count) if k != operand]
             reads.extend(others)
             return "(" + "".join(f"read(node.inputs[{k}]), " for k in others) + ")"
-    elif name in op.operands:
+    if name in op.operands:
         position = op.operands.index(name)
         reads.append(position)
         return f"read(node.inputs[{position}])"
@@ -197,7 +202,7 @@ class Op:
         """The rules of a call with ``count`` operands, None where there is none."""
         rules: list[Rule | None] = []
         for k in range(count):
-            name = self.variadic or self.operands[k]
+            name = self.operands[k] if k < len(self.operands) else self.variadic
             rules.append(self.rule(k, count, self.functions[name]) if name in self.functions else None)
             if name in self.accumulators:
                 into = self.accumulators[name]
