@@ -56,7 +56,7 @@ class Planner:
 
         Raises BudgetError if this planner finds none, UsageError for an option it doesn't have.
         """
-        known = [n for n in inspect.signature(self.function).parameters][2:]
+        known = list(inspect.signature(self.function).parameters)[2:]
         for option in options:
             if option not in known:
                 has = f"its options are {', '.join(known)}" if known else "it has no options"
@@ -125,7 +125,7 @@ def over_budget(graph: Graph, timeline: Timeline, name: str, budget: int | None)
     text = describe_instruction(step, graph)
     return BudgetError(
         f"{name}: no schedule within {format_bytes(budget or 0)} ({budget} bytes); the smallest "
-        f"this planner finds needs {format_bytes(timeline.peak)} ({timeline.peak} bytes), set by {text}",
+        f"that it finds needs {format_bytes(timeline.peak)} ({timeline.peak} bytes), set by {text}",
         smallest=timeline.peak,
         instruction=text,
     )
