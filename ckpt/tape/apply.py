@@ -107,10 +107,7 @@ def _settled(op: Op, arrays: Any, data: Any) -> Any:
 
 def _as_data(op: Op, data: Any) -> Any:
     if isinstance(data, tuple):
-        for part in data:
-            if type(part) is ndarray:
-                part.setflags(write=False)
-        return Parts(data)
+        return together(data)
     if isinstance(data, (bool, int, float, complex)):
         return np.asarray(data)[()]
     raise TapeError(f"{op.name} returned a {type(data).__name__}, not an array or a number")
@@ -135,6 +132,33 @@ class Parts(tuple[Any, ...]):
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self)
+
+
+class Whole:
+    """Owns the buffers of several results: as long as one of them is held, all are.
+
+    That is what a graph says of a tuple node and its items, which are views of it.
+    """
+
+    __slots__ = ("__array_interface__", "arrays", "nbytes")
+
+    def __init__(self, arrays: tuple[Any, ...]) -> None:
+        self.arrays = arrays
+        self.nbytes = sum(array.nbytes for array in arrays)
+
+
+def together(data: tuple[Any, ...]) -> Parts:
+    """The results of one op as arrays that can't be written into and that share one owner."""
+    whole = Whole(tuple(part for part in data if np.ndim(part)))
+    made = []
+    for part in data:
+        if np.ndim(part):
+            part.setflags(write=False)
+            whole.__array_interface__ = part.__array_interface__
+            made.append(np.asarray(whole))
+        else:
+            made.append(part[()])
+    return Parts(made)
 
 
 class Shape:

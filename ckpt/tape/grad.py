@@ -14,6 +14,7 @@ from ckpt.tape import tree
 from ckpt.tape.backward import Descent, seed
 from ckpt.tape.interpreter import BACKWARD, Observer, fit, interpret
 from ckpt.tape.node import TapeNode
+from ckpt.tape.ops.parts import add_parts
 from ckpt.tape.value import Value, constant
 
 
@@ -183,5 +184,7 @@ def _backward_on_values(node: TapeNode, reached: Callable[[TapeNode], None]) -> 
         if dep.cotangent is None:
             reached(dep)
             dep.cotangent = new
+        elif type(dep.dtype) is tuple:
+            dep.cotangent = add_parts(dep.cotangent, new)
         else:
             dep.cotangent = dep.cotangent + new

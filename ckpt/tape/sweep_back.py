@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.abstract import AbstractArray, fresh
+from ckpt.tape.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.node import TapeNode
 
 
@@ -51,8 +51,7 @@ def pull_back(
                 if rule.into is not None:
                     flops, workspace = node.op.into_cost(found.array, node)
                     row[k] = Edge("part", flops, workspace, None)
-                    own = AbstractArray(dep.shape, dep.dtype) if current is None else current.array
-                    waiting[at] = _Cotangent(own, True)
+                    waiting[at] = _Cotangent(_zeros(dep) if current is None else current.array, True)
                     continue
                 kernel = rule_kernel(node.op, k, node, found.array)
                 kind, made = _kind(kernel)
@@ -67,6 +66,13 @@ def pull_back(
                 row[k] = Edge(kind, flops, kernel.workspace, kernel, spread)
         edges[position] = tuple(row)
     return edges
+
+
+def _zeros(node: TapeNode) -> Any:
+    """What parts of the node's cotangent are added into; see `ckpt.tape.interpreter.zeros_like`."""
+    if type(node.dtype) is tuple:
+        return AbstractParts(map(AbstractArray, node.shape, node.dtype))
+    return AbstractArray(node.shape, node.dtype)
 
 
 def _ones(node: TapeNode) -> AbstractArray:
@@ -86,4 +92,9 @@ def _sum(current: _Cotangent, made: AbstractArray, made_is_own: bool) -> _Cotang
         return current
     if made_is_own:
         return _Cotangent(made, True)
-    return _Cotangent(fresh(np.add, made.shape, current.array, made), True)
+    return _Cotangent(sum_layout(current.array, made), True)
+
+
+def sum_layout(x: AbstractArray, y: AbstractArray) -> AbstractArray:
+    """The layout of ``x + y``."""
+    return fresh(np.add, x.shape, x, y)

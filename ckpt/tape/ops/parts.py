@@ -1,0 +1,67 @@
+"""Ops with several results: one tuple node, and an `item` view for each result.
+
+The forward of such an op returns a tuple of arrays; the value of its node is a
+`ckpt.tape.apply.Parts`. A cotangent of an item is accumulated in place into the tuple node's own
+cotangent, which starts as zeros, so the rule of a tuple op gets ``g`` as a tuple too. Rules take
+``g`` and ``out`` apart with `parts`, which also works on Values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.abstract import AbstractArray, AbstractParts, Shared
+from ckpt.tape.apply import apply
+from ckpt.tape.op import op
+from ckpt.tape.value import Value
+
+
+def parts(value: Any) -> tuple[Any, ...]:
+    """The results that a tuple value holds: arrays, or `item` Values."""
+    if isinstance(value, Value):
+        return tuple(apply(item, (value,), {"k": k}) for k in range(len(value._data)))
+    return tuple(value)
+
+
+@op(name="item", infer=lambda x, *, k: Shared(x[k]), view=True)
+def item(x: Any, *, k: int = 0) -> Any:
+    """One of several results: a view, or, of a number, a copy."""
+    return x[k] if x[k].ndim else x[k].copy()
+
+
+item.vjp(x=lambda g, x_shape, x_dtype, k: alone(g, shapes=x_shape, dtypes=x_dtype, k=k))
+
+
+def _add_item(target: Any, g: Any, k: int) -> None:
+    part = target[k]
+    part[...] += g
+
+
+item.accumulate(x=_add_item)
+
+
+def _infer_alone(g: Any, *, shapes: Any, dtypes: Any, k: int) -> AbstractParts:
+    return AbstractParts(map(AbstractArray, shapes, dtypes))
+
+
+@op(name="alone", infer=_infer_alone)
+def alone(g: Any, *, shapes: Any = (), dtypes: Any = (), k: int = 0) -> Any:
+    """A tuple of zeros but for the k-th, which is ``g``: what an item contributes to the whole."""
+    return tuple(
+        g.astype(dtype) if j == k else np.zeros(shape, dtype)
+        for j, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
+    )
+
+
+alone.vjp(g=lambda g, k: parts(g)[k])
+
+
+@op(name="add_parts", infer=lambda x, y: x, flops=lambda out, *_: sum(part.size for part in out))
+def add_parts(x: Any, y: Any) -> Any:
+    """The sum of two tuples, part by part."""
+    return tuple(a + b for a, b in zip(x, y, strict=True))
+
+
+add_parts.vjp(x=lambda g: g, y=lambda g: g)
