@@ -5,11 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# The waist is standard library only, and quick; all else is imported when it is first asked for.
+from ckpt.errors import CkptError
+from ckpt.graph import Graph, Node
+from ckpt.schedule import Backward, Compute, Free, Schedule
+from ckpt.simulate import simulate
+from ckpt.timeline import Timeline
+
 if TYPE_CHECKING:
-    from ckpt.errors import CkptError
-    from ckpt.graph import Graph, Node
-    from ckpt.schedule import Backward, Compute, Free, Schedule
-    from ckpt.simulate import simulate
     from ckpt.tape.abstract import spec
     from ckpt.tape.checkpoint import checkpoint, checkpoint_sequential, name
     from ckpt.tape.context import check_finite, scope
@@ -18,17 +21,8 @@ if TYPE_CHECKING:
     from ckpt.tape.op import op
     from ckpt.tape.trace import trace
     from ckpt.tape.value import Value
-    from ckpt.timeline import Timeline
 
 _HOMES = {
-    "Backward": "ckpt.schedule",
-    "CkptError": "ckpt.errors",
-    "Compute": "ckpt.schedule",
-    "Free": "ckpt.schedule",
-    "Graph": "ckpt.graph",
-    "Node": "ckpt.graph",
-    "Schedule": "ckpt.schedule",
-    "Timeline": "ckpt.timeline",
     "Value": "ckpt.tape.value",
     "check_finite": "ckpt.tape.context",
     "checkpoint": "ckpt.tape.checkpoint",
@@ -38,7 +32,6 @@ _HOMES = {
     "name": "ckpt.tape.checkpoint",
     "op": "ckpt.tape.op",
     "scope": "ckpt.tape.context",
-    "simulate": "ckpt.simulate",
     "spec": "ckpt.tape.abstract",
     "stop_gradient": "ckpt.tape.grad",
     "trace": "ckpt.tape.trace",

@@ -60,7 +60,10 @@ def checkpoint(function: Any = None, /, *, keep: Any = None) -> Any:
 
 
 def checkpoint_sequential(
-    functions: Sequence[Callable[..., Any]], segments: int | None = None, *, keep: Keep | None = None
+    functions: Sequence[Callable[..., Any]],
+    segments: int | None = None,
+    *,
+    keep: Keep | None = None,
 ) -> Callable[..., Any]:
     """Compose ``functions`` and checkpoint them in ``segments`` of nearly equal length.
 

@@ -124,7 +124,9 @@ def _bind(
         if name in params:
             params[name] = value
         elif value is not None and value is not np._NoValue:
-            raise UnsupportedError(f"np.{function.__name__} of a Value has no option {name}={value!r}")
+            raise UnsupportedError(
+                f"np.{function.__name__} of a Value has no option {name}={value!r}"
+            )
     return operands, params or None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,14 @@ def execute(
     else:
         interpret(_seeded(steps, loss))
     seconds = time.perf_counter() - start
+    gradients = [nodes[position].cotangent for position in program.parameters]
+    aux_values = [copy(nodes[position].value) for position in program.aux_nodes]
+    value, grads = gather(program, loss.value, gradients, aux_values)
+    value, aux = value if program.has_aux else (value, None)
     return Execution(
-        value=loss.value,
-        grads=_gradients(program, nodes),
-        aux=_aux(program, nodes),
+        value=value,
+        grads=grads,
+        aux=aux,
         timeline=meter.timeline(schedule, seconds) if meter else None,
         seconds=seconds,
     )
@@ -143,9 +148,7 @@ def _generators(program: Program, args: tuple[Any, ...]) -> dict[Any, Any]:
     """For each generator among the traced arguments, the one that was given in its place."""
     traced = [leaf for argument in program.arguments for leaf in tree.leaves(argument)]
     given = [leaf for argument in args for leaf in tree.leaves(argument)]
-    return {
-        t: g for t, g in zip(traced, given, strict=False) if isinstance(t, np.random.Generator)
-    }
+    return {t: g for t, g in zip(traced, given, strict=False) if isinstance(t, np.random.Generator)}
 
 
 def _draw_in_order(nodes: list[TapeNode], steps: list[tuple[int, TapeNode]]) -> None:
@@ -170,7 +173,15 @@ def check_arguments(program: Program, args: tuple[Any, ...]) -> list[Any]:
     flat = [leaf for argument in args for leaf in tree.leaves(argument)]
     traced = [leaf for argument in program.arguments for leaf in tree.leaves(argument)]
     if len(flat) != len(traced):
-        raise TapeError(f"traced with {len(traced)} arrays in its arguments, called with {len(flat)}")
+        raise TapeError(
+            f"traced with {len(traced)} arrays in its arguments, called with {len(flat)}"
+        )
+    places = dict(program.leaves)
+    for at, (given, expected) in enumerate(zip(flat, traced, strict=True)):
+        if at not in places and given != expected:
+            raise TapeError(
+                f"argument {at} was {expected!r} when traced and is {given!r} now: trace it again"
+            )
     arrays = []
     for at, position in program.leaves:
         array = flat[at]
@@ -193,7 +204,9 @@ def _with_strides(array: Any, traced: Any) -> Any:
         return array[()]
     if array.strides == traced.strides or array.size <= 1:
         return array
-    made = np.lib.stride_tricks.as_strided(np.empty(_room(traced), array.dtype), traced.shape, traced.strides)  # noqa: E501
+    made = np.lib.stride_tricks.as_strided(
+        np.empty(_room(traced), array.dtype), traced.shape, traced.strides
+    )  # noqa: E501
     made[...] = array
     return made
 
@@ -239,29 +252,22 @@ def forward_function(op: Op, kernel: Any) -> Any:
     return lambda *arrays, **params: function(*arrays)
 
 
-def _gradients(program: Program, nodes: list[TapeNode]) -> Any:
-    """The leaves' cotangents in the structure of the differentiated arguments."""
-    found = []
-    for position in program.parameters:
-        node = nodes[position]
-        g = node.cotangent
-        found.append(np.zeros(node.shape, node.dtype)[()] if g is None else g)
-    waiting = iter(found)
-    kept = {at for at, position in program.leaves if position in set(program.parameters)}
-    place = iter(range(10**12))
-
-    def fill(leaf: Any) -> Any:
-        return next(waiting) if next(place) in kept else None
-
-    trees = [tree.rebuild(argument, fill) for argument in program.arguments]
+def gather(program: Program, value: Any, gradients: list[Any], aux: list[Any]) -> Any:
+    """A step's results as `value_and_grad` returns them: gradients in the parameters' structure."""
+    found = {}
+    for position, g in zip(program.parameters, gradients, strict=True):
+        node = program.graph[position]
+        found[position] = np.zeros(node.shape, node.dtype)[()] if g is None else g
+    by_place = {at: found.get(position) for at, position in program.leaves}
+    place = count()
+    trees = [
+        tree.rebuild(argument, lambda _: by_place.get(next(place)))
+        for argument in program.arguments
+    ]
     chosen = [trees[k] for k in program.argnums]
-    return chosen[0] if program.single else tuple(chosen)
-
-
-def _aux(program: Program, nodes: list[TapeNode]) -> Any:
-    waiting = iter(program.aux_nodes)
-
-    def fill(leaf: Any) -> Any:
-        return copy(nodes[next(waiting)].value) if isinstance(leaf, Value) else leaf
-
-    return tree.rebuild(program.aux, fill) if program.has_aux else None
+    grads = chosen[0] if program.single else tuple(chosen)
+    if not program.has_aux:
+        return value, grads
+    waiting = iter(aux)
+    filled = tree.rebuild(program.aux, lambda v: next(waiting) if isinstance(v, Value) else v)
+    return (value, filled), grads

@@ -140,9 +140,7 @@ def gradients(
                 yield BACKWARD, node
 
     with descent:
-        interpret(
-            instructions(), reached=descent.reach, observer=observer, retain=differentiable
-        )
+        interpret(instructions(), reached=descent.reach, observer=observer, retain=differentiable)
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
     results = []

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt.errors import BackwardTwiceError, MutationError
-from ckpt.tape.apply import Parts, compute
+from ckpt.tape.apply import Parts, compute, random_state
 from ckpt.tape.node import TapeNode
 
 COMPUTE, FREE, BACKWARD = range(3)
@@ -80,15 +80,18 @@ def _value(source: Any) -> Any:
 
 def _replaying(node: TapeNode) -> dict[str, Any]:
     """A random op's parameters: its generator, or where it drew before, one in the same state."""
-    params = dict(node.params or {})
-    generator = params["rng"]
+    params = node.params or {}
     if node.extra is None:
-        node.extra = generator.bit_generator.state
+        node.extra = random_state(params)
         return params
-    copy = type(generator.bit_generator)()
-    copy.state = node.extra
-    params["rng"] = np.random.Generator(copy)
-    return params
+    return {**params, "rng": replayed(params, node.extra)}
+
+
+def replayed(params: dict[str, Any], state: Any) -> np.random.Generator:
+    """A generator like the op's, in an earlier state."""
+    bits = type(params["rng"].bit_generator)()
+    bits.state = state
+    return np.random.Generator(bits)
 
 
 def _spent() -> BackwardTwiceError:
@@ -138,7 +141,7 @@ def _backward(node: TapeNode, reached: Callable[[TapeNode], None] | None) -> Non
         if new is g:
             own = False
         elif type(new) is ndarray and new.base is not None:
-            new, own = (adopt(new, g) if dep.shape else (new[()], True))
+            new, own = adopt(new, g) if dep.shape else (new[()], True)
         else:
             own = True
         if current is None:

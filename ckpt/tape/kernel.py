@@ -92,9 +92,7 @@ class _KernelRecorder:
         self.positions[value._node] = position
         return value
 
-    def record(
-        self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int
-    ) -> Value:
+    def record(self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int) -> Value:
         if op.infer is None:
             operands = [
                 Value(a, s) if type(s) is TapeNode else s
@@ -154,7 +152,9 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
     finally:
         CURRENT.reset(token)
     if isinstance(result, tuple) and all(isinstance(part, Value) for part in result):
-        raise UnsupportedError("a composite op returns one array; declare one with several results with infer=")  # noqa: E501
+        raise UnsupportedError(
+            "a composite op returns one array; declare one with several results with infer="
+        )  # noqa: E501
     if not isinstance(result, Value) or result._node not in recorder.positions:
         # The result doesn't depend on the arrays: a constant, copied so that it is the caller's own.
         data = np.asarray(result._data if isinstance(result, Value) else result)

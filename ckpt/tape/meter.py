@@ -104,9 +104,7 @@ class Meter:
             column[at] = total
         if self.trace_memory:
             # Captured arrays were made before; gradients are a constant beside the peak.
-            self.high[at] = (
-                peak - self.base + self.totals[_CAPTURED] - self.totals[_GRADIENTS]
-            )
+            self.high[at] = peak - self.base + self.totals[_CAPTURED] - self.totals[_GRADIENTS]
         self.at = at + 1
 
     def _add(self, group: int, value: Any) -> None:
@@ -135,7 +133,9 @@ class Meter:
     def timeline(self, schedule: Schedule, seconds: float) -> Timeline:
         live = [sum(row) for row in zip(*self.columns[:3], strict=True)]
         high = self.high if self.trace_memory else int_array("q", live)
-        columns = dict(zip(("activations", "captured", "cotangents", "gradients"), self.columns, strict=True))  # noqa: E501
+        columns = dict(
+            zip(("activations", "captured", "cotangents", "gradients"), self.columns, strict=True)
+        )  # noqa: E501
         workspace = int_array("q", [max(h - v, 0) for h, v in zip(high, live, strict=True)])
         return Timeline(
             schedule=schedule,

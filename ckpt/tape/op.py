@@ -49,7 +49,7 @@ BY_NAME: dict[str, Op] = {}
 class Rule:
     """How one operand's cotangent follows from ``g``: a function, and what it reads beside ``g``."""
 
-    __slots__ = ("call", "function", "into", "reads", "sources")
+    __slots__ = ("accumulator", "call", "function", "into", "reads", "sources")
 
     def __init__(
         self, function: Callable[..., Any], sources: list[str], reads: tuple[int, ...], operand: int
@@ -60,6 +60,8 @@ class Rule:
         self.call = _compiled("g, node", f"function({', '.join(sources)})", function, operand)
         """``call(g, node)``: one lambda a rule, so that a Backward pays for no lookups."""
         self.into: Callable[[Any, Any, Any], None] | None = None
+        """``into(target, g, node)`` adds the cotangent into ``target``, if the op declares it."""
+        self.accumulator: Rule | None = None
 
     def arguments(self, g: Any, node: TapeNode, operand: int) -> tuple[Any, ...]:
         """What the function would be called with."""
@@ -144,6 +146,7 @@ class Op:
         workspace: Callable[..., int] | None = None,
         view: bool = False,
         ufunc: np.ufunc | None = None,
+        writes: Callable[..., Any] | None = None,
         random: bool = False,
     ) -> None:
         self.forward = forward
@@ -154,7 +157,9 @@ class Op:
         self.view = view
         """The result may share the first operand's buffer."""
         self.ufunc = ufunc
-        """The ufunc that the forward is, and that can write into a given array."""
+        """The elementwise ufunc that the forward is: its result may take an operand's place."""
+        self.writes = writes
+        """The forward with ``out``, an array for the result (a ufunc's last positional operand)."""
         self.random = random
         """The forward draws from a generator; a recomputation replays from its saved state."""
         self.operands, self.static, self.variadic = _parameters(forward)
@@ -203,13 +208,18 @@ class Op:
         rules: list[Rule | None] = []
         for k in range(count):
             name = self.operands[k] if k < len(self.operands) else self.variadic
-            rules.append(self.rule(k, count, self.functions[name]) if name in self.functions else None)
+            rules.append(
+                self.rule(k, count, self.functions[name]) if name in self.functions else None
+            )
             if name in self.accumulators:
                 into = self.accumulators[name]
                 names = [n for n in inspect.signature(into).parameters if n != "target"]
-                sources = ", ".join(_source(self, k, n, count, []) for n in names)
-                made = _compiled("target, g, node", f"function(target, {sources})", into, k)
-                rules[-1].into = made  # type: ignore[union-attr]
+                sources = [_source(self, k, n, count, []) for n in names]
+                rule = rules[-1]
+                assert rule is not None
+                text = f"function(target, {', '.join(sources)})"
+                rule.into = _compiled("target, g, node", text, into, k)
+                rule.accumulator = Rule(into, sources, (), k)
         return tuple(rules)
 
     def rule(self, k: int, count: int, function: Callable[..., Any], like: Any = None) -> Rule:

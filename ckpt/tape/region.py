@@ -30,7 +30,9 @@ class Region:
 
     __slots__ = ("parent", "outermost", "label", "policy", "number", "replayed", "captured")
 
-    def __init__(self, parent: Region | None, label: str, policy: Policy | None, number: int) -> None:
+    def __init__(
+        self, parent: Region | None, label: str, policy: Policy | None, number: int
+    ) -> None:
         self.parent = parent
         self.outermost: Region = parent.outermost if parent else self
         self.label = label

@@ -51,7 +51,9 @@ def pull_back(
                 if rule.into is not None:
                     flops, workspace = node.op.into_cost(found.array, node)
                     row[k] = Edge("part", flops, workspace, None)
-                    waiting[at] = _Cotangent(_zeros(dep) if current is None else current.array, True)
+                    waiting[at] = _Cotangent(
+                        _zeros(dep) if current is None else current.array, True
+                    )
                     continue
                 kernel = rule_kernel(node.op, k, node, found.array)
                 kind, made = _kind(kernel)

@@ -16,7 +16,9 @@ from ckpt.errors import TapeError
 from ckpt.graph import Graph, Node
 from ckpt.tape import tree
 from ckpt.tape.abstract import AbstractArray, AbstractParts, abstract
+from ckpt.tape.apply import random_state
 from ckpt.tape.context import CURRENT, caller, inside
+from ckpt.tape.interpreter import replayed
 from ckpt.tape.kernel import Kernel, cost, infer, trace_kernel
 from ckpt.tape.node import TapeNode
 from ckpt.tape.op import OUT, Op
@@ -70,9 +72,7 @@ class Recorder:
             self.add(Entry(node, array=array, role="captured", source=caller()))
         return self.captured[id(array)]
 
-    def record(
-        self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int
-    ) -> Value:
+    def record(self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int) -> Value:
         context = CURRENT.get()
         assert context is not None
         for k, source in enumerate(inputs):
@@ -185,7 +185,9 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(map(_frozen, value))
     if isinstance(value, np.random.Generator):
-        return np.random.Generator  # which one it is changes no shape; and a key would keep it alive
+        return (
+            np.random.Generator
+        )  # which one it is changes no shape; and a key would keep it alive
     if isinstance(value, np.ndarray):
         return ("array", id(value))  # the params that hold it live as long as the op's node
     if isinstance(value, (bool, int, float)):
@@ -212,6 +214,23 @@ class Program:
     aux: Any = None
     aux_nodes: list[int] = field(default_factory=list)
     has_aux: bool = False
+    states: dict[int, Any] = field(default_factory=dict)
+    """Of each random node, its generator's state before it last drew."""
+
+    def draw(self, position: int, *, again: bool) -> Callable[..., Any]:
+        """A random node's forward: draws, or draws once more what it drew before."""
+        node = self.entries[position].node
+        assert node.op is not None and node.params is not None
+        op, params = node.op, node.params
+
+        def first(*arrays: Any) -> Any:
+            self.states[position] = random_state(params)
+            return op.forward(*arrays, **params)
+
+        def replay(*arrays: Any) -> Any:
+            return op.forward(*arrays, **{**params, "rng": replayed(params, self.states[position])})
+
+        return replay if again else first
 
 
 def trace(
@@ -293,7 +312,9 @@ def trace(
         name=name or getattr(function, "__name__", ""),
     )
     abstract_args = tuple(
-        tree.rebuild(a, lambda v: abstract(v) if hasattr(v, "dtype") and not isinstance(v, Value) else v)  # noqa: E501
+        tree.rebuild(
+            a, lambda v: abstract(v) if hasattr(v, "dtype") and not isinstance(v, Value) else v
+        )  # noqa: E501
         for a in args
     )
     return Program(
@@ -343,7 +364,9 @@ def _node(entry: Entry, edges: tuple[Edge | None, ...], positions: dict[TapeNode
     kernel = entry.kernel
     alias = None
     if not kernel.is_fresh:
-        places = [k for k, s in enumerate(node.inputs) if type(s) is TapeNode or isinstance(s, np.generic)]  # noqa: E501
+        places = [
+            k for k, s in enumerate(node.inputs) if type(s) is TapeNode or isinstance(s, np.generic)
+        ]  # noqa: E501
         alias = positions[node.inputs[places[kernel.root]]]
     else:
         common["nbytes"] = kernel.nbytes
@@ -373,5 +396,3 @@ def _node(entry: Entry, edges: tuple[Edge | None, ...], positions: dict[TapeNode
         source=entry.source,
         **common,
     )
-
-

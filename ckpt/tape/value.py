@@ -58,7 +58,9 @@ class Value:
                 "only a leaf's .data can be set; this Value was computed: make a new one from it"
             )
         if np.shape(data) != old.shape:
-            raise TapeError(f"this leaf has shape {old.shape}; its .data can't become one of shape {np.shape(data)}")  # noqa: E501
+            raise TapeError(
+                f"this leaf has shape {old.shape}; its .data can't become one of shape {np.shape(data)}"
+            )  # noqa: E501
         if data is not self._data:
             data = np.asarray(data, dtype=old.dtype)[() if np.ndim(data) == 0 else ...]
         # A new node, so that a backward of what was computed before can't read the new value.
@@ -294,7 +296,9 @@ def _install_methods() -> None:
     def transpose(self: Value, *axes: Any) -> Any:
         if not axes or axes == (None,):
             return np.transpose(self)  # type: ignore[call-overload]
-        return np.transpose(self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes)  # type: ignore[call-overload]  # noqa: E501
+        return np.transpose(
+            self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        )  # type: ignore[call-overload]  # noqa: E501
 
     Value.reshape = reshape  # type: ignore[attr-defined]
     Value.transpose = transpose  # type: ignore[attr-defined]
