@@ -94,6 +94,26 @@ class _EagerMeter:
         self.note(sum(reached))
 
 
+def peak_of(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...]) -> tuple[Any, int]:
+    """What a step returns, and the peak bytes of making and running it, gradients aside.
+
+    The step's own code is made twice: what compiling it holds is no part of the step's memory.
+    """
+    make()(*args)
+    gc.collect()
+    step = make()
+    kept = step.memory.nbytes if hasattr(step, "memory") else 0
+    tracemalloc.start()
+    try:
+        base = tracemalloc.get_traced_memory()[0]
+        result = step(*args)
+        peak = tracemalloc.get_traced_memory()[1] - base
+    finally:
+        tracemalloc.stop()
+    grads = result[1]
+    return result, kept + peak - sum(np.asarray(g).nbytes for g in tree.leaves(grads))
+
+
 def digest(grads: Any) -> str:
     """A hash of gradients' bits: equal only for gradients equal bit for bit."""
     made = hashlib.sha256()

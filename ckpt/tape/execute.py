@@ -14,7 +14,7 @@ from ckpt.errors import TapeError
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.tape import tree
 from ckpt.tape.apply import random_state
-from ckpt.tape.interpreter import BACKWARD, COMPUTE, FREE, copy, interpret
+from ckpt.tape.interpreter import BACKWARD, COMPUTE, FREE, Observer, copy, interpret
 from ckpt.tape.meter import Meter
 from ckpt.tape.node import TapeNode
 from ckpt.tape.op import Op
@@ -74,25 +74,28 @@ def execute(
     *,
     observe: bool = True,
     trace_memory: bool = False,
+    observer: Observer | None = None,
 ) -> Execution:
     """Perform ``schedule`` on ``args`` (as given to `trace`, with real arrays).
 
     With ``observe``, the Timeline counts the bytes of the arrays that are really held after each
     instruction, by owner. With ``trace_memory`` its ``high`` is the peak that `tracemalloc` saw
-    during each instruction. Raises TapeError where an argument's shape or dtype isn't what was
+    during each instruction. An ``observer`` of one's own takes their place. Raises TapeError where an argument's shape or dtype isn't what was
     traced.
     """
     nodes = _instantiate(program, args)
     steps = [(_KIND[type(s)], nodes[s.node]) for s in schedule.instructions]
     _draw_in_order(nodes, steps)
-    meter = Meter(program.graph, nodes, len(steps), trace_memory) if observe else None
+    meter = None
+    if observe and observer is None:
+        meter = Meter(program.graph, nodes, len(steps), trace_memory)
     loss = nodes[program.loss]
     start = time.perf_counter()
     if meter:
         with meter:
             interpret(_seeded(steps, loss), observer=meter)
     else:
-        interpret(_seeded(steps, loss))
+        interpret(_seeded(steps, loss), observer=observer)
     seconds = time.perf_counter() - start
     gradients = [nodes[position].cotangent for position in program.parameters]
     aux_values = [copy(nodes[position].value) for position in program.aux_nodes]
