@@ -95,13 +95,14 @@ def _projection(function: Callable[..., Any], rng: np.random.Generator) -> Calla
                     raise TapeError(
                         f"gradcheck: the function returned a {type(r).__name__}, not a Value"
                     )
-                w = rng.uniform(0.5, 1.5, r.shape)
-                weights.append(
-                    w + 1j * rng.uniform(0.5, 1.5, r.shape) if r.dtype.kind == "c" else w
-                )
+                w = rng.uniform(0.5, 1.5, (2, *r.shape))
+                if r.dtype.kind == "c":
+                    w = w + 1j * rng.uniform(0.5, 1.5, w.shape)
+                weights.append(w)
         total: Any = 0.0
         for r, w in zip(results, weights, strict=True):
-            part = np.sum(r * w)
+            # Quadratic, so that the cotangent, too, depends on the arguments.
+            part = np.sum(r * (w[0] + w[1] * r))
             total = total + (np.real(part) if part.dtype.kind == "c" else part)
         return total
 

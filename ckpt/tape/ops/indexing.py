@@ -1,4 +1,9 @@
-"""Taking parts and putting them back."""
+"""Parts in brackets, and putting their cotangents back: views (`part`) and copies (`gather`).
+
+Taking costs no FLOPs, adding back one an element. Cotangents of parts are added into the cotangent
+of the whole, repeated indices each with their own, so that ten thousand slices of one array cost
+what one pass over it costs.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.abstract import AbstractArray, Shared, view
+from ckpt.errors import AbstractError
+from ckpt.tape.abstract import AbstractArray, Shared, abstract, contiguous, view
 from ckpt.tape.apply import apply
 from ckpt.tape.op import op
 from ckpt.tape.value import Value
+
+
+def added(out: Any, g: Any, *operands: Any, **params: Any) -> int:
+    """One FLOP per element that is added in."""
+    return int(g.size)
+
+
+# -- slices and numbers: views ---------------------------------------------------------------------
 
 
 def is_basic(index: Any) -> bool:
     """Slices, integers, None and Ellipsis give views; anything else gives a copy."""
     items = index if isinstance(index, tuple) else (index,)
     return all(
-        i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice))
-        and not isinstance(i, (bool, np.bool_))
+        i is None or i is Ellipsis or (
+            isinstance(i, (int, np.integer, slice)) and not isinstance(i, (bool, np.bool_))
+        )
         for i in items
     )  # fmt: skip
 
@@ -32,7 +47,7 @@ def part(x: Any, *, index: Any) -> Any:
     return x[index]
 
 
-part.vjp(x=lambda g, x_shape, x_dtype, index: put(g, shape=x_shape, dtype=x_dtype, index=index))
+part.vjp(x=lambda g, x_shape, index: put(g, shape=x_shape, index=index))
 
 
 def _add_part(target: Any, g: Any, index: Any) -> None:
@@ -42,25 +57,186 @@ def _add_part(target: Any, g: Any, index: Any) -> None:
 part.accumulate(x=_add_part)
 
 
-def _infer_put(g: Any, *, shape: Any, dtype: Any, index: Any) -> AbstractArray:
-    return AbstractArray(shape, dtype)
-
-
-@op(name="put", infer=_infer_put, flops=lambda out, g, **_: g.size)
-def put(g: Any, *, shape: Any, dtype: Any, index: Any) -> Any:
+@op(name="put", infer=lambda g, *, shape, index: AbstractArray(shape, g.dtype), flops=added)
+def put(g: Any, *, shape: Any, index: Any) -> Any:
     """Zeros of ``shape`` with ``g`` at ``index``: what a part contributes to the whole."""
-    whole = np.zeros(shape, dtype)
+    whole = np.zeros(shape, g.dtype)
     whole[index] += g
     return whole
 
 
 put.vjp(g=lambda g, index: g[index])
 
+# -- arrays of indices in brackets -----------------------------------------------------------------
+
+HERE = "index array"
+"""Stands in a template for the next array of indices."""
+
+
+def _filled(template: tuple[Any, ...], indices: Any) -> tuple[Any, ...]:
+    """The index that a template and its arrays make; numbers become arrays, lest they give views."""
+    waiting = iter(indices)
+    return tuple(np.asarray(next(waiting)) if i is HERE else i for i in template)
+
+
+def _infer_gather(x: Any, *indices: Any, template: tuple[Any, ...]) -> AbstractArray:
+    """NumPy's rule: indexed axes become those the index arrays broadcast to, in the place of the
+    first if they are next to each other, else in front."""
+    x = abstract(x)
+    arrays = [abstract(i) for i in indices]
+    shape = _gathered_shape(x.shape, [a.shape for a in arrays], template)
+    return AbstractArray(shape, x.dtype, gathered_strides(x, arrays, template, shape))
+
+
+def _gathered_shape(shape: Any, indices: list[Any], template: tuple[Any, ...]) -> tuple[int, ...]:
+    waiting = iter(indices)
+    common = np.broadcast_shapes(*indices)
+    left = list(shape)
+    made: list[int] = []
+    place: int | None = None
+    apart = last = False
+    for i in template:
+        advanced = i is HERE or isinstance(i, (int, np.integer))
+        if advanced:
+            if place is None:
+                place = len(made)
+            elif not last:
+                apart = True
+            if i is HERE:
+                next(waiting)
+            elif not -left[0] <= i < left[0]:
+                raise IndexError(f"index {i} is out of bounds for an axis of length {left[0]}")
+            left.pop(0)
+        elif i is None:
+            made.append(1)
+        else:
+            made.append(len(range(*i.indices(left.pop(0)))))
+        last = advanced
+    assert place is not None
+    at = 0 if apart else place
+    return (*made[:at], *common, *made[at:], *left)
+
+
+def gathered_strides(
+    x: AbstractArray, arrays: list[AbstractArray], template: tuple[Any, ...], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    """In the order of axes that NumPy gives a miniature, every axis of it two long."""
+    order = sorted(range(x.ndim), key=lambda k: (-abs(x.strides[k]), k))
+    small = np.empty([2] * x.ndim).transpose(np.argsort(order)) if x.ndim else np.empty(())
+    zeros = []
+    for a in arrays:
+        axes = sorted(range(a.ndim), key=lambda k: (-abs(a.strides[k]), k))
+        lengths = [1 if a.shape[k] == 1 else 2 for k in axes]
+        zeros.append(
+            np.zeros(lengths, int).transpose(np.argsort(axes)) if a.ndim else np.zeros((), int)
+        )
+    index = tuple(
+        slice(None) if isinstance(i, slice) else 0 if isinstance(i, (int, np.integer)) else i
+        for i in template
+    )
+    made = small[_filled(index, zeros)]
+    axes = tuple(sorted(range(made.ndim), key=lambda k: (-made.strides[k], k)))
+    return contiguous(shape, x.itemsize, axes)
+
+
+@op(name="gather", infer=_infer_gather)
+def gather(x: Any, *indices: Any, template: tuple[Any, ...] = (HERE,)) -> Any:
+    """A copy of the elements that arrays of indices name."""
+    return x[_filled(template, indices)]
+
+
+def _gather_x(g: Any, x_shape: Any, indices: Any, template: Any) -> Any:
+    return scatter(g, *indices, shape=x_shape, template=template)
+
+
+def _add_gathered(target: Any, g: Any, indices: Any, template: Any) -> None:
+    np.add.at(target, _filled(template, indices), g)
+
+
+@op(
+    name="scatter",
+    infer=lambda g, *indices, shape, template: AbstractArray(shape, g.dtype),
+    flops=added,
+)
+def scatter(g: Any, *indices: Any, shape: Any, template: tuple[Any, ...]) -> Any:
+    """Zeros of ``shape`` to which ``g`` is added at the indices, as often as they occur."""
+    whole = np.zeros(shape, g.dtype)
+    _add_gathered(whole, g, indices, template)
+    return whole
+
+
+scatter.vjp(g=lambda g, indices, template: gather(g, *indices, template=template))
+gather.vjp(x=_gather_x).accumulate(x=_add_gathered)
+
+
+def plain_index(i: Any, what: str) -> Any:
+    """An index item as slices and numbers leave it, or an array of whole numbers or bools."""
+    if isinstance(i, Value):
+        data = i.data
+        if data.dtype.kind == "b":
+            if getattr(data, "abstract", False):
+                raise AbstractError(
+                    f"the shape of x[mask] depends on the values of {what}, and only shapes and "
+                    "dtypes are known while tracing; use np.where(mask, x, 0), or run it with real "
+                    "data"
+                )
+            return data
+        if data.dtype.kind not in "iu":
+            raise IndexError(f"an index must be of whole numbers or bools, not {data.dtype}")
+        return i
+    if isinstance(i, (list, tuple, np.ndarray, bool, np.bool_)):
+        array = np.asarray(i)
+        if not array.size and isinstance(i, (list, tuple)):
+            array = array.astype(int)
+        if array.dtype.kind not in "iub":
+            raise IndexError(f"an index must be of whole numbers or bools, not {array.dtype}")
+        return array
+    return i
+
+
+def _spelled_out(x: Any, items: tuple[Any, ...]) -> list[Any]:
+    """Without Ellipsis and bools: one item an axis, or None for a new one."""
+    consumed = sum(i.ndim if _is_mask(i) else i is not None and i is not Ellipsis for i in items)
+    if consumed > x.ndim:
+        raise IndexError(f"too many indices: {consumed} for an array of {x.ndim} axes")
+    if not any(i is Ellipsis for i in items):
+        items = (*items, Ellipsis)
+    made: list[Any] = []
+    axis = 0
+    for i in items:
+        if i is Ellipsis:
+            made.extend([slice(None)] * (x.ndim - consumed))
+            axis += x.ndim - consumed
+        elif _is_mask(i):
+            if i.shape != x.shape[axis : axis + i.ndim]:
+                raise IndexError(
+                    f"a mask of shape {i.shape} doesn't fit axes of {x.shape[axis : axis + i.ndim]}"
+                )
+            if not i.ndim:  # a bool by itself is a new axis, of length one or none
+                made.append(None)
+                i = np.reshape(i, 1)
+                made[-1] = np.flatnonzero(i)
+            else:
+                made.extend(np.nonzero(i))
+            axis += i.ndim
+        else:
+            made.append(i)
+            axis += i is not None
+    return made
+
+
+def _is_mask(i: Any) -> bool:
+    return isinstance(i, (np.ndarray, np.bool_)) and i.dtype.kind == "b"
+
 
 def _getitem(self: Value, index: Any) -> Any:
     if is_basic(index):
         return apply(part, (self,), {"index": index})
-    raise NotImplementedError
+    items = index if isinstance(index, tuple) else (index,)
+    given = _spelled_out(self, tuple(plain_index(i, "the mask") for i in items))
+    template = tuple(HERE if isinstance(i, (Value, np.ndarray)) else i for i in given)
+    arrays = [i for i in given if isinstance(i, (Value, np.ndarray))]
+    return apply(gather, (self, *arrays), {"template": template})
 
 
 Value.__getitem__ = _getitem  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Reductions along axes."""
+"""Reductions along axes: one FLOP an element of the operand, unless said otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.abstract import AbstractArray, fresh
-from ckpt.tape.op import op
+from ckpt.tape.op import Op, adapt, op
 
 Axis = int | tuple[int, ...] | None
 
@@ -18,10 +18,7 @@ def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
-    return tuple(
-        np.lib.array_utils.normalize_axis_index(a, ndim)  # type: ignore[attr-defined]
-        for a in axes
-    )
+    return tuple(np.lib.array_utils.normalize_axis_index(a, ndim) for a in axes)
 
 
 def reduced(shape: tuple[int, ...], axis: Axis, keepdims: bool) -> tuple[int, ...]:
@@ -60,30 +57,108 @@ def every(out: Any, x: Any, **params: Any) -> int:
     return int(x.size)
 
 
+# -- sums and products -----------------------------------------------------------------------------
+
+
 @op(np.sum, infer=reduction(np.sum), flops=every)
-def sum(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
-    return np.sum(x, axis=axis, keepdims=keepdims)
+def sum(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:  # noqa: A001
+    return np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
 
 sum.vjp(x=lambda g, x_shape, axis: np.broadcast_to(expand(g, x_shape, axis), x_shape))
 
 
 @op(np.mean, infer=reduction(np.mean), flops=every)
-def mean(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    return np.mean(x, axis=axis, keepdims=keepdims)
+def mean(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    return np.mean(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
 
-mean.vjp(
-    x=lambda g, x_shape, axis: np.broadcast_to(
-        expand(g / count(x_shape, axis), x_shape, axis), x_shape
-    )
+def _mean_x(g: Any, x_shape: Any, axis: Axis) -> Any:
+    return np.broadcast_to(expand(g / count(x_shape, axis), x_shape, axis), x_shape)
+
+
+mean.vjp(x=_mean_x)
+
+
+@op(np.prod, infer=reduction(np.prod), flops=every)
+def prod(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    return np.prod(x, axis=axis, keepdims=keepdims, dtype=dtype)
+
+
+def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
+    """The product of the others: zeros are left out, and count where there is another zero.
+
+    A second derivative is right where no element is zero.
+    """
+    zero = np.equal(x, 0)
+    factor = np.where(zero, 1, x)
+    rest = expand(g, x.shape, axis) * np.prod(factor, axis=axis, keepdims=True)
+    zeros = np.sum(zero, axis=axis, keepdims=True)
+    alone = np.equal(zeros, 0) | (np.equal(zeros, 1) & zero)
+    return np.where(alone, rest / factor, 0)
+
+
+prod.vjp(x=_prod_x)
+
+# -- spread ----------------------------------------------------------------------------------------
+
+
+def _var_flops(out: Any, x: Any, **params: Any) -> int:
+    """A sum, a difference, a square, and another sum."""
+    return 4 * int(x.size)
+
+
+def _var_workspace(out: Any, x: Any, *, axis: Axis, **params: Any) -> int:
+    """NumPy holds x - mean, and the mean."""
+    return int(x.nbytes + x.nbytes // max(count(x.shape, axis), 1))
+
+
+@op(np.var, infer=reduction(np.var), flops=_var_flops, workspace=_var_workspace)
+def var(x: Any, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _deviation(x: Any, axis: Axis) -> Any:
+    deviation = x - np.mean(x, axis=axis, keepdims=True)
+    return np.conjugate(deviation) if x.dtype.kind == "c" else deviation
+
+
+def _var_x(g: Any, x: Any, axis: Axis, ddof: float) -> Any:
+    free = count(x.shape, axis) - ddof
+    # Without a degree of freedom the variance is NaN, and so is its gradient.
+    scale = 2 / free if free > 0 else float("nan")
+    return expand(g * scale, x.shape, axis) * _deviation(x, axis)
+
+
+var.vjp(x=_var_x)
+
+
+@op(
+    np.std,
+    infer=reduction(np.std),
+    flops=lambda out, x, **params: 4 * x.size + out.size,
+    workspace=_var_workspace,
 )
+def std(x: Any, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+
+def _std_x(g: Any, out: Any, x: Any, axis: Axis, ddof: float) -> Any:
+    free = count(x.shape, axis) - ddof
+    scale = 1 / free if free > 0 else float("nan")
+    return expand(g * scale / out, x.shape, axis) * _deviation(x, axis)
+
+
+std.vjp(x=_std_x)
+
+# -- extrema ---------------------------------------------------------------------------------------
 
 
 def _extremum(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     """Shared equally among the elements that attain it, as HIPS autograd does."""
     hit = np.equal(x, expand(out, x.shape, axis))
-    return hit * expand(g, x.shape, axis) / np.sum(hit, axis=axis, keepdims=True)
+    hits = np.astype(np.sum(hit, axis=axis, keepdims=True), g.dtype)
+    return np.where(hit, expand(g, x.shape, axis) / hits, 0)
 
 
 @op(np.max, np.amax, infer=reduction(np.max), flops=every)
@@ -100,3 +175,48 @@ def min(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A
 
 
 min.vjp(x=_extremum)
+
+# -- no gradient -----------------------------------------------------------------------------------
+
+
+def _plain(function: Callable[..., Any]) -> Op:
+    @op(function, name=function.__name__, infer=reduction(function), flops=every)
+    def forward(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
+        return function(x, axis=axis, keepdims=keepdims)
+
+    return forward  # type: ignore[no-any-return]
+
+
+for _function in (np.all, np.any, np.argmax, np.argmin, np.count_nonzero):
+    _plain(_function)
+
+# -- made of the others ----------------------------------------------------------------------------
+
+
+@adapt(np.ptp)
+def _ptp(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.max(a, axis=axis, keepdims=keepdims) - np.min(a, axis=axis, keepdims=keepdims)
+
+
+@adapt(np.average)
+def _average(a: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool = False) -> Any:
+    if weights is None:
+        return np.mean(a, axis=axis, keepdims=keepdims)
+    if np.shape(weights) != np.shape(a):
+        (k,) = axes_of(axis, np.ndim(a))
+        weights = np.reshape(weights, [-1 if j == k else 1 for j in range(np.ndim(a))])
+        weights = np.broadcast_to(weights, np.shape(a))
+    total = np.sum(weights, axis=axis, keepdims=keepdims)
+    return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
+
+
+@adapt(np.nansum)
+def _nansum(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    return np.sum(np.where(np.isnan(a), 0, a), axis=axis, keepdims=keepdims)
+
+
+@adapt(np.nanmean)
+def _nanmean(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
+    missing = np.isnan(a)
+    present = np.sum(~missing, axis=axis, keepdims=keepdims)
+    return np.sum(np.where(missing, 0, a), axis=axis, keepdims=keepdims) / present.astype(a.dtype)
