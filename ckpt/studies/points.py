@@ -1,0 +1,220 @@
+"""One point of a sweep: a model at a depth under a strategy, predicted and measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from ckpt import planners
+from ckpt.errors import CkptError, UsageError
+from ckpt.models import Workload, build
+from ckpt.schedule import Schedule
+from ckpt.simulate import holdings, simulate
+from ckpt.studies import measure, memory
+from ckpt.tape.trace import Program, trace
+from ckpt.timeline import Timeline
+
+AS_WRITTEN = ("store_all", "per_layer", "sqrt", "segments")
+"""Strategies that are the model's own `checkpoint_sequential`; others are planners' names."""
+
+COLUMNS = (
+    "model",
+    "depth",
+    "strategy",
+    "segments",
+    "planner",
+    "parameters_nbytes",
+    "gradient_nbytes",
+    "predicted_peak_nbytes",
+    "measured_peak_nbytes",
+    "predicted_whole_peak_nbytes",
+    "measured_whole_peak_nbytes",
+    "eager_peak_nbytes",
+    "forward_flops",
+    "recompute_flops",
+    "backward_flops",
+    "step_flops",
+    "overhead",
+    "recomputations",
+    "seconds",
+    "gradients_equal",
+    "agrees",
+    "nodes",
+    "instructions",
+    "dtype",
+    "width",
+    "batch",
+    "seed",
+    "gradients_digest",
+    "error",
+    "exit_code",
+)
+"""Of a row, in order; what wasn't measured is None."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one row of a sweep is about. Plain data: it travels to a worker process."""
+
+    model: str
+    depth: int
+    strategy: str
+    """``store_all``, ``per_layer``, ``sqrt``, ``segments:K``, or a planner: ``chain@25%``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    measure: bool = True
+    repeats: int = 1
+
+    @property
+    def key(self) -> tuple[int, str]:
+        return self.depth, self.strategy
+
+    @property
+    def segments(self) -> int | None:
+        """Into how many checkpointed segments the model is cut; None: it isn't."""
+        stem, _, value = self.strategy.partition(":")
+        if stem == "segments":
+            return min(int(value), self.depth)
+        return {"per_layer": self.depth, "sqrt": sqrt_segments(self.depth)}.get(stem)
+
+    @property
+    def planner(self) -> tuple[str, str | None]:
+        """The planner, and its budget if the strategy names one."""
+        if self.strategy.partition(":")[0] in AS_WRITTEN:
+            return "as_written", None
+        name, _, budget = self.strategy.partition("@")
+        return name, budget or None
+
+
+def sqrt_segments(depth: int) -> int:
+    return max(1, round(math.sqrt(depth)))
+
+
+def check_strategy(strategy: str) -> None:
+    """Raise UsageError for a strategy that is neither one of ours nor a planner's name."""
+    stem, _, value = strategy.partition(":")
+    if stem == "segments" and not (value.isdecimal() and int(value) > 0):
+        raise UsageError(f"{strategy!r} needs a number of segments; write for example segments:10")
+    if stem in AS_WRITTEN:
+        if value and stem != "segments":
+            raise UsageError(f"strategy {stem} takes no value, so write {stem!r}, not {strategy!r}")
+        return
+    try:
+        planners.get(strategy.partition("@")[0])
+    except UsageError as error:
+        if stem.partition("@")[0] in planners.names():
+            raise
+        known = [*AS_WRITTEN[:3], "segments:K", *planners.names()]
+        raise UsageError(
+            f"unknown strategy {strategy!r}; choose from {', '.join(dict.fromkeys(known))}, "
+            "a planner with a budget as in chain@25%"
+        ) from error
+
+
+def run_point(point: Point) -> dict[str, Any]:
+    """The row of ``point``. What goes wrong with this point alone is its ``error``.
+
+    A planner may find nothing within its budget, or memory may be short: the other points of the
+    sweep still count. ``exit_code`` is then that of the error.
+    """
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row.update(model=point.model, depth=point.depth, strategy=point.strategy, seed=point.seed)
+    try:
+        workload, program = _traced(point.model, point.depth, point.segments, _items(point.options))
+        chosen = workload.options
+        row.update({name: chosen.get(name) for name in ("dtype", "width", "batch")})
+        schedule = _schedule(program, point)
+        timeline = simulate(program.graph, schedule)
+        row.update(_predicted(point, program, schedule, timeline))
+        if point.measure:
+            memory.require(_needed(timeline), f"{point.strategy} at depth {point.depth}")
+            row.update(_measured(point, workload, program, schedule, timeline))
+    except MemoryError as error:
+        text = str(error) or "out of memory"
+        row.update(error=f"{point.strategy} at depth {point.depth}: {text}", exit_code=1)
+    except CkptError as error:
+        row.update(error=str(error), exit_code=error.exit_code)
+    return row
+
+
+def _items(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(options.items()))
+
+
+@lru_cache(maxsize=1)
+def _traced(
+    model: str, depth: int, segments: int | None, options: Sequence[tuple[str, Any]]
+) -> tuple[Workload, Program]:
+    """A model and its trace, remembered for the next strategy on the same program."""
+    given = {**dict(options), "depth": depth}
+    if segments is not None:
+        given["segments"] = segments
+    workload = build(model, **given)
+    return workload, trace(workload.loss, *workload.specs(), name=model)
+
+
+def _schedule(program: Program, point: Point) -> Schedule:
+    name, budget = point.planner
+    if budget is not None:
+        return planners.make_schedule(program.graph, name, budget)
+    planner, options = planners.get(name)
+    return planner(program.graph, None, **options)
+
+
+def _predicted(
+    point: Point, program: Program, schedule: Schedule, timeline: Timeline
+) -> dict[str, Any]:
+    graph = program.graph
+    return {
+        "segments": point.segments,
+        "planner": schedule.planner,
+        "parameters_nbytes": sum(n.nbytes for n in graph if n.resident and n.requires_grad),
+        "gradient_nbytes": timeline.gradients_total,
+        "predicted_peak_nbytes": timeline.peak,
+        "predicted_whole_peak_nbytes": timeline.whole_peak,
+        "forward_flops": timeline.forward_flops,
+        "recompute_flops": timeline.recompute_flops,
+        "backward_flops": timeline.backward_flops,
+        "step_flops": timeline.step_flops,
+        "overhead": timeline.overhead,
+        "recomputations": timeline.recomputations,
+        "nodes": len(graph),
+        "instructions": len(schedule),
+    }
+
+
+def _measured(
+    point: Point, workload: Workload, program: Program, schedule: Schedule, timeline: Timeline
+) -> dict[str, Any]:
+    arrays = workload.arrays(point.seed)
+    execution, seconds = measure.measured(program, schedule, arrays, repeats=point.repeats)
+    found = execution.timeline
+    assert found is not None
+    row = {
+        "measured_peak_nbytes": found.peak,
+        "measured_whole_peak_nbytes": found.whole_peak,
+        "seconds": seconds,
+        "agrees": agrees(program, timeline, found),
+        "gradients_digest": measure.digest(execution.grads),
+    }
+    del execution, found
+    if schedule.planner == "as_written":
+        row["eager_peak_nbytes"], _ = measure.eager_peak(workload.loss, arrays)
+    return row
+
+
+def agrees(program: Program, predicted: Timeline, measured: Timeline) -> bool:
+    """Are the live bytes equal at each instruction, and the peaks within the stated tolerance?"""
+    if predicted.same_live_bytes(measured) is not None:
+        return False
+    live = len(holdings(program.graph, predicted.schedule, predicted.peak_position))
+    allowed = measure.tolerance(predicted, live, len(program.graph))
+    return abs(measured.peak - predicted.peak) <= allowed
+
+
+def _needed(timeline: Timeline) -> int:
+    """Bytes that a measured step takes: a hundredth more than predicted."""
+    return timeline.whole_peak + timeline.whole_peak // 100

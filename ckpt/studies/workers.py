@@ -1,0 +1,99 @@
+"""Where the points of a study run: in this process, in spawned ones, or in a cluster's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
+from typing import Any
+
+from ckpt.errors import CkptError, UsageError
+
+_THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Processes spawned in this block get one BLAS thread each; NumPy reads it when imported."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def each(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    *,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+) -> Generator[Any, None, None]:
+    """Yield ``function(item)`` for each item, as the results are made.
+
+    In this process, one after the other; with ``jobs``, in that many spawned processes of one BLAS
+    thread each, one item at a time in a process; or in ``executor``, whoever made it. Stopping
+    early (an exception, Ctrl-C, closing the iterator) cancels what hasn't begun.
+    """
+    if executor is not None:
+        yield from _results(executor, function, items)
+    elif jobs is None:
+        yield from map(function, items)
+    else:
+        yield from _spawned(function, items, jobs)
+
+
+def _spawned(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
+    if jobs < 1:
+        raise UsageError(f"jobs must be at least 1, not {jobs}")
+    others = set(active_children())
+    with one_thread():
+        pool = ProcessPoolExecutor(
+            min(jobs, max(len(items), 1)), get_context("spawn"), initializer=_ignore_interrupts
+        )
+        try:
+            yield from _results(pool, function, items)
+        except BrokenProcessPool:
+            raise CkptError(
+                "a worker process died, most likely for want of memory: use --jobs 1, or a "
+                "smaller --batch, --width or --depth"
+            ) from None
+        except BaseException:
+            # What a worker is at can take minutes; nobody waits for its result any more.
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _results(
+    executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]
+) -> Iterator[Any]:
+    futures = [executor.submit(function, item) for item in items]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; only the first one decides what to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
