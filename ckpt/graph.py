@@ -1,8 +1,8 @@
 """The waist, 1 of 3: what a program computes, and what its backward reads.
 
-A Graph is forward-only. Its backward is implied: `Backward(i)` reads the cotangent of node i and the
-residuals of node i, and contributes a cotangent to each dep that needs one. Plain data, standard
-library only; saved to and loaded from JSON.
+A Graph is forward-only. Its backward is implied: `Backward(i)` reads the cotangent of node i and
+the residuals of node i, and contributes a cotangent to each dep that needs one. Plain data,
+standard library only; saved to and loaded from JSON.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FORMAT = "ckpt-graph"
 VERSION = 1
 
 COTANGENTS = ("fresh", "handed", "view", "spread", "part", None)
-"""What a node's backward hands to a dep: a ``fresh`` array of the dep's size; the incoming cotangent
-itself ``handed`` on; a ``view`` of it (reshaped, sliced, broadcast), which shares its buffer; a
-smaller fresh array ``spread`` over the dep's shape by a broadcast; a ``part``, added in place into a
-slice of the dep's own cotangent; or None, where none flows."""
+"""What a node's backward hands to a dep: a ``fresh`` array of the dep's size; the incoming
+cotangent itself ``handed`` on; a ``view`` of it (reshaped, sliced, broadcast), which shares its
+buffer; a smaller fresh array ``spread`` over the dep's shape by a broadcast; a ``part``, added in
+place into a slice of the dep's own cotangent; or None, where none flows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +256,8 @@ def _as_dict(node: Node) -> dict[str, Any]:
 
 
 def _from_dict(row: dict[str, Any]) -> Node:
-    return Node(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return Node(**values)
 
 
 def _check(position: int, node: Node, nodes: tuple[Node, ...]) -> None:

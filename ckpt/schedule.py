@@ -48,13 +48,13 @@ _LINE = re.compile(r"(\w+)\s+(\d+)\s*(?:#.*)?")
 
 
 def describe_instruction(step: Instruction, graph: Graph) -> str:
-    """An instruction in words: ``backward 7 (64x256 float32, 64 KiB, output of tanh, model.py:7)``."""
+    """``backward 7 (64x256 float32, 64 KiB, output of tanh, model.py:7)``."""
     return f"{_WORDS[type(step)]} {step.node} ({graph.describe(step.node)})"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Instructions for the graph whose ``digest`` is ``graph``, and who made them for which budget."""
+    """Instructions for the graph whose ``digest`` is ``graph``: who made them, for which budget."""
 
     instructions: tuple[Instruction, ...]
     graph: str = ""

@@ -6,10 +6,11 @@ The memory model, which `execute` keeps to the byte:
 - A Compute makes a buffer, or for a view takes a share in its owner's. A buffer goes with its last
   share, so a view that is still live pins an owner that was freed - and a second Compute of that
   owner makes a second buffer.
-- A Backward treats one dep at a time. The first cotangent of a dep is kept as it comes: fresh, or a
-  share in the incoming one, or spread over the dep's shape from a smaller array. The next is added in place into whichever of the two is an array of its
-  own; if neither is, into a new one. A ``part`` is added into the dep's own cotangent, which starts
-  as zeros. The cotangent of a leaf is its gradient: an array of its own, counted apart.
+- A Backward treats one dep at a time. The first cotangent of a dep is kept as it comes: fresh, a
+  share in the incoming one, or spread over the dep's shape from a smaller array. The next is added
+  in place into whichever of the two is an array of its own; if neither is, into a new one. A
+  ``part`` is added into the dep's own cotangent, which starts as zeros. The cotangent of a leaf is
+  its gradient: an array of its own, counted apart.
 - The incoming cotangent goes when the Backward ends.
 """
 
@@ -77,7 +78,7 @@ class _State(NamedTuple):
 
 
 def _perform(graph: Graph, schedule: Schedule, stop: int | None = None) -> _State:
-    """Perform the first ``stop`` instructions. One long loop: a call an instruction would double it."""
+    """Perform the first ``stop`` instructions, in one long loop: calls would double its time."""
     nodes = graph.nodes
     n = len(nodes)
     order = graph.backward_order
@@ -284,7 +285,7 @@ def _contributions(graph: Graph) -> list[tuple[tuple[int, int, int, int], ...]]:
 
 
 def _refusal(graph: Graph, schedule: Schedule, position: int) -> ScheduleError:
-    """Why the instruction at ``position`` can't be performed, found by looking back over the rest."""
+    """Why the instruction at ``position`` can't be performed, found by looking back."""
     step = schedule.instructions[position]
     past = schedule.instructions[:position]
     i = step.node
@@ -348,7 +349,7 @@ def _refusal(graph: Graph, schedule: Schedule, position: int) -> ScheduleError:
 
 
 class Holding(NamedTuple):
-    """One buffer that is live at some moment: whose it is, of which kind, and who still reads it."""
+    """One buffer that is live at some moment: whose, of which kind, and who still reads it."""
 
     node: int
     kind: str
@@ -362,7 +363,7 @@ def holdings(graph: Graph, schedule: Schedule, position: int) -> list[Holding]:
 
     One row a buffer, under the name of its owner. Workspace has no node, and is not listed.
     """
-    found = {}
+    found: dict[tuple[str, int], Holding] = {}
     for stop in (position, position + 1):  # what it reads, and what it makes
         state = _perform(graph, schedule, stop)
         done = graph.backward_order[: state.backwards]

@@ -7,7 +7,7 @@ what was measured are compared like with like. Reports see only Timelines.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class Timeline:
     """
 
     schedule: Schedule
-    columns: dict[str, Sequence[int]]
+    columns: Mapping[str, Sequence[int]]
     counts: Sequence[int]
     """How often each node was computed."""
     resident: int = 0
@@ -74,8 +74,18 @@ class Timeline:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> Step:
-        row = [self.columns[name][index] for name in COLUMNS[:-1]]
-        return Step(self.schedule.instructions[index], *row, PHASES[self.columns["phase"][index]])
+        c = self.columns
+        return Step(
+            self.schedule.instructions[index],
+            c["activations"][index],
+            c["captured"][index],
+            c["cotangents"][index],
+            c["gradients"][index],
+            c["workspace"][index],
+            c["high"][index],
+            c["flops"][index],
+            PHASES[c["phase"][index]],
+        )
 
     @cached_property
     def peak(self) -> int:

@@ -53,7 +53,7 @@ class Plan:
 
         return save(schedule_figure(self.timeline, lambda i: self.graph[i].name), path)
 
-    def save(self, path: Any) -> Path:
+    def save(self, path: Any) -> None:
         """Write the plan as JSON, for `load_plan`; whole or not at all."""
         data = {
             "format": FORMAT,
@@ -62,7 +62,7 @@ class Plan:
             "schedule": self.schedule.to_json(),
             "certificate": self.certificate.to_json(),
         }
-        return write_text(path, dumps(data, indent=None))
+        write_text(path, dumps(data, indent=None))
 
     def bind(
         self,

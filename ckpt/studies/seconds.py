@@ -42,7 +42,7 @@ def with_seconds(program: Program, args: tuple[Any, ...]) -> Graph:
         clock = _Clock()
         execute(program, schedule, args, observer=clock)
         runs.append(clock.taken)
-    taken = {}
+    taken: dict[int, float] = {}
     for at, step in enumerate(schedule.instructions):
         taken.setdefault(step.node, statistics.median(run[at] for run in runs[1:]))
     nodes = [

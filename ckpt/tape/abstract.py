@@ -129,7 +129,7 @@ def fresh(
 ) -> AbstractArray:
     """A result of known shape, its dtype and the order of its axes those of the miniature."""
     minis = [_pattern(x) for x in operands]
-    key = (function, tuple(minis), tuple(params.items()))
+    key: Any = (function, tuple(minis), tuple(params.items()))
     try:
         found = _LAYOUTS.get(key)
     except TypeError:  # an option that can't be hashed

@@ -12,6 +12,7 @@ from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
 from ckpt.tape.arena import beside, block, lifetimes, place
 from ckpt.tape.compiled import Code, Line, Var, write_code
+from ckpt.tape.draws import Draws
 from ckpt.tape.execute import check_arguments
 from ckpt.tape.structure import expression, reader
 from ckpt.tape.trace import Program
@@ -28,13 +29,14 @@ class BoundStep:
 
     def __init__(self, program: Program, schedule: Schedule) -> None:
         self.program = program
-        code = write_code(program, schedule)
+        self._draws = Draws(program, schedule)
+        code = write_code(program, schedule, self._draws)
         self.arena_nbytes = place(code)
         self.beside_nbytes = beside(code)
         promised = simulate(program.graph, schedule).peak
         if self.arena_nbytes + self.beside_nbytes > promised + promised // 100 + KIB * 64:
             # Lifetimes that leave gaps which nothing fits: keep the promise rather than the speed.
-            code = write_code(program, schedule)
+            code = write_code(program, schedule, self._draws)
             lifetimes(code)
             self.arena_nbytes = 0
             self.beside_nbytes = beside(code)
@@ -45,9 +47,11 @@ class BoundStep:
         self._read = reader(program)
 
     def __call__(self, *args: Any) -> Any:
+        if self._draws.nodes:
+            self._draws.begin(args)
         arrays = self._read(args)
         if arrays is None:  # an array to be laid out as it was traced, or an error
-            arrays = check_arguments(self.program, args)
+            return self._run(*check_arguments(self.program, args))
         return self._run(*arrays)
 
 
@@ -102,7 +106,7 @@ def _source(program: Program, code: Code, memory: Any) -> tuple[str, dict[str, A
             result.name = _overwritten(line).name
         dead = [
             v.name
-            for v in dict.fromkeys(i for i in line.sources if isinstance(i, Var))
+            for v in dict.fromkeys(s for s in line.sources if isinstance(s, Var))
             if not v.root.placed and last[v] == at and v not in returned and v.name[0] == "v"
             and not (result is not None and result.name == v.name)
         ]  # fmt: skip

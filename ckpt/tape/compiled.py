@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ckpt.schedule import Backward, Compute, Schedule
 from ckpt.tape.abstract import AbstractArray, AbstractParts
+from ckpt.tape.draws import Draws
 from ckpt.tape.interpreter import copy, zeros_like
 from ckpt.tape.kernel import At, Kernel, is_array
 from ckpt.tape.node import TapeNode
@@ -46,8 +48,8 @@ class Var:
 class Line:
     """``result = function(*sources, **params)``, by kind:
 
-    ``call`` makes an array, or with ``writes`` writes it into its place; ``over`` writes over one of
-    its sources; ``view`` makes a view of the first; ``do`` has no result.
+    ``call`` makes an array, or with ``writes`` writes it into its place; ``over`` writes over one
+    of its sources; ``view`` makes a view of the first; ``do`` has no result.
     """
 
     kind: str
@@ -85,22 +87,22 @@ class Code:
         return {v.root for v in (self.loss, *self.gradients, *self.aux) if v is not None}
 
 
-def write_code(program: Program, schedule: Schedule) -> Code:
+def write_code(program: Program, schedule: Schedule, draws: Draws) -> Code:
     """The calls that the interpreter would make for ``schedule``, in its order."""
-    return _Writer(program).write(schedule)
+    return _Writer(program, draws).write(schedule)
 
 
 class _Writer:
     """Goes through a schedule as the interpreter does, and writes down the calls."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, draws: Draws) -> None:
         self.program = program
+        self.draws = draws
         self.nodes = [entry.node for entry in program.entries]
         self.positions = {node: i for i, node in enumerate(self.nodes)}
         self.code = Code()
         self.values: dict[int, Var] = {}
         self.cotangents: dict[int, tuple[Var, bool]] = {}
-        self.drawn: set[int] = set()
 
     def write(self, schedule: Schedule) -> Code:
         program, code = self.program, self.code
@@ -115,8 +117,8 @@ class _Writer:
                 if not started:
                     started = True
                     node = self.nodes[program.loss]
-                    seed = np.ones(node.shape, node.dtype)[()]
-                    self.cotangents[program.loss] = self._make(lambda: seed, [], node.value), True
+                    seed = partial(node.dtype.type, 1)
+                    self.cotangents[program.loss] = self._make(seed, [], node.value), True
                 self._backward(step.node)
             else:
                 del self.values[step.node]
@@ -136,9 +138,7 @@ class _Writer:
         if node.op is None:
             self.values[i] = self._make(lambda array=entry.array: array, [], node.value)
         elif node.op.random:
-            draw = self.program.draw(i, again=i in self.drawn)
-            self.drawn.add(i)
-            self.values[i] = self._make(draw, self._inputs(node), node.value)
+            self.values[i] = self._make(self.draws.forward(i), self._inputs(node), node.value)
         else:
             assert entry.kernel is not None
             sources = self._inputs(node)
@@ -154,7 +154,8 @@ class _Writer:
 
     def _backward(self, i: int) -> None:
         node = self.nodes[i]
-        assert node.op is not None and node.inputs is not None
+        assert node.op is not None
+        assert node.inputs is not None
         g, _ = self.cotangents.pop(i)
         stand = _Stand(self.values.get(i), self._inputs(node), node.params, node.shape, node.dtype)
         rules = node.op.rules(len(node.inputs))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ _OURS = (_HERE, os.path.join(os.path.dirname(_HERE[:-1]), "nn"))
 
 
 def caller() -> str:
-    """``file.py:7`` of the nearest frame that is the user's: not the tape's, `ckpt.nn`'s or NumPy's."""
-    frame = sys._getframe(1)
+    """``file.py:7`` of the nearest frame that is the user's: not the tape's, nor NumPy's."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_OURS) and not _is_numpy(name) and name[:1] != "<":
             return f"{os.path.basename(name)}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 

@@ -46,7 +46,7 @@ def interpret(
             if not retain:
                 frees = node.frees
                 if frees:
-                    for k, source in enumerate(node.inputs):
+                    for k, source in enumerate(node.inputs or ()):
                         if frees >> k & 1:
                             source.value = None
                 node.value = node.inputs = None

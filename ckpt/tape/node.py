@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckpt.tape.op import Op
 
 count = itertools.count(1).__next__
-"""The creation counter: positions rise in the order of creation, so they are a topological order."""
+"""The creation counter: positions rise in the order of creation, a topological order."""
 
 
 class TapeNode:
@@ -26,17 +27,20 @@ class TapeNode:
         "shape", "dtype", "value", "cotangent", "own", "region", "extra", "__weakref__",
     )  # fmt: skip
 
+    frees: int
+    own: bool
+
     def __init__(
         self,
         op: Op | None,
-        inputs: tuple[Any, ...],
+        inputs: Sequence[Any],
         params: dict[str, Any] | None,
         mask: int,
         data: Any,
     ) -> None:
         self.position = count()
         self.op = op
-        self.inputs: tuple[Any, ...] | None = inputs
+        self.inputs: Sequence[Any] | None = inputs
         self.params = params
         self.mask = mask
         self.requires_grad = mask != 0

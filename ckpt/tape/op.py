@@ -63,7 +63,7 @@ class Rule:
         """``into(target, g, node)`` adds the cotangent into ``target``, if the op declares it."""
         self.accumulator: Rule | None = None
 
-    def arguments(self, g: Any, node: TapeNode, operand: int) -> tuple[Any, ...]:
+    def arguments(self, g: Any, node: Any, operand: int) -> tuple[Any, ...]:
         """What the function would be called with."""
         given = f"({', '.join(self.sources)},)"
         return _compiled("g, node", given, None, operand)(g, node)  # type: ignore[no-any-return]

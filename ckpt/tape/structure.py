@@ -44,6 +44,8 @@ def reader(program: Program) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | No
         elif tree is not None:
             at, place = place, place + 1
             if at not in arrays:
+                if isinstance(tree, np.random.Generator):
+                    return
                 checks.append(f"{source} == {constant(tree)}")
                 return
             name = f"a{at}"

@@ -16,9 +16,7 @@ from ckpt.errors import TapeError
 from ckpt.graph import Graph, Node
 from ckpt.tape import tree
 from ckpt.tape.abstract import AbstractArray, AbstractParts, abstract
-from ckpt.tape.apply import random_state
 from ckpt.tape.context import CURRENT, caller, inside
-from ckpt.tape.interpreter import replayed
 from ckpt.tape.kernel import Kernel, cost, infer, trace_kernel
 from ckpt.tape.node import TapeNode
 from ckpt.tape.op import OUT, Op
@@ -214,23 +212,6 @@ class Program:
     aux: Any = None
     aux_nodes: list[int] = field(default_factory=list)
     has_aux: bool = False
-    states: dict[int, Any] = field(default_factory=dict)
-    """Of each random node, its generator's state before it last drew."""
-
-    def draw(self, position: int, *, again: bool) -> Callable[..., Any]:
-        """A random node's forward: draws, or draws once more what it drew before."""
-        node = self.entries[position].node
-        assert node.op is not None and node.params is not None
-        op, params = node.op, node.params
-
-        def first(*arrays: Any) -> Any:
-            self.states[position] = random_state(params)
-            return op.forward(*arrays, **params)
-
-        def replay(*arrays: Any) -> Any:
-            return op.forward(*arrays, **{**params, "rng": replayed(params, self.states[position])})
-
-        return replay if again else first
 
 
 def trace(
