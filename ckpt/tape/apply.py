@@ -79,7 +79,7 @@ def _on_tape(
                 source.value = arrays[k]
                 frees |= 1 << k
     node.frees = frees
-    if count > 1:
+    if mask + 1 != 1 << count:  # not every operand is a Value that needs a gradient
         for k, source in enumerate(inputs):
             if type(source) is ndarray and k not in kept:
                 inputs[k] = Shape(source)

@@ -73,6 +73,7 @@ def _compiled(parameters: str, body: str, function: Any, operand: int) -> Callab
     names = {
         "function": function,
         "operand": operand,
+        "TapeNode": TapeNode,
         "read": read,
         "shape_of": shape_of,
         "dtype_of": dtype_of,
@@ -111,7 +112,8 @@ def _source(op: Op, operand: int, name: str, count: int, reads: list[int]) -> st
     for suffix, function in (("_shape", "shape_of"), ("_dtype", "dtype_of")):
         stem = name.removesuffix(suffix)
         if name.endswith(suffix) and stem in op.operands:
-            return f"{function}(node.inputs[{op.operands.index(stem)}])"
+            source = f"node.inputs[{op.operands.index(stem)}]"
+            return f"(i{suffix.replace('_', '.')} if type(i := {source}) is TapeNode else {function}(i))"
     if op.variadic:
         fixed = len(op.operands)
         if name == op.variadic and fixed:
@@ -128,7 +130,11 @@ def _source(op: Op, operand: int, name: str, count: int, reads: list[int]) -> st
     if name in op.operands:
         position = op.operands.index(name)
         reads.append(position)
-        return f"read(node.inputs[{position}])"
+        # `read`, without the call in the usual case
+        return (
+            f"(i.value if type(i := node.inputs[{position}]) is TapeNode and i.value is not None "
+            "else read(i))"
+        )
     allowed = ["g", "out", *op.operands, *op.static]
     raise TypeError(f"a rule of {op.name} names {name!r}; it may name {', '.join(allowed)}")
 
