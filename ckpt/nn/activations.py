@@ -1,0 +1,265 @@
+"""Activations. Each rule reads the fewest bytes that will do.
+
+relu, leaky_relu and sigmoid keep their output, which the next layer mostly keeps anyway; gelu, silu
+and softplus keep their input. FLOPs: one per arithmetic or transcendental function an element.
+
+A rule that needs several temporaries is an op of its own (``…_backward``), which works in blocks
+and in place: one result, one block of scratch. Its own rules make a gradient of a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import UsageError
+from ckpt.nn.blocks import in_blocks, traits
+from ckpt.tape.op import op
+
+# -- relu ------------------------------------------------------------------------------------------
+
+
+@op
+def relu(x: Any) -> Any:
+    """max(x, 0); the derivative at 0 is 0."""
+    return np.maximum(x, 0)
+
+
+def _fill_relu_backward(out: Any, scratch: Any, dy: Any, y: Any, *, slope: float) -> None:
+    positive = scratch.view(np.bool_)[: out.size]
+    np.greater(y, 0, out=positive)
+    np.copyto(out, positive)  # np.where, and products with booleans, are slower
+    if slope:
+        out *= 1 - slope
+        out += slope
+    out *= dy
+
+
+@op(**traits(flops=4, scratch=1))
+def relu_backward(dy: Any, y: Any, *, slope: float = 0.0) -> Any:
+    """dy where y > 0, slope * dy elsewhere."""
+    return in_blocks(_fill_relu_backward, dy, y, scratch=1, slope=slope)
+
+
+relu_backward.vjp(dy=lambda g, y, slope: relu_backward(g, y, slope=slope))
+relu.vjp(x=lambda g, out: relu_backward(g, out))
+
+
+@op(name="leaky_relu")
+def _leaky_relu(x: Any, *, slope: float = 0.01) -> Any:
+    return np.maximum(x, 0) + slope * np.minimum(x, 0)
+
+
+_leaky_relu.vjp(x=lambda g, out, slope: relu_backward(g, out, slope=slope))
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Any:
+    """x where x > 0, slope * x elsewhere; slope > 0, so that the output tells which it was."""
+    if not slope > 0:
+        raise UsageError(f"leaky_relu needs a slope above 0, not {slope}; for 0 there is relu")
+    return _leaky_relu(x, slope=slope)
+
+
+# -- sigmoid, silu, softplus -----------------------------------------------------------------------
+
+
+def _fill_sigmoid(out: Any, scratch: Any, x: Any) -> None:
+    """exp(min(x, 0)) / (1 + exp(-|x|)): precise at both ends, and nothing overflows."""
+    np.absolute(x, out=scratch)
+    np.negative(scratch, out=scratch)
+    np.exp(scratch, out=scratch)
+    scratch += 1
+    np.minimum(x, 0, out=out)
+    np.exp(out, out=out)
+    out /= scratch
+
+
+@op(**traits(flops=7, scratch=1))
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return in_blocks(_fill_sigmoid, x, scratch=1)
+
+
+sigmoid.vjp(x=lambda g, out: g * (out * (1 - out)))
+
+
+def _fill_silu(out: Any, scratch: Any, x: Any) -> None:
+    _fill_sigmoid(out, scratch, x)
+    out *= x
+
+
+def _fill_silu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """dy s (1 + x (1 - s)), s = sigmoid(x)."""
+    _fill_sigmoid(out, scratch, x)
+    np.subtract(1, out, out=scratch)
+    scratch *= x
+    scratch += 1
+    out *= scratch
+    out *= dy
+
+
+@op(**traits(flops=8, scratch=1))
+def silu(x: Any) -> Any:
+    """x sigmoid(x), also known as swish."""
+    return in_blocks(_fill_silu, x, scratch=1)
+
+
+@op(**traits(flops=12, scratch=1))
+def silu_backward(dy: Any, x: Any) -> Any:
+    """What silu's cotangent dy gives for x."""
+    return in_blocks(_fill_silu_backward, dy, x, scratch=1)
+
+
+def _silu_second(x: Any) -> Any:
+    s = sigmoid(x)
+    return s * (1 - s) * (2 + x * (1 - 2 * s))
+
+
+silu.vjp(x=lambda g, x: silu_backward(g, x))
+silu_backward.vjp(dy=lambda g, x: silu_backward(g, x), x=lambda g, dy, x: g * dy * _silu_second(x))
+
+
+@op
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)), without overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x)))
+
+
+softplus.vjp(x=lambda g, x: g * sigmoid(x))
+
+# -- gelu ------------------------------------------------------------------------------------------
+
+_A = 0.044715
+_C = math.sqrt(2 / math.pi)
+
+
+def _fill_gelu(out: Any, x: Any) -> None:
+    """x/2 (1 + tanh(C (x + A x³)))."""
+    np.multiply(x, x, out=out)
+    out *= _A
+    out += 1
+    out *= x
+    out *= _C
+    np.tanh(out, out=out)
+    out += 1
+    out *= x
+    out *= 0.5
+
+
+def _fill_gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """dy/2 (1 + t) (1 + x (1 - t) u'), t = tanh(u), u = C (x + A x³), u' = C (1 + 3A x²)."""
+    np.multiply(x, x, out=scratch)
+    np.multiply(scratch, _A, out=out)
+    out += 1
+    out *= x
+    out *= _C
+    np.tanh(out, out=out)
+    np.subtract(1, out, out=out)  # 1 - t
+    scratch *= 3 * _A
+    scratch += 1
+    scratch *= x
+    scratch *= out
+    scratch *= _C
+    scratch += 1
+    np.subtract(2, out, out=out)  # 1 + t
+    out *= scratch
+    out *= dy
+    out *= 0.5
+
+
+@op(name="gelu", **traits(flops=9))
+def _gelu(x: Any) -> Any:
+    return in_blocks(_fill_gelu, x)
+
+
+@op(**traits(flops=17, scratch=1))
+def gelu_backward(dy: Any, x: Any) -> Any:
+    """What gelu's cotangent dy gives for x."""
+    return in_blocks(_fill_gelu_backward, dy, x, scratch=1)
+
+
+def _gelu_second(x: Any) -> Any:
+    t = np.tanh(_C * (x + _A * (x * x * x)))
+    slope = _C * (1 + 3 * _A * (x * x))
+    return (1 - t * t) * (slope + x * (3 * _A * _C * x - t * (slope * slope)))
+
+
+_gelu.vjp(x=lambda g, x: gelu_backward(g, x))
+gelu_backward.vjp(dy=lambda g, x: gelu_backward(g, x), x=lambda g, dy, x: g * dy * _gelu_second(x))
+
+
+@cache
+def _erf() -> Any:
+    """``erf(x, out=…)``: SciPy's, or without SciPy the standard library's, element by element."""
+    try:
+        from scipy.special import erf
+    except ImportError:
+        return _plain_erf
+    return erf
+
+
+_plain = np.frompyfunc(math.erf, 1, 1)
+_FEW = 1 << 10
+
+
+def _plain_erf(x: Any, out: Any) -> None:
+    for start in range(0, x.size, _FEW):  # each element is a Python object on its way
+        out[start : start + _FEW] = _plain(x[start : start + _FEW])
+
+
+def _fill_gelu_erf(out: Any, x: Any) -> None:
+    np.multiply(x, math.sqrt(0.5), out=out)
+    _erf()(out, out=out)
+    out += 1
+    out *= x
+    out *= 0.5
+
+
+def _fill_gelu_erf_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """dy (Φ(x) + x φ(x)) with the normal distribution's Φ and φ."""
+    np.multiply(x, math.sqrt(0.5), out=scratch)
+    _erf()(scratch, out=out)
+    out += 1
+    out *= 0.5
+    np.multiply(x, x, out=scratch)
+    scratch *= -0.5
+    np.exp(scratch, out=scratch)
+    scratch *= x
+    scratch *= 1 / math.sqrt(2 * math.pi)
+    out += scratch
+    out *= dy
+
+
+@op(**traits(flops=5))
+def gelu_erf(x: Any) -> Any:
+    """x Φ(x)."""
+    return in_blocks(_fill_gelu_erf, x)
+
+
+@op(**traits(flops=11, scratch=1))
+def gelu_erf_backward(dy: Any, x: Any) -> Any:
+    """What gelu_erf's cotangent dy gives for x."""
+    return in_blocks(_fill_gelu_erf_backward, dy, x, scratch=1)
+
+
+gelu_erf.vjp(x=lambda g, x: gelu_erf_backward(g, x))
+gelu_erf_backward.vjp(
+    dy=lambda g, x: gelu_erf_backward(g, x),
+    x=lambda g, dy, x: g * dy * (np.exp(-0.5 * (x * x)) * (2 - x * x) / math.sqrt(2 * math.pi)),
+)
+
+
+def gelu(x: Any, approximate: str = "tanh") -> Any:
+    """x Φ(x), Φ the normal distribution (Hendrycks and Gimpel, 2016, arXiv:1606.08415).
+
+    ``approximate="tanh"`` is their x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³))), the one in GPT-2;
+    ``"none"`` is exact.
+    """
+    if approximate == "tanh":
+        return _gelu(x)
+    if approximate == "none":
+        return gelu_erf(x)
+    raise UsageError(f"gelu's approximate is 'tanh' or 'none', not {approximate!r}")

@@ -1,0 +1,96 @@
+"""Elementwise work in blocks that stay in the cache: temporaries don't grow with the array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.abstract import AbstractArray, contiguous
+
+BLOCK = 1 << 15
+"""Elements a block: 128 KiB of float32. Smaller ones pay NumPy's overhead a call, larger ones miss
+the second-level cache."""
+
+
+def float_dtype(*arrays: Any) -> np.dtype[Any]:
+    """The dtype of a function of these arrays that has no integers in its range."""
+    dtype = np.result_type(*(getattr(a, "dtype", a) for a in arrays))
+    return dtype if dtype.kind in "fc" else np.dtype(float)
+
+
+def infer_float(x: Any, *others: Any, **static: Any) -> AbstractArray:
+    """A C-ordered float array of the first operand's shape."""
+    return AbstractArray(x.shape, float_dtype(x, *others))
+
+
+def copied_nbytes(*arrays: Any) -> int:
+    """Bytes of contiguous copies of those arrays that aren't contiguous."""
+    return sum(
+        a.nbytes
+        for a in arrays
+        if hasattr(a, "strides")
+        and a.size > 1
+        and _steps(a.shape, a.strides) != _steps(a.shape, contiguous(a.shape, a.itemsize))
+    )
+
+
+def _steps(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
+    return [s for n, s in zip(shape, strides, strict=True) if n > 1]
+
+
+def traits(*, flops: int, scratch: int = 0) -> dict[str, Any]:
+    """What `op` is to know of a function that `in_blocks` computes.
+
+    ``flops`` an element; ``scratch``: how many blocks of temporaries.
+    """
+
+    def workspace(out: Any, *arrays: Any, **static: Any) -> int:
+        return scratch * min(BLOCK, out.size) * out.itemsize + copied_nbytes(*arrays)
+
+    return {
+        "infer": infer_float,
+        "flops": lambda out, *arrays, **static: flops * out.size,
+        "workspace": workspace,
+    }
+
+
+def in_blocks(fill: Callable[..., None], *arrays: Any, scratch: int = 0, **static: Any) -> Any:
+    """A new array of the operands' shape, filled block by block.
+
+    ``fill(out, *scratch, *operands, **static)`` gets one-dimensional blocks and fills ``out``.
+    """
+    shape = np.shape(arrays[0])
+    out = np.empty(shape, float_dtype(*arrays))
+    flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
+    target = out.reshape(-1)
+    temporaries = [np.empty(min(BLOCK, out.size), out.dtype) for _ in range(scratch)]
+    for start in range(0, out.size, BLOCK):
+        part = target[start : start + BLOCK]
+        given = [t[: part.size] for t in temporaries]
+        fill(part, *given, *(a[start : start + BLOCK] for a in flat), **static)
+    return out if shape else out[()]
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The first axis in slices of about a block's elements."""
+    length = rows_in_block(shape)
+    for start in range(0, shape[0] if shape else 0, length):
+        yield slice(start, min(start + length, shape[0]))
+
+
+def rows_in_block(shape: tuple[int, ...]) -> int:
+    """How many entries of the first axis make a block: at least one."""
+    size = 1
+    for n in shape[1:]:
+        size *= n
+    return max(1, BLOCK // max(size, 1))
+
+
+def block_nbytes(shape: tuple[int, ...], itemsize: int) -> int:
+    """Bytes of a block of `row_blocks`."""
+    size = itemsize
+    for n in shape[1:]:
+        size *= n
+    return size * min(rows_in_block(shape), shape[0] if shape else 1)

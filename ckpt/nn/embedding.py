@@ -1,0 +1,47 @@
+"""Embedding: rows of a table, by integer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.abstract import AbstractArray
+from ckpt.tape.op import op
+
+
+def _infer(table: Any, indices: Any) -> AbstractArray:
+    return AbstractArray((*indices.shape, *table.shape[1:]), table.dtype)
+
+
+@op(infer=_infer)
+def embedding(table: Any, indices: Any) -> Any:
+    """``table[indices]``: (rows, d) and integers of any shape give (..., d).
+
+    The table's gradient is added up in place, row by row, in the order of the indices.
+    """
+    return np.take(table, indices, axis=0)
+
+
+def _add_rows(target: Any, g: Any, indices: Any) -> None:
+    np.add.at(target, indices, g)
+
+
+@op(
+    infer=lambda dy, indices, *, shape, dtype: AbstractArray(shape, dtype),
+    flops=lambda out, dy, indices, **_: dy.size,
+)
+def embedding_backward(dy: Any, indices: Any, *, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Zeros of the table's shape, each row of dy added in at its index."""
+    out = np.zeros(shape, dtype)
+    _add_rows(out, dy, indices)
+    return out
+
+
+embedding.vjp(
+    table=lambda g, indices, table_shape, table_dtype: embedding_backward(
+        g, indices, shape=table_shape, dtype=table_dtype
+    )
+)
+embedding.accumulate(table=_add_rows)
+embedding_backward.vjp(dy=lambda g, indices: embedding(g, indices))

@@ -1,0 +1,283 @@
+"""Pooling, padding and upsampling of NCHW images, image by image.
+
+A max pool keeps which tap of each window was the largest: one byte an output element, a node of
+its own, and lets go of its input, of whose bytes that is a sixteenth for 2x2 windows of float32.
+(Reading input and output instead would cost nothing where the layers around keep both, and five
+times the output where they don't.) Ties go to the first tap, and a NaN is larger than any number,
+as in PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import UsageError
+from ckpt.nn.geometry import Pair, Windows, pair
+from ckpt.tape.abstract import AbstractArray
+from ckpt.tape.op import op
+
+
+def _windows(
+    shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Windows:
+    return Windows((shape[-2], shape[-1]), kernel, stride, padding, dilation)
+
+
+def _image_nbytes(array: Any) -> int:
+    """Bytes of one image."""
+    return int(array.nbytes // max(array.shape[0], 1))
+
+
+def _infer(x: Any, *_: Any, **options: Any) -> AbstractArray:
+    return AbstractArray((*x.shape[:2], *_windows(x.shape, **options).out), x.dtype)
+
+
+def _infer_tap(x: Any, **options: Any) -> AbstractArray:
+    taps = options["kernel"][0] * options["kernel"][1]
+    return AbstractArray(_infer(x, **options).shape, np.min_scalar_type(taps - 1))
+
+
+def _adds(out: Any, *_: Any, kernel: Pair, **options: Any) -> int:
+    """One FLOP a tap."""
+    return int(out.size) * kernel[0] * kernel[1]
+
+
+# -- max -------------------------------------------------------------------------------------------
+
+
+@op(
+    infer=_infer_tap,
+    flops=_adds,
+    workspace=lambda out, x, **_: _image_nbytes(out) // out.itemsize * (x.itemsize + 2),
+)
+def largest_tap(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+    """The number, row by row, of the tap that is the largest of its window."""
+    windows = _windows(x.shape, kernel, stride, padding, dilation)
+    out = np.zeros((*x.shape[:2], *windows.out), np.min_scalar_type(kernel[0] * kernel[1] - 1))
+    best = np.empty(out.shape[1:], x.dtype)
+    larger, nan = np.empty((2, *out.shape[1:]), bool)
+    backwards = list(windows.taps())[::-1]  # so that of equals the first tap stays
+    for image, taps in zip(x, out, strict=True):
+        best.fill(-np.inf)
+        for (i, j), (rows, columns), (r, c) in backwards:
+            given, known = image[:, r, c], best[:, rows, columns]
+            found = np.greater_equal(given, known, out=larger[:, rows, columns])
+            found |= np.isnan(given, out=nan[:, rows, columns])
+            np.copyto(known, given, where=found)
+            np.copyto(taps[:, rows, columns], i * kernel[1] + j, where=found)
+    return out
+
+
+@op(infer=_infer, workspace=lambda out, x, tap, **_: _image_nbytes(out) // out.itemsize)
+def take_tap(x: Any, tap: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+    """The element of each window that has the given number."""
+    windows = _windows(x.shape, kernel, stride, padding, dilation)
+    out = np.zeros(tap.shape, x.dtype)
+    here = np.empty(tap.shape[1:], bool)
+    for image, taps, target in zip(x, tap, out, strict=True):
+        for (i, j), (rows, columns), (r, c) in windows.taps():
+            chosen = here[:, rows, columns]
+            np.equal(taps[:, rows, columns], i * kernel[1] + j, out=chosen)
+            np.copyto(target[:, rows, columns], image[:, r, c], where=chosen)
+    return out
+
+
+@op(
+    infer=lambda dy, tap, *, shape, **_: AbstractArray(shape, dy.dtype),
+    flops=lambda out, dy, tap, **_: dy.size,
+    workspace=lambda out, dy, tap, **_: _image_nbytes(dy) // dy.itemsize * (dy.itemsize + 1),
+)
+def put_tap(
+    dy: Any,
+    tap: Any,
+    *,
+    shape: tuple[int, ...],
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Any:
+    """Zeros of that shape, each window's dy added in at its tap: the transpose of `take_tap`."""
+    windows = _windows(shape, kernel, stride, padding, dilation)
+    out = np.zeros(shape, dy.dtype)
+    here = np.empty(dy.shape[1:], bool)
+    given = np.empty(dy.shape[1:], dy.dtype)
+    for image, taps, target in zip(dy, tap, out, strict=True):
+        for (i, j), (rows, columns), (r, c) in windows.taps():
+            chosen, part = here[:, rows, columns], given[:, rows, columns]
+            np.equal(taps[:, rows, columns], i * kernel[1] + j, out=chosen)
+            np.copyto(part, chosen)
+            part *= image[:, rows, columns]
+            target[:, r, c] += part
+    return out
+
+
+def _options(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> dict[str, Any]:
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+
+
+take_tap.vjp(
+    x=lambda g, tap, x_shape, kernel, stride, padding, dilation: put_tap(
+        g, tap, shape=x_shape, **_options(kernel, stride, padding, dilation)
+    )
+)
+put_tap.vjp(
+    dy=lambda g, tap, kernel, stride, padding, dilation: take_tap(
+        g, tap, **_options(kernel, stride, padding, dilation)
+    )
+)
+
+
+def max_pool2d(
+    x: Any,
+    kernel: int | Pair,
+    *,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+) -> Any:
+    """The largest element of each window; the stride is the kernel's size unless given."""
+    options = _checked(x, "max_pool2d", kernel, stride, padding, dilation)
+    return take_tap(x, largest_tap(x, **options), **options)
+
+
+# -- mean ------------------------------------------------------------------------------------------
+
+
+@op(infer=_infer, flops=_adds)
+def tap_mean(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+    """The sum of each window's taps over their number, the border's zeros among them."""
+    windows = _windows(x.shape, kernel, stride, padding, dilation)
+    out = np.zeros((*x.shape[:2], *windows.out), x.dtype)
+    for image, target in zip(x, out, strict=True):
+        for _, (rows, columns), (r, c) in windows.taps():
+            target[:, rows, columns] += image[:, r, c]
+        target *= 1 / (kernel[0] * kernel[1])
+    return out
+
+
+@op(
+    infer=lambda dy, *, shape, **_: AbstractArray(shape, dy.dtype),
+    flops=lambda out, dy, *, kernel, **_: dy.size * (kernel[0] * kernel[1] + 1),
+    workspace=lambda out, dy, **_: _image_nbytes(dy),
+)
+def spread_mean(
+    dy: Any,
+    *,
+    shape: tuple[int, ...],
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+) -> Any:
+    """Each window's dy over the number of its taps, added in at each: `tap_mean` transposed."""
+    windows = _windows(shape, kernel, stride, padding, dilation)
+    out = np.zeros(shape, dy.dtype)
+    share = np.empty(dy.shape[1:], dy.dtype)
+    for image, target in zip(dy, out, strict=True):
+        np.multiply(image, 1 / (kernel[0] * kernel[1]), out=share)
+        for _, (rows, columns), (r, c) in windows.taps():
+            target[:, r, c] += share[:, rows, columns]
+    return out
+
+
+tap_mean.vjp(
+    x=lambda g, x_shape, kernel, stride, padding, dilation: spread_mean(
+        g, shape=x_shape, **_options(kernel, stride, padding, dilation)
+    )
+)
+spread_mean.vjp(
+    dy=lambda g, kernel, stride, padding, dilation: tap_mean(
+        g, **_options(kernel, stride, padding, dilation)
+    )
+)
+
+
+def avg_pool2d(
+    x: Any, kernel: int | Pair, *, stride: int | Pair | None = None, padding: int | Pair = 0
+) -> Any:
+    """The mean of each window, the border's zeros counted; the stride is the kernel's size unless
+    given. Keeps nothing."""
+    return tap_mean(x, **_checked(x, "avg_pool2d", kernel, stride, padding, 1))
+
+
+def global_avg_pool(x: Any) -> Any:
+    """The mean over all positions: (N, C, …) to (N, C)."""
+    return np.mean(x, axis=tuple(range(2, x.ndim)))
+
+
+def global_max_pool(x: Any) -> Any:
+    """The largest over all positions: (N, C, …) to (N, C); equals share the gradient."""
+    return np.max(x, axis=tuple(range(2, x.ndim)))
+
+
+def _checked(
+    x: Any, name: str, kernel: Any, stride: Any, padding: Any, dilation: Any
+) -> dict[str, Any]:
+    if x.ndim != 4:
+        raise UsageError(f"{name} takes images (N, C, H, W), not an array of shape {x.shape}")
+    kernel = pair(kernel, "the kernel", 1)
+    options = _options(
+        kernel,
+        kernel if stride is None else pair(stride, "stride", 1),
+        pair(padding, "padding", 0),
+        pair(dilation, "dilation", 1),
+    )
+    if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(
+        options["padding"], kernel, options["dilation"], strict=True
+    )):  # fmt: skip
+        raise UsageError(f"{name}: padding {padding} is more than half of the kernel, {kernel}")
+    return options
+
+
+# -- other sizes -----------------------------------------------------------------------------------
+
+
+@op(infer=lambda x, *, width: _infer_padded(x, width))
+def padded(x: Any, *, width: tuple[Pair, ...]) -> Any:
+    """x with zeros around: (before, after) along each axis."""
+    out = np.zeros(_infer_padded(x, width).shape, x.dtype)
+    out[_inside(x.shape, width)] = x
+    return out
+
+
+def _infer_padded(x: Any, width: tuple[Pair, ...]) -> AbstractArray:
+    shape = tuple(n + before + after for n, (before, after) in zip(x.shape, width, strict=True))
+    return AbstractArray(shape, x.dtype)
+
+
+def _inside(shape: tuple[int, ...], width: tuple[Pair, ...]) -> tuple[slice, ...]:
+    return tuple(slice(before, before + n) for n, (before, _) in zip(shape, width, strict=True))
+
+
+padded.vjp(x=lambda g, x_shape, width: g[_inside(x_shape, width)])
+
+
+def pad2d(x: Any, padding: int | Pair) -> Any:
+    """Zeros around images (…, H, W): ``padding`` rows above and below, columns left and right."""
+    rows, columns = pair(padding, "padding", 0)
+    return padded(x, width=((0, 0),) * (x.ndim - 2) + ((rows, rows), (columns, columns)))
+
+
+@op(name="upsample")
+def _repeated(x: Any, *, scale: Pair) -> Any:
+    *outer, rows, columns = x.shape
+    spread = np.broadcast_to(
+        np.reshape(x, (*outer, rows, 1, columns, 1)), (*outer, rows, scale[0], columns, scale[1])
+    )
+    return np.reshape(spread, (*outer, rows * scale[0], columns * scale[1]))
+
+
+def _sum_of_repeats(g: Any, x_shape: Any, scale: Pair) -> Any:
+    *outer, rows, columns = x_shape
+    return np.sum(np.reshape(g, (*outer, rows, scale[0], columns, scale[1])), axis=(-3, -1))
+
+
+_repeated.vjp(x=_sum_of_repeats)
+
+
+def upsample(x: Any, scale: int | Pair = 2) -> Any:
+    """Each pixel of (…, H, W) repeated: nearest neighbours. Keeps nothing."""
+    return _repeated(x, scale=pair(scale, "scale", 1))
