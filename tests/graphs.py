@@ -66,6 +66,7 @@ class Build:
                 backward_workspace=(backward_work,) * len(deps),
                 alias_of=deps[0] if view else None,
                 cotangents=tuple(k if w else None for k, w in zip(kinds, wants, strict=True)),
+                spread_nbytes=(2,) * len(deps) if "spread" in kinds else (),
                 keep=keep,
             )
         )
@@ -302,7 +303,7 @@ def random_graph(rng: Random, n: int = 12) -> Graph:
                 flops=rng.randint(0, 20),
                 reads=[c for c in choices if rng.random() < 0.4],
                 kinds=[
-                    rng.choice([*["fresh", "handed"] * 4, "view", "view", "part", None])
+                    rng.choice([*["fresh", "handed"] * 4, "view", "spread", "part", None])
                     for _ in deps
                 ],
                 work=rng.choice([0, 0, 5]),

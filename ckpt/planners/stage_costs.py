@@ -230,12 +230,15 @@ class _Alone:
             if i in stages.permanent and last_reader[i] >= stage.stop
         ]
         self._sink(graph, tuple(dict.fromkeys(crossing)))
+        self.holding = [self.place[i] for i in stage.boundary] if hold else []
+        sink = len(self.nodes) - 1
+        self._reader_at_the_end()
         here = [i for i in stage.nodes if i in stages.permanent]
         losses = [self.place[i] for i in stage.nodes if i in graph.losses]
         self.graph = Graph(
             tuple(self.nodes),
-            (*losses, len(self.nodes) - 1),
-            tuple(self.place[i] for i in (*lasting_before, *here, *(stage.boundary * hold))),
+            (*losses, sink),
+            tuple(self.place[i] for i in (*lasting_before, *here)),
         )
         self.stages = cut_at(self.graph, [first_cut, second_cut])
         self.early = [] if first else [self.place[i] for i in here]
@@ -282,9 +285,18 @@ class _Alone:
             )
         )
 
+    def _reader_at_the_end(self) -> None:
+        """A node that reads what is to be held, and that nothing needs: the run ends with it."""
+        deps = tuple(self.holding)
+        none = (None,) * len(deps)
+        work = (0,) * len(deps)
+        node = Node(name="", op="hold", deps=deps, cotangents=none, backward_workspace=work)
+        self.nodes.append(node)
+
     def run(self, op: StageOp | None) -> _Run:
         """Enter, perform ``op`` on the stage, go back through the sink and the stage."""
         emitter = StageEmitter(self.stages)
+        emitter.hold(self.holding)
         emitter.perform(StageOp(KEEP, 0))
         emitter.settle(emitter.compute(self.early))
         marks = [len(emitter.steps)]
@@ -293,6 +305,7 @@ class _Alone:
                 emitter.perform(each)
             marks.append(len(emitter.steps))
         emitter.perform(StageOp(BACK, 0))
+        emitter.steps.append(len(self.nodes) - 1)
         timeline = simulate(self.graph, emitter.schedule())
         return self._read(timeline, marks, emitter.steps)
 
