@@ -93,4 +93,4 @@ def block_nbytes(shape: tuple[int, ...], itemsize: int) -> int:
     size = itemsize
     for n in shape[1:]:
         size *= n
-    return size * min(rows_in_block(shape), shape[0] if shape else 1)
+    return int(size * min(rows_in_block(shape), shape[0] if shape else 1))

@@ -2,10 +2,10 @@
 
 A block is a few thousand output columns: some images, or some rows of a large one. Its input is
 copied once for each *column* of the kernel, in the order (kernel column, channel; row, image,
-column). Then the taps of a kernel *row* are one matrix, and another kernel row's matrix is the same memory
-further on: as many products as the kernel has rows, and neither im2col's matrix (kernel rows times
-larger) nor anything that grows with the batch. With a stride, the rows of each remainder modulo it
-(its phase) lie together.
+column). Then the taps of a kernel *row* are one matrix, and another kernel row's matrix is the same
+memory further on: as many products as the kernel has rows, and neither im2col's matrix (kernel rows
+times larger) nor anything that grows with the batch. With a stride, the rows of each remainder
+modulo it (its phase) lie together.
 """
 
 from __future__ import annotations

@@ -12,8 +12,12 @@ from ckpt.tape.ops.reductions import Axis, expand
 
 
 def row_sums(x: Any, y: Any, axis: int) -> Any:
-    """sum(x * y) along one axis, kept with length one, without the product in memory."""
-    return np.expand_dims(np.vecdot(x, y, axis=axis), axis)
+    """sum(x * y) along one axis, kept with length one, without the product in memory.
+
+    ``y`` may be one row for all.
+    """
+    axes: Any = [axis, axis if y.ndim > 1 else 0, ()]
+    return np.expand_dims(np.vecdot(x, y, axes=axes), axis)
 
 
 def _rows_nbytes(out: Any, axis: int) -> int:
@@ -37,11 +41,10 @@ def _softmax(x: Any, *, axis: int = -1, scale: float = 1.0, causal: bool = False
     if scale != 1 or causal or x.dtype != out.dtype:
         x = np.multiply(x, scale, out=out)
     if causal:
-        out += _future(*x.shape[-2:], out.dtype)
+        out += _future(x.shape[-2], x.shape[-1], out.dtype)
     np.subtract(x, np.max(x, axis=axis, keepdims=True, initial=-np.inf), out=out)
     np.exp(out, out=out)
-    ones = np.ones(out.shape[axis], out.dtype)
-    out /= np.expand_dims(np.vecdot(out, ones, axes=[axis, 0, ()]), axis)
+    out /= row_sums(out, np.ones(out.shape[axis], out.dtype), axis)
     return out
 
 
