@@ -13,11 +13,17 @@ from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 
 if TYPE_CHECKING:
+    from ckpt.planners import make_schedule
+    from ckpt.studies.frontier import frontier
+    from ckpt.studies.plan import load_plan, plan
+    from ckpt.studies.profile import profile
+    from ckpt.studies.sweep import sweep
     from ckpt.tape.abstract import spec
     from ckpt.tape.checkpoint import checkpoint, checkpoint_sequential, name
     from ckpt.tape.context import check_finite, scope
     from ckpt.tape.execute import execute
     from ckpt.tape.grad import grad, stop_gradient, value_and_grad
+    from ckpt.tape.gradcheck import gradcheck
     from ckpt.tape.op import op
     from ckpt.tape.trace import trace
     from ckpt.tape.value import Value
@@ -28,12 +34,19 @@ _HOMES = {
     "checkpoint": "ckpt.tape.checkpoint",
     "checkpoint_sequential": "ckpt.tape.checkpoint",
     "execute": "ckpt.tape.execute",
+    "frontier": "ckpt.studies.frontier",
     "grad": "ckpt.tape.grad",
+    "gradcheck": "ckpt.tape.gradcheck",
+    "load_plan": "ckpt.studies.plan",
+    "make_schedule": "ckpt.planners",
     "name": "ckpt.tape.checkpoint",
     "op": "ckpt.tape.op",
+    "plan": "ckpt.studies.plan",
+    "profile": "ckpt.studies.profile",
     "scope": "ckpt.tape.context",
     "spec": "ckpt.tape.abstract",
     "stop_gradient": "ckpt.tape.grad",
+    "sweep": "ckpt.studies.sweep",
     "trace": "ckpt.tape.trace",
     "value_and_grad": "ckpt.tape.grad",
 }
@@ -55,13 +68,20 @@ __all__ = [
     "checkpoint",
     "checkpoint_sequential",
     "execute",
+    "frontier",
     "grad",
+    "gradcheck",
+    "load_plan",
+    "make_schedule",
     "name",
     "op",
+    "plan",
+    "profile",
     "scope",
     "simulate",
     "spec",
     "stop_gradient",
+    "sweep",
     "trace",
     "value_and_grad",
 ]

@@ -1,0 +1,199 @@
+"""`frontier`: every planner over a range of budgets, on one graph under one accounting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckpt.errors import CkptError, UsageError
+from ckpt.graph import Graph
+from ckpt.planners import make_schedule, resolve_budget
+from ckpt.planners import names as planner_names
+from ckpt.planners.bounds import lower_bounds, memory_floor
+from ckpt.schedule import Schedule
+from ckpt.simulate import simulate
+from ckpt.tape import tree
+from ckpt.tape.execute import execute
+from ckpt.tape.trace import Program, trace
+from ckpt.timeline import Timeline
+from ckpt.units import format_bytes, format_flops
+
+LEFT_OUT = ("as_written", "brute", "ilp", "lp_round")
+"""Planners asked only by name: what the program says already, and those for small graphs."""
+
+Row = dict[str, Any]
+
+
+@dataclass(eq=False)
+class Frontier:
+    """What each planner makes of each budget, what is proved impossible, and where it bends."""
+
+    graph: Graph
+    store_all: Timeline
+    rows: list[Row] = field(default_factory=list)
+    """A row a planner and budget: predicted and measured peak, recompute, bound, gap, error."""
+    bounds: list[Row] = field(default_factory=list)
+    """Of each budget, the FLOPs that no schedule can recompute less than."""
+
+    @property
+    def floor_nbytes(self) -> int:
+        """No schedule needs less: the most that one instruction needs by itself."""
+        return memory_floor(self.graph).nbytes
+
+    def best(self) -> list[Row]:
+        """The rows that no other beats in both peak and recompute, by rising peak."""
+        found: list[Row] = []
+        planned = [row for row in self.rows if row["error"] is None]
+        for row in sorted(
+            planned, key=lambda r: (r["predicted_peak_nbytes"], r["recompute_flops"])
+        ):
+            if not found or row["recompute_flops"] < found[-1]["recompute_flops"]:
+                found.append(row)
+        return found
+
+    @property
+    def knee(self) -> Row | None:
+        """The best row farthest below the line between the ends: where memory gets expensive."""
+        best = self.best()
+        if len(best) < 3:
+            return None
+        x0, x1 = best[0]["predicted_peak_nbytes"], best[-1]["predicted_peak_nbytes"]
+        y0, y1 = best[0]["recompute_flops"], best[-1]["recompute_flops"]
+
+        def depth(row: Row) -> float:
+            along = (row["predicted_peak_nbytes"] - x0) / max(x1 - x0, 1)
+            down = (row["recompute_flops"] - y1) / max(y0 - y1, 1)
+            return 1.0 - along - down
+
+        return max(best, key=depth)
+
+    def next_useful(self, budget: int) -> str:
+        """What a little more memory than ``budget`` would save, in words."""
+        best = self.best()
+        now = [row for row in best if row["predicted_peak_nbytes"] <= budget]
+        more = [row for row in best if row["predicted_peak_nbytes"] > budget]
+        if not more:
+            return "more memory saves nothing: nothing is recomputed"
+        then = more[0]
+        peak = format_bytes(then["predicted_peak_nbytes"])
+        if not now:
+            return f"the smallest peak found is {peak} ({then['planner']})"
+        saved = now[-1]["recompute_flops"] - then["recompute_flops"]
+        return (
+            f"with {peak} instead of {format_bytes(budget)}, {then['planner']} recomputes "
+            f"{format_flops(saved)} less"
+        )
+
+    def plot(self, path: Any) -> Any:
+        """Draw peak memory against recompute cost, every planner, into ``path``."""
+        from ckpt.reports.figure import frontier_figure, save
+
+        name = self.graph.name or "the program"
+        figure = frontier_figure(
+            self.rows,
+            self.bounds,
+            knee=self.knee,
+            floor_nbytes=self.floor_nbytes,
+            forward_flops=self.store_all.forward_flops,
+            title=f"What memory costs in recompute: {name}",
+        )
+        return save(figure, path)
+
+
+def frontier(
+    function: Callable[..., Any] | Program,
+    *args: Any,
+    planners: Iterable[str] | None = None,
+    budgets: Iterable[int | str] | None = None,
+    points: int = 10,
+    measure: bool | None = None,
+    argnums: int | tuple[int, ...] = 0,
+    on_row: Callable[[Row], None] | None = None,
+    iterations: int = 40,
+) -> Frontier:
+    """Plan one step of ``function(*args)`` by every planner at ``points`` budgets.
+
+    The budgets lie between the floor and what store-all needs, closer together near the floor.
+    Each distinct schedule is executed and measured if the arguments are arrays. ``iterations``
+    bounds the local search of ``auto``. ``on_row`` sees each row as it is made; rows are dicts with
+    planner, budget_nbytes, predicted_peak_nbytes, measured_peak_nbytes, recompute_flops, overhead,
+    bound_flops, gap_percent, planning_seconds, error.
+    """
+    program = function if isinstance(function, Program) else trace(function, *args, argnums=argnums)
+    graph = program.graph
+    _, stored, peak = resolve_budget(graph, None)
+    found = Frontier(graph, simulate(graph, stored))
+    chosen = list(planners) if planners is not None else [
+        name for name in planner_names() if name not in LEFT_OUT
+    ]  # fmt: skip
+    if measure is None:
+        measure = bool(args) and all(
+            not getattr(leaf, "abstract", False) for leaf in tree.leaves(args)
+        )
+    limits = (
+        [resolve_budget(graph, b)[0] or peak for b in budgets]
+        if budgets is not None
+        else spread(found.floor_nbytes, peak, points)
+    )
+    measured: dict[Any, int] = {}
+    for limit in sorted(limits, reverse=True):
+        best = lower_bounds(graph, limit, time_limit=5.0)[0]
+        if best.flops is not None:
+            found.bounds.append({"budget_nbytes": limit, "bound_flops": best.flops})
+        for name in chosen:
+            options = {"iterations": iterations} if name == "auto" else {}
+            row = _row(graph, name, limit, best.flops, options)
+            schedule = row.pop("schedule")
+            if schedule is not None and measure:
+                key = schedule.instructions
+                if key not in measured:
+                    run = execute(program, schedule, args, trace_memory=True)
+                    assert run.timeline is not None
+                    measured[key] = run.timeline.peak
+                row["measured_peak_nbytes"] = measured[key]
+            found.rows.append(row)
+            if on_row is not None:
+                on_row(row)
+    if all(row["error"] is not None for row in found.rows):
+        raise UsageError(f"no planner found a schedule: {found.rows[0]['error']}")
+    return found
+
+
+def spread(low: int, high: int, points: int) -> list[int]:
+    """Budgets from ``low`` to ``high`` in a geometric row."""
+    if points < 2:
+        raise UsageError(f"a frontier needs at least 2 points, not {points}")
+    ratio = high / max(low, 1)
+    return sorted({round(max(low, 1) * ratio ** (k / (points - 1))) for k in range(points)})
+
+
+def _row(graph: Graph, name: str, limit: int, bound: int | None, options: dict[str, Any]) -> Row:
+    """One planner at one budget; a refusal is a row too."""
+    row: Row = dict.fromkeys((
+        "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
+        "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
+        "schedule",
+    ))  # fmt: skip
+    row.update(planner=name, budget_nbytes=limit, bound_flops=bound)
+    start = time.perf_counter()
+    try:
+        schedule: Schedule = make_schedule(graph, name, limit, **options)
+    except CkptError as error:  # over budget, not this kind of graph, or a solver is missing
+        row["error"] = str(error)
+    else:
+        timeline = simulate(graph, schedule)
+        row.update(
+            predicted_peak_nbytes=timeline.peak,
+            recompute_flops=timeline.recompute_flops,
+            overhead=timeline.overhead,
+            schedule=schedule,
+        )
+        if bound is not None and timeline.recompute_flops:
+            gap = (timeline.recompute_flops - bound) / timeline.recompute_flops
+            row["gap_percent"] = 100 * max(gap, 0.0)
+        elif not timeline.recompute_flops:
+            row["gap_percent"] = 0.0
+    row["planning_seconds"] = time.perf_counter() - start
+    return row
