@@ -19,13 +19,13 @@ SEARCHING = {"brute", "ilp", "lp_round", "auto"}
 """Planners that search: the whole zoo would take them minutes, so they get small graphs."""
 
 SMALL = {
-    "unit_chain": graphs.unit_chain(6),
+    "unit_chain": graphs.unit_chain(5),
     "uneven_chain": graphs.uneven_chain([8, 3, 12, 5], [5, 9, 2, 40]),
     "used_later": graphs.used_later(4),
-    "views": graphs.views(2),
-    "masked": graphs.masked(2),
+    "views": graphs.views(1),
+    "masked": graphs.masked(1),
     "several_losses": graphs.several_losses(2),
-    "with_regions": graphs.with_regions(2),
+    "with_regions": graphs.with_regions(1),
     "random": graphs.random_graph(Random(22), 8),
     "single": graphs.single(),
 }
