@@ -67,7 +67,7 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
     if method == "outer" and not kwargs:
         left, right = operands
         return ufunc(np.reshape(left, (*np.shape(left), *[1] * np.ndim(right))), right)
-    op = NUMPY.get(ufunc)
+    op = NUMPY.get(ufunc) or _learned(ufunc)
     if method != "__call__" or op is None:
         if ufunc in ADAPTERS and method == "__call__":
             return ADAPTERS[ufunc](*operands, **kwargs)
@@ -76,6 +76,13 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
     if options:
         raise UnsupportedError(f"np.{ufunc.__name__} of a Value takes no {', '.join(options)}")
     return apply(op, operands, dict(op.static) if op.static else None)
+
+
+def _learned(ufunc: np.ufunc) -> Op | None:
+    """The op of a ufunc of scipy, which are declared when the first one is met."""
+    from ckpt.tape.ops import special
+
+    return NUMPY.get(ufunc) if special.learn() else None
 
 
 def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any) -> Any:

@@ -9,12 +9,12 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.abstract import AbstractArray, fresh
 from ckpt.tape.dispatch import operand
-from ckpt.tape.op import adapt, op
+from ckpt.tape.op import adapt, op, shape_of
 from ckpt.tape.ops.einsum import contract, tensordot
 
 
 def _infer_matmul(x: Any, w: Any) -> AbstractArray:
-    xs, ws = x.shape, w.shape
+    xs, ws = shape_of(x), shape_of(w)
     if not xs or not ws:
         raise ValueError("matmul: a scalar operand is not allowed; use * instead")
     rows = xs[-2:-1]

@@ -1,0 +1,304 @@
+"""Linear algebra with one result: inv, solve, det, cholesky, pinv, norm.
+
+All take stacks of matrices. Where a formula isn't obvious it is from Giles, "An extended collection of
+matrix derivative results" (Oxford NA-08/01), section 2; Cholesky's is from Murray, arXiv:1602.07527;
+the pseudoinverse's from Golub & Pereyra, SIAM J. Numer. Anal. 10 (1973), equation 4.12. FLOPs are the
+leading terms of Golub & Van Loan, *Matrix Computations* (4th ed.), sections 3.2 and 4.2.
+
+Workspace: NumPy computes float32 and complex64 in double precision, and casts whole arrays both ways.
+What LAPACK itself allocates isn't seen by tracemalloc, and isn't counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.linalg import LinAlgError
+
+from ckpt.errors import UnsupportedError
+from ckpt.tape.abstract import AbstractArray
+from ckpt.tape.dispatch import operand
+from ckpt.tape.op import adapt, op
+from ckpt.tape.ops.products import conjugate
+from ckpt.tape.ops.reductions import axes_of, reduced
+
+# -- shared by all of linear algebra -----------------------------------------------------------------
+
+
+def transposed(x: Any) -> Any:
+    """Each matrix transposed."""
+    return np.swapaxes(x, -1, -2)
+
+
+def adjoint(x: Any) -> Any:
+    """Each matrix transposed and conjugated."""
+    return conjugate(np.swapaxes(x, -1, -2))
+
+
+def columns(x: Any) -> Any:
+    """A vector's numbers as factors of a matrix's columns."""
+    return np.expand_dims(x, -2)
+
+
+def rows(x: Any) -> Any:
+    """A vector's numbers as factors of a matrix's rows."""
+    return np.expand_dims(x, -1)
+
+
+def dtype_of(*operands: Any) -> np.dtype[Any]:
+    """The dtype of LAPACK's results, as NumPy has it: integers count as float64."""
+    found = []
+    for x in operands:
+        if x.dtype.kind in "fc" and x.dtype.char not in "fdFD":
+            raise TypeError(f"array type {x.dtype} is unsupported in linalg")
+        found.append(x.dtype if x.dtype.kind in "fc" else np.dtype(float))
+    return np.result_type(*found)
+
+
+def real_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a complex dtype's real part."""
+    return np.empty(0, dtype).real.dtype
+
+
+def stack_of(x: Any) -> int:
+    """How many matrices there are in the stack."""
+    count = 1
+    for n in x.shape[:-2]:
+        count *= n
+    return count
+
+
+def square(x: Any) -> int:
+    """The order of square matrices."""
+    if len(x.shape) < 2:
+        raise LinAlgError(f"a matrix has at least two axes, and this array {len(x.shape)}")
+    if x.shape[-1] != x.shape[-2]:
+        raise LinAlgError(f"the last two axes must be of equal length, and are {x.shape[-2:]}")
+    return int(x.shape[-1])
+
+
+def double_precision(out: Any, *operands: Any, **params: Any) -> int:
+    """Bytes of the copies NumPy makes since it computes in float64 or complex128 only.
+
+    First the operands are cast; then there is the result in double precision beside, in the end,
+    the one in single.
+    """
+    parts = out if isinstance(out, tuple) else (out,)
+    wide = 16 if "c" in {x.dtype.kind for x in operands} else 8
+    casts = sum(x.size * wide for x in operands if x.dtype.char not in "dD" or x.itemsize != wide)
+    return casts + sum(part.nbytes for part in parts if part.dtype.char in "fF")
+
+
+def cubic(factor: float) -> Any:
+    """FLOPs of a method that takes ``factor`` n**3 for one matrix of order n."""
+    return lambda out, x, **params: factor * stack_of(x) * x.shape[-1] ** 3
+
+
+# -- the ops -----------------------------------------------------------------------------------------
+
+
+def _same(x: Any, **params: Any) -> AbstractArray:
+    square(x)
+    return AbstractArray(x.shape, dtype_of(x))
+
+
+@op(np.linalg.inv, infer=_same, flops=cubic(2), workspace=double_precision)
+def inv(x: Any) -> Any:
+    return np.linalg.inv(x)
+
+
+inv.vjp(x=lambda g, out: -np.matmul(np.matmul(transposed(out), g), transposed(out)))
+
+
+def _infer_det(x: Any) -> AbstractArray:
+    square(x)
+    return AbstractArray(x.shape[:-2], dtype_of(x))
+
+
+@op(np.linalg.det, infer=_infer_det, flops=cubic(2 / 3), workspace=double_precision)
+def det(x: Any) -> Any:
+    return np.linalg.det(x)
+
+
+det.vjp(x=lambda g, out, x: np.expand_dims(g * out, (-2, -1)) * transposed(np.linalg.inv(x)))
+
+
+@op(np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision)
+def cholesky(x: Any, *, upper: bool = False) -> Any:
+    return np.linalg.cholesky(x, upper=upper)
+
+
+def _cholesky(g: Any, out: Any, upper: bool) -> Any:
+    if upper:
+        g, out = adjoint(g), adjoint(out)
+    p = np.matmul(transposed(out), g)
+    p = np.linalg.solve(transposed(out), 0.5 * (np.tril(p) + np.tril(p, -1)))
+    s = transposed(np.linalg.solve(adjoint(out), transposed(p)))
+    return 0.5 * (s + adjoint(s))  # a symmetric change of a symmetric matrix
+
+
+cholesky.vjp(x=_cholesky)
+
+
+def _infer_solve(a: Any, b: Any) -> AbstractArray:
+    n = square(a)
+    vector = len(b.shape) == 1
+    if not b.shape or b.shape[0 if vector else -2] != n:
+        raise ValueError(f"solve: {a.shape} and {b.shape} don't match")
+    if vector:
+        return AbstractArray(a.shape[:-1], dtype_of(a, b))
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return AbstractArray((*batch, *b.shape[-2:]), dtype_of(a, b))
+
+
+def _solve_flops(out: Any, a: Any, b: Any) -> float:
+    n = a.shape[-1]
+    stack = out.size // max(n, 1) if len(b.shape) == 1 else stack_of(out)
+    return stack * 2 / 3 * n**3 + 2 * n * out.size
+
+
+@op(np.linalg.solve, infer=_infer_solve, flops=_solve_flops, workspace=double_precision)
+def solve(a: Any, b: Any) -> Any:
+    return np.linalg.solve(a, b)
+
+
+def _solve_b(g: Any, a: Any, b_shape: Any) -> Any:
+    if len(b_shape) == 1 and len(g.shape) > 1:
+        return np.squeeze(np.linalg.solve(transposed(a), rows(g)), axis=-1)
+    return np.linalg.solve(transposed(a), g)
+
+
+def _solve_a(g: Any, out: Any, a: Any, b_shape: Any) -> Any:
+    g = _solve_b(g, a, b_shape)
+    if len(b_shape) == 1:
+        return -rows(g) * columns(out)
+    return -np.matmul(g, transposed(out))
+
+
+solve.vjp(a=_solve_a, b=_solve_b)
+
+
+@op(np.linalg.pinv)
+def pinv(x: Any, *, rcond: Any = None, hermitian: bool = False, rtol: Any = np._NoValue) -> Any:
+    """By singular values. ``hermitian`` changes nothing but NumPy's speed."""
+    if 0 in x.shape[-2:]:
+        return adjoint(x) + 0.0
+    if rcond is None:
+        rcond = 1e-15 if rtol is np._NoValue else rtol
+        if rcond is None:
+            rcond = max(x.shape[-2:]) * float(np.finfo(x.dtype).eps)
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    large = s > rcond * np.max(s, axis=-1, keepdims=True)
+    s = np.where(large, 1 / np.where(large, s, 1), 0)
+    return np.matmul(adjoint(vh), rows(s) * adjoint(u))
+
+
+def _pinv(g: Any, out: Any, x: Any) -> Any:
+    g = transposed(g)
+    b = np.matmul(np.matmul(g, out), adjoint(out))
+    b = b - np.matmul(x, np.matmul(out, b))
+    c = np.matmul(adjoint(out), np.matmul(out, g))
+    c = c - np.matmul(np.matmul(c, out), x)
+    return conjugate(b + c) - transposed(np.matmul(np.matmul(out, g), out))
+
+
+pinv.vjp(x=_pinv)
+
+# -- norms -------------------------------------------------------------------------------------------
+
+
+@op(name="norm")
+def power_norm(x: Any, *, ord: float = 2, axis: Any = None, keepdims: bool = False) -> Any:
+    """``sum(|x| ** ord) ** (1 / ord)`` over the axes."""
+    if ord == 2:
+        squares = np.square(x) if x.dtype.kind != "c" else np.square(x.real) + np.square(x.imag)
+        return np.sqrt(np.sum(squares, axis=axis, keepdims=keepdims))
+    return np.power(np.sum(np.power(np.abs(x), ord), axis=axis, keepdims=keepdims), 1 / ord)
+
+
+def _power_norm(g: Any, out: Any, x: Any, ord: float, axis: Any) -> Any:
+    shape = reduced(x.shape, axis, True)
+    if ord == 2:
+        return np.reshape(g / out, shape) * conjugate(x)
+    return np.reshape(g / out ** (ord - 1), shape) * conjugate(x) * np.abs(x) ** (ord - 2)
+
+
+power_norm.vjp(x=_power_norm)
+
+
+@adapt(np.linalg.norm)
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    x = operand(x)
+    if axis is None and ord is not None:
+        if np.ndim(x) not in (1, 2):
+            raise ValueError("norm: with ord and without axis, the array must have 1 or 2 axes")
+        axes = tuple(range(np.ndim(x)))
+    else:
+        axes = axes_of(axis, np.ndim(x))
+    if ord is None or ord == "fro" and len(axes) == 2 or ord == 2 and len(axes) == 1:
+        return power_norm(x, axis=axes, keepdims=keepdims)
+    if len(axes) == 2:
+        return _matrix_norm(x, ord, axes, keepdims)
+    if len(axes) != 1 or isinstance(ord, str):
+        raise ValueError(f"norm: no norm of order {ord!r} over the axes {axes}")
+    if abs(ord) == np.inf:
+        return (np.max if ord > 0 else np.min)(np.abs(x), axis=axes, keepdims=keepdims)
+    if ord == 0:
+        return np.sum(np.astype(np.not_equal(x, 0), real_of(x.dtype)), axis=axes, keepdims=keepdims)
+    if ord == 1:
+        return np.sum(np.abs(x), axis=axes, keepdims=keepdims)
+    return power_norm(x, ord=float(ord), axis=axes, keepdims=keepdims)
+
+
+def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """The largest, smallest or summed singular value, column sum or row sum."""
+    row, column = axes
+    if ord in ("nuc", 2, -2):
+        values = np.linalg.svd(np.moveaxis(x, axes, (-2, -1)), compute_uv=False)
+        function = np.sum if ord == "nuc" else np.max if ord > 0 else np.min
+        made = function(values, axis=-1)
+    elif ord in (1, -1, np.inf, -np.inf):
+        inner = column if abs(ord) == np.inf else row
+        sums = np.sum(np.abs(x), axis=inner, keepdims=True)
+        made = np.squeeze((np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=True), axis=axes)
+    else:
+        raise ValueError(f"norm: no matrix norm of order {ord!r}")
+    return np.reshape(made, reduced(x.shape, axes, True)) if keepdims else made
+
+
+@adapt(np.linalg.matrix_norm)
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    return norm(x, ord, (-2, -1), keepdims)
+
+
+@adapt(np.linalg.vector_norm)
+def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
+    axes = axes_of(axis, np.ndim(x))
+    if len(axes) == 1:
+        return norm(x, ord, axes, keepdims)
+    x = np.moveaxis(operand(x), axes, range(-len(axes), 0))
+    flat = np.reshape(x, (*x.shape[: x.ndim - len(axes)], -1))
+    made = norm(flat, ord, -1)
+    return np.reshape(made, reduced(np.moveaxis(x, range(-len(axes), 0), axes).shape, axes, True)) if keepdims else made
+
+
+@adapt(np.linalg.cond)
+def cond(x: Any, p: Any = None) -> Any:
+    if p is None or p in (2, -2):
+        s = np.linalg.svd(operand(x), compute_uv=False)
+        return s[..., 0] / s[..., -1] if p != -2 else s[..., -1] / s[..., 0]
+    return norm(x, p, (-2, -1)) * norm(np.linalg.inv(x), p, (-2, -1))
+
+
+@adapt(np.linalg.matrix_transpose)
+def matrix_transpose(x: Any, /) -> Any:
+    return transposed(operand(x))
+
+
+@adapt(np.linalg.lstsq, np.linalg.matrix_rank)
+def _no_rule(*args: Any, **kwargs: Any) -> Any:
+    raise UnsupportedError(
+        "np.linalg.lstsq and matrix_rank have no rule: their rank depends on the values. Use "
+        "np.linalg.pinv(a) @ b, or solve the normal equations with np.linalg.solve"
+    )
