@@ -281,8 +281,8 @@ def _compile(kernel: Kernel) -> Callable[..., Any]:
         lines.append(f"    t{j} = f{j}({', '.join(arguments)})")
         dead = [
             _name(s, count)
-            for s in dict.fromkeys(call.sources)
-            if isinstance(s, At) and s >= count and last_use[s] == j and s != kernel.result
+            for s in dict.fromkeys(s for s in call.sources if isinstance(s, At))
+            if s >= count and last_use[s] == j and s != kernel.result
         ]
         if dead:
             lines.append(f"    del {', '.join(dead)}")
