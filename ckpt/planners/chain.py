@@ -98,7 +98,7 @@ def frontier(
     return [Step(point.nbytes, point.flops) for point in points]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)  # a table may take 200 MB
 def _plans(graph: Graph, slots: int | None, options: bool, max_stages: int | None) -> Plans:
     return Plans(graph, slots, options, max_stages)
 
