@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ckpt.errors import BackwardTwiceError, MutationError
+from ckpt.errors import BackwardTwiceError
 from ckpt.tape.apply import Parts, compute, random_state
-from ckpt.tape.node import TapeNode
+from ckpt.tape.node import TapeNode, lost
 
 COMPUTE, FREE, BACKWARD = range(3)
 ndarray = np.ndarray
@@ -99,16 +99,6 @@ def _spent() -> BackwardTwiceError:
         "the values that this backward needs were freed by an earlier one; "
         "call the first one with retain_graph=True, or run the forward again"
     )
-
-
-def lost(node: TapeNode) -> Exception:
-    """Why a value that should be here is not."""
-    if node.op is None:
-        return MutationError(
-            f"a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward that "
-            "used it and before its backward; change parameters after backward"
-        )
-    return BackwardTwiceError(f"the value of {node!r} was freed by an earlier backward")
 
 
 def _backward(node: TapeNode, reached: Callable[[TapeNode], None] | None) -> None:

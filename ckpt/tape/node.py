@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ckpt.errors import BackwardTwiceError, MutationError
+
 if TYPE_CHECKING:
     from ckpt.tape.op import Op
 
@@ -55,3 +57,13 @@ class TapeNode:
     def __repr__(self) -> str:
         what = self.op.name if self.op else "leaf"
         return f"<{what} {self.position}: {self.dtype}{list(self.shape)}>"
+
+
+def lost(node: TapeNode) -> Exception:
+    """Why a value that should be here is not."""
+    if node.op is None:
+        return MutationError(
+            f"a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward that "
+            "used it and before its backward; change parameters after backward"
+        )
+    return BackwardTwiceError(f"the value of {node!r} was freed by an earlier backward")

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UnsupportedError
-from ckpt.tape.node import TapeNode
+from ckpt.tape.node import TapeNode, lost
 
 OUT = -1
 """Where residuals are listed by operand number, the output's own number."""
@@ -84,9 +84,9 @@ def _compiled(parameters: str, body: str, function: Any, operand: int) -> Callab
 def read(source: Any) -> Any:
     """The array of a node's input: a tape node's value, or the constant itself."""
     if type(source) is TapeNode:
-        source = source.value
-        if source is None:
-            raise RuntimeError("a residual is missing: the tape freed it too early")
+        if source.value is None:
+            raise lost(source)
+        return source.value
     return source
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from ckpt.errors import MutationError
 from ckpt.tape.context import caller
-from ckpt.tape.interpreter import COMPUTE, FREE, lost
-from ckpt.tape.node import TapeNode
+from ckpt.tape.interpreter import COMPUTE, FREE
+from ckpt.tape.node import TapeNode, lost
 from ckpt.tape.op import OUT
 
 if TYPE_CHECKING:
@@ -28,19 +28,23 @@ Policy = Callable[[TapeNode], bool]
 class Region:
     """One call of a checkpointed function. Holds no nodes: they hold it, and it would be a cycle."""
 
-    __slots__ = ("parent", "outermost", "label", "policy", "number", "replayed", "captured")
+    __slots__ = ("parent", "above", "label", "policy", "number", "replayed", "captured")
 
     def __init__(
         self, parent: Region | None, label: str, policy: Policy | None, number: int
     ) -> None:
         self.parent = parent
-        self.outermost: Region = parent.outermost if parent else self
+        self.above: Region | None = parent.outermost if parent else None
         self.label = label
         self.policy = policy
         self.number = number
         self.replayed = False
         self.captured: dict[int, tuple[Any, int, str]] = {}
         """id -> (array, fingerprint, where it was met), for the outermost region only."""
+
+    @property
+    def outermost(self) -> Region:
+        return self.above or self  # not stored: it would be a cycle
 
     def keeps(self, node: TapeNode) -> bool:
         """Does this region's policy say to keep the node's value?"""
