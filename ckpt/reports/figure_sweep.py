@@ -125,22 +125,18 @@ def _trade_panel(axes: Axes, rows: Sequence[Row], depth: int) -> None:
     log = max(peaks) > 8 * max(min(peaks), 1)
     if log:
         axes.set_yscale("log", base=2)
-    curve = sorted(
-        (row for row in rows if stem(str(row["strategy"])) in CURVE),
-        key=lambda row: row.get("segments") or 0,
-    )
-    style = look("segments")
+    curve = sorted((row for row in rows if _cuts(row)), key=lambda row: _cuts(row) or 0)
+    named = [row for row in rows if stem(str(row["strategy"])) not in CURVE]
+    varied = [row for row in rows if row not in named]
     if len(curve) > 1:
         axes.plot(
             [row["overhead"] for row in curve],
             [row[PREDICTED] for row in curve],
-            color=style.colour,
+            color=look("segments").colour,
             linewidth=1.6,
             zorder=2,
         )
-        _number_segments(axes, curve)
-    _points(axes, "segments", curve, "overhead")
-    named = [row for row in rows if stem(str(row["strategy"])) not in CURVE]
+    _points(axes, "segments", varied, "overhead")
     for row in named:
         name = str(row["strategy"])
         _points(axes, name, [row], "overhead", hollow=row.get(MEASURED) is None)
@@ -148,6 +144,7 @@ def _trade_panel(axes: Axes, rows: Sequence[Row], depth: int) -> None:
     axes.set_ylim(*((min(peaks) * 0.7, max(peaks) * 1.3) if log else (0, max(peaks) * 1.08)))
     byte_axis(axes.yaxis, log=log, high=max(peaks))
     percent_axis(axes.xaxis)
+    _number_segments(axes, [row for row in varied if _cuts(row)])
     label_ends(
         axes,
         [
@@ -162,22 +159,26 @@ def _trade_panel(axes: Axes, rows: Sequence[Row], depth: int) -> None:
     )
 
 
-def _number_segments(axes: Axes, curve: Sequence[Row]) -> None:
-    """The number of segments beside the first point of the curve and below its lowest one."""
-    lowest = min(curve, key=lambda row: row[PREDICTED])
-    for row, shift, align in ((curve[0], (-7, 0), "right"), (lowest, (0, -10), "center")):
-        if row.get("segments") is None or (row is curve[0] and align == "center"):
-            continue
+def _cuts(row: Row) -> int | None:
+    """Into how many segments a row's model is cut: its place on the curve, if it has one."""
+    found: int | None = 1 if row["strategy"] == "store_all" else row.get("segments")
+    return found
+
+
+def _number_segments(axes: Axes, rows: Sequence[Row]) -> None:
+    """The number of segments beside each point, on the side where the curve isn't."""
+    for k, row in enumerate(sorted(rows, key=lambda row: _cuts(row) or 0)):
         axes.annotate(
-            f"{row['segments']} segments",
+            f"{_cuts(row)}{' segments' if k == 0 else ''}",
             (row["overhead"], row[PREDICTED]),
-            xytext=shift,
+            xytext=(-6, -3),
             textcoords="offset points",
-            ha=align,
+            ha="right",
             va="center",
             fontsize=8.5,
             color=FAINT,
             path_effects=halo(),
+            zorder=6,
         )
 
 

@@ -34,7 +34,8 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def discard(self) -> None:
-        """Take the file and its sidecar away; what they held is elsewhere by now."""
-        self.path.unlink(missing_ok=True)
-        exports.sidecar_path(self.path).unlink(missing_ok=True)
+
+def discard(path: str | os.PathLike[str]) -> None:
+    """Take a journal and its sidecar away; what they held is elsewhere by now."""
+    Path(path).unlink(missing_ok=True)
+    exports.sidecar_path(path).unlink(missing_ok=True)

@@ -37,16 +37,12 @@ def eager_peak(
     args: tuple[Any, ...],
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
-) -> tuple[int, float]:
-    """Peak bytes (gradients aside) and seconds of an eager step of ``function``.
+) -> int:
+    """Peak bytes of an eager step of ``function``, gradients aside.
 
     What the caller's own variables hold is real too, and is in this peak.
     """
     numbers = (argnums,) if isinstance(argnums, int) else argnums
-    step = value_and_grad(function, argnums, has_aux=has_aux)
-    start = time.perf_counter()
-    step(*args)
-    seconds = time.perf_counter() - start
     given = list(args)
     for k in numbers:
         given[k] = tree.rebuild(given[k], Value)
@@ -62,7 +58,20 @@ def eager_peak(
         gradients(loss, wanted, observer=meter)
     finally:
         tracemalloc.stop()
-    return meter.peak, seconds
+    return meter.peak
+
+
+def eager_seconds(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+) -> float:
+    """Seconds of an eager step of ``function``."""
+    step = value_and_grad(function, argnums, has_aux=has_aux)
+    start = time.perf_counter()
+    step(*args)
+    return time.perf_counter() - start
 
 
 class _EagerMeter:
@@ -125,5 +134,5 @@ def digest(grads: Any) -> str:
 
 
 def tolerance(timeline: Timeline, live_arrays: int, nodes: int) -> int:
-    """How far the measured peak may lie from the simulated one: array headers, the tape's objects."""
+    """How far the measured peak may lie from the simulated one: headers, the tape's own objects."""
     return timeline.peak // 100 + 64 * 1024 + 256 * live_arrays + 512 * nodes

@@ -202,7 +202,7 @@ def _measured(
     }
     del execution, found
     if schedule.planner == "as_written":
-        row["eager_peak_nbytes"], _ = measure.eager_peak(workload.loss, arrays)
+        row["eager_peak_nbytes"] = measure.eager_peak(workload.loss, arrays)
     return row
 
 

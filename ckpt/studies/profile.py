@@ -13,7 +13,7 @@ from ckpt.planners import make_schedule
 from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
 from ckpt.simulate import holdings, simulate
-from ckpt.studies.measure import eager_peak, measured
+from ckpt.studies.measure import eager_peak, eager_seconds, measured
 from ckpt.tape import tree
 from ckpt.tape.trace import Program, trace
 from ckpt.tape.value import Value
@@ -57,6 +57,7 @@ class Profile:
     def rows(self) -> list[dict[str, Any]]:
         """The ledger: a row a node, with bytes, FLOPs by phase, and how often it was computed."""
         counts = self.simulated.counts
+        kept = {self.graph.owners[i] for i, r in enumerate(self.graph.backward_readers) if r}
         rows = []
         for i, node in enumerate(self.graph):
             if not node.resident and not counts[i]:
@@ -71,7 +72,7 @@ class Profile:
                     "shape": "x".join(map(str, node.shape)) or "scalar",
                     "dtype": node.dtype,
                     "nbytes": 0 if node.alias_of is not None else node.nbytes,
-                    "kept_nbytes": _kept(self.graph, i),
+                    "kept_nbytes": node.nbytes if i in kept and not node.resident else 0,
                     "forward_flops": node.flops,
                     "backward_flops": node.backward_flops if i in self.graph.backward_set else 0,
                     "recompute_flops": node.flops * max(counts[i] - 1, 0),
@@ -163,16 +164,6 @@ class Profile:
         return f"<pre>{self}</pre>{to_svg(figure)}{to_html(self.ledger(top=20))}"
 
 
-def _kept(graph: Any, i: int) -> int:
-    """Bytes that node i's own buffer holds for backward, if it is a residual."""
-    node = graph[i]
-    if node.resident or not any(
-        graph.backward_readers[j] for j in range(i, len(graph)) if graph.owners[j] == i
-    ):
-        return 0
-    return node.nbytes if node.alias_of is None else 0
-
-
 def profile(
     function: Callable[..., Any],
     *args: Any,
@@ -203,9 +194,8 @@ def profile(
         arrays = tuple(tree.rebuild(a, _data) for a in args)
         execution, found.seconds = measured(program, schedule, arrays, repeats=repeats)
         found.measured = execution.timeline
-        found.eager_peak_nbytes, found.eager_seconds = eager_peak(
-            function, arrays, argnums, has_aux
-        )
+        found.eager_seconds = eager_seconds(function, arrays, argnums, has_aux)
+        found.eager_peak_nbytes = eager_peak(function, arrays, argnums, has_aux)
     return found
 
 

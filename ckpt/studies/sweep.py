@@ -27,7 +27,7 @@ def sweep(
     *,
     depth: int | None = None,
     depths: Sequence[int] | None = None,
-    points: int = 6,
+    points: int = 5,
     strategies: Sequence[str] = STRATEGIES,
     segments: Sequence[int] | None = None,
     measure: bool = True,
@@ -45,7 +45,7 @@ def sweep(
     given. A strategy is ``store_all``, ``per_layer``, ``sqrt`` or ``segments:K`` (the model's own
     `checkpoint_sequential`), or any planner's name with its option and budget (``every:4``,
     ``chain@25%``). ``segments`` are the numbers of segments that are tried at the largest depth;
-    by default about six. ``options`` are the model's (width, batch, dtype, ...).
+    by default five. ``options`` are the model's (width, batch, dtype, ...).
 
     With ``measure``, each point is executed: peak under `tracemalloc`, the median time of
     ``repeats`` untraced steps, the peak of an eager step, and its gradients, which are compared
@@ -71,7 +71,7 @@ def plan(
     *,
     depth: int | None = None,
     depths: Sequence[int] | None = None,
-    points: int = 6,
+    points: int = 5,
     strategies: Sequence[str] = STRATEGIES,
     segments: Sequence[int] | None = None,
     measure: bool = True,
@@ -120,7 +120,7 @@ def _curve(depth: int, segments: Sequence[int] | None, strategies: Sequence[str]
     if segments is None:
         if tuple(strategies) != STRATEGIES or depth < 8:
             return []
-        segments = [k for k in spread(2, depth // 2, 6) if k != sqrt_segments(depth)]
+        segments = [k for k in spread(2, depth // 2, 5) if k != sqrt_segments(depth)]
     if any(not 1 <= k <= depth for k in segments):
         raise UsageError(f"segments must be from 1 to the depth {depth}, not {list(segments)}")
     return sorted(set(segments))

@@ -1,0 +1,79 @@
+"""The table of commands, and the program's entry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ckpt.cli import run
+from ckpt.cli.execute import execute
+from ckpt.cli.frontier import frontier
+from ckpt.cli.lesson import lesson
+from ckpt.cli.models import models
+from ckpt.cli.ops import ops
+from ckpt.cli.plan import plan
+from ckpt.cli.profile import profile
+from ckpt.cli.show import show
+from ckpt.cli.simulate import simulate
+from ckpt.cli.sweep import sweep
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    profile,
+    sweep,
+    plan,
+    frontier,
+    lesson,
+    models,
+    ops,
+    show,
+    simulate,
+    execute,
+)
+
+app = typer.Typer(
+    name="ckpt",
+    help="What a backward pass keeps in memory, and what it would cost to recompute it instead.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in COMMANDS:
+    app.command(command.__name__)(run.reported(command))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ckpt import __version__
+
+        typer.echo(f"ckpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code (see `ckpt.errors` for what they mean)."""
+    sys.exit(call(arguments))
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run ``arguments`` (default: the process's own) and return the exit code."""
+    run.prepare()
+    try:
+        result: Any = app(args=arguments, prog_name="ckpt", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's errors of usage, which it keeps private
+            raise
+        return run.usage(error)
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,108 @@
+"""``ckpt frontier``: every planner over a range of budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+_DEFAULTS = (Path("plots/frontier.png"), Path("plots/frontier.svg"), Path("plots/frontier.csv"))
+
+
+def frontier(
+    target: o.TargetArgument,
+    planners: Annotated[
+        str | None,
+        typer.Option(help="Planners to compare, with commas; by default all but the slowest."),
+    ] = None,
+    points: Annotated[int, typer.Option(help="How many budgets to try.")] = 10,
+    budgets: Annotated[
+        str | None, typer.Option(help="The budgets themselves, as in 64MiB,25%,50%.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(help="Local-search steps of auto, a budget.")] = 40,
+    depth: o.Depth = None,
+    width: o.Width = None,
+    batch: o.Batch = None,
+    dtype: o.Dtype = None,
+    segments: o.Segments = None,
+    set_: o.Set = None,
+    measure: o.Measure = True,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+    output: o.Outputs = None,
+) -> None:
+    """Compare every planner on TARGET: peak memory against recompute cost.
+
+    One figure of predicted lines and executed points, with the region that is proved impossible;
+    and the table, with each plan's gap to the best that is possible. Writes plots/frontier.png,
+    .svg and .csv unless -o says otherwise.
+    """
+    from ckpt import planners as known
+    from ckpt.cli import outputs
+    from ckpt.cli import target as targets
+    from ckpt.cli.progress import progress
+    from ckpt.reports import exports, table
+    from ckpt.reports.reproduce import reproduction
+    from ckpt.studies import frontier as study
+    from ckpt.studies.memory import require
+    from ckpt.tape.trace import trace
+
+    paths = outputs.check(output or _DEFAULTS)
+    journal = outputs.partial(paths)
+    given = o.model_options(
+        set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
+    )
+    chosen = targets.load(target, given, seed)
+    names = o.listed(planners, "--planners", str) or [
+        name for name in known.names() if name not in study.LEFT_OUT
+    ]
+    limits = o.listed(budgets, "--budgets", str)
+    program = trace(chosen.loss, *chosen.specs, name=chosen.name)
+    real = measure and chosen.real
+    if real:
+        _, _, peak = known.resolve_budget(program.graph, None)
+        beside = program.graph.resident_nbytes + program.graph.gradient_nbytes
+        require(peak + beside, f"one step of {chosen.name}")
+    total = len(names) * len(limits or range(points))
+    with exports.JsonlWriter(journal) as written, progress(total, chosen.name) as tell:
+
+        def keep(row: study.Row) -> None:
+            written.write(row)
+            tell(row["planner"])
+
+        try:
+            found = study.frontier(
+                program,
+                *(chosen.arrays() if real else ()),
+                planners=names,
+                budgets=limits,
+                points=points,
+                measure=real,
+                on_row=keep,
+                iterations=iterations,
+            )
+        except KeyboardInterrupt:
+            note(f"the rows made so far are in {journal}")
+            raise
+    title = f"{chosen.name}: every planner"
+    if json:
+        print(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))
+    else:
+        table.show(found.rows, table.FRONTIER_COLUMNS, title=title)
+    if found.knee:
+        note(f"note: {found.next_useful(found.knee['predicted_peak_nbytes'])}")
+    arguments = {"target": chosen.name, **given, "planners": names, "points": points}
+    outputs.write(
+        paths,
+        found.rows,
+        found.plot,
+        title=title,
+        about=reproduction("ckpt frontier", arguments, seed=seed),
+    )
+    journal.unlink(missing_ok=True)
+    budget = found.knee["budget_nbytes"] if found.knee else "25%"
+    note(f"next: {o.again('plan', target, given)} --budget {budget}B --verify")

@@ -1,0 +1,38 @@
+"""``ckpt models``: the workloads there are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+
+def models(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Only these; by default all.", metavar="[NAME]...")
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """List models and presets: options, parameters, nodes, forward FLOPs, activation bytes.
+
+    Found by tracing shapes; nothing of their size is allocated.
+    """
+    from ckpt import models as known
+    from ckpt.cli.progress import progress
+    from ckpt.reports import table
+    from ckpt.reports.exports import dumps
+    from ckpt.studies.catalogue import model_row
+
+    rows = []
+    with progress(len(names or known.names()), "tracing") as tell:
+        for name in names or known.names():
+            rows.append(model_row(name))
+            tell(name)
+    if json:
+        print(dumps({"title": "ckpt models", "rows": rows}))
+    else:
+        table.show(rows)
+    note(f"next: ckpt profile {rows[0]['model']} --no-measure")

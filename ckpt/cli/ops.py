@@ -1,0 +1,36 @@
+"""``ckpt ops``: what has a rule."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+
+def ops(
+    word: Annotated[
+        str, typer.Argument(help="Only those with this in a name.", metavar="[WORD]")
+    ] = "",
+    json: o.Json = False,
+) -> None:
+    """List the functions that can be differentiated, and what the backward of each one reads.
+
+    Residuals are given for each operand that needs a gradient: a frozen one costs none. FLOPs are
+    counted on operands of 64x64 float32.
+    """
+    from ckpt.errors import UsageError
+    from ckpt.reports import table
+    from ckpt.reports.exports import dumps
+    from ckpt.studies.catalogue import op_rows
+
+    rows = [row for row in op_rows() if word in row["op"] or word in row["functions"]]
+    if not rows:
+        raise UsageError(f"no op has {word!r} in its name; `ckpt ops` lists them all")
+    if json:
+        print(dumps({"title": "ckpt ops", "rows": rows}))
+    else:
+        table.show(rows)
+    note("next: ckpt profile mlp --by op")

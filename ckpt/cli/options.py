@@ -1,0 +1,103 @@
+"""Options that several commands share, and texts read as lists and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from ckpt.errors import UsageError
+
+T = TypeVar("T")
+
+_MODEL = "Options of a model"
+
+TARGET_HELP = (
+    "A model's or preset's name (see `ckpt models`), or file.py:name, a function without "
+    "arguments that returns (loss function, *its arguments)."
+)
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_HELP)]
+Depth = Annotated[int | None, typer.Option(help="Layers.", rich_help_panel=_MODEL)]
+Width = Annotated[int | None, typer.Option(help="Units of a layer.", rich_help_panel=_MODEL)]
+Batch = Annotated[int | None, typer.Option(help="Samples in a batch.", rich_help_panel=_MODEL)]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64.", rich_help_panel=_MODEL)]
+Segments = Annotated[
+    int | None, typer.Option(help="Checkpointed segments of the layers.", rich_help_panel=_MODEL)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any other option of the model, as in --set expand=8. Repeatable.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the arrays.")]
+Repeats = Annotated[int, typer.Option(help="Untraced steps to take the median time of.")]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure", help="Run it for real, or predict only, allocating nothing."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write here, in the kind of the extension: .png .svg .pdf .csv .jsonl .json .md "
+        ".html. Repeatable.",
+    ),
+]
+
+
+def model_options(extra: Sequence[str] | None, **named: Any) -> dict[str, Any]:
+    """The options that were given, those of ``--set`` among them."""
+    given = {name: value for name, value in named.items() if value is not None}
+    for text in extra or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set takes NAME=VALUE, as in --set expand=8, not {text!r}")
+        given[name.strip().replace("-", "_")] = _value(value.strip())
+    return given
+
+
+def again(command: str, target: str, given: dict[str, Any]) -> str:
+    """The command line of ``command`` on the same target with the same options."""
+    named = ("depth", "width", "batch", "dtype", "segments")
+    parts = [f"--{k} {v}" if k in named else f"--set {k}={v}" for k, v in given.items()]
+    return " ".join(["ckpt", command, target, *parts])
+
+
+def _value(text: str) -> Any:
+    """A text as the number or truth value that it spells, else as it is."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def listed(text: str | None, option: str, kind: Callable[[str], T]) -> list[T] | None:
+    """``"10,20,50"`` as a list; None for None. UsageError for an item of another kind."""
+    if text is None:
+        return None
+    found = []
+    for item in filter(None, map(str.strip, text.split(","))):
+        try:
+            found.append(kind(item))
+        except ValueError:
+            raise UsageError(
+                f"{option}: {item!r} is no {'whole number' if kind is int else kind.__name__}"
+            ) from None
+    if not found:
+        raise UsageError(f"{option} is empty; write items with commas between them")
+    return found

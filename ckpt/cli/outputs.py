@@ -1,0 +1,50 @@
+"""Files a command writes: checked before any work, written whole, named on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ckpt.cli.run import note
+
+
+def check(paths: Iterable[Path], *, kinds: Sequence[str] = ()) -> list[Path]:
+    """Refuse now what could not be written later; UsageError names it.
+
+    ``kinds`` are the extensions there may be; by default those of figures and of rows.
+    """
+    from ckpt.reports.exports import DATA_KINDS
+    from ckpt.reports.figure import FIGURE_KINDS
+    from ckpt.reports.files import check_output
+
+    return [
+        check_output(path, kinds or (*FIGURE_KINDS, *DATA_KINDS)) for path in dict.fromkeys(paths)
+    ]
+
+
+def partial(paths: Sequence[Path]) -> Path:
+    """Where the rows are kept while they are made: ``plots/sweep.partial.jsonl``."""
+    return paths[0].with_name(f"{paths[0].stem}.partial.jsonl")
+
+
+def write(
+    paths: Sequence[Path],
+    rows: Sequence[Any],
+    plot: Callable[[Path], Any],
+    *,
+    title: str = "",
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw the figure or write the rows into each path, by its extension.
+
+    Beside a data file, ``about`` says how to make it again.
+    """
+    from ckpt.reports import exports, figure
+
+    for path in paths:
+        if path.suffix.lower() in figure.FIGURE_KINDS:
+            plot(path)
+        else:
+            exports.write(path, rows, title=title, metadata=about)
+        note(f"wrote {path}")

@@ -1,0 +1,89 @@
+"""``ckpt plan``: make a backward pass fit a number of bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+
+def plan(
+    target: o.TargetArgument,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="The most bytes live at once: 64MiB, or 25% of what store-all needs."),
+    ] = None,
+    planner: Annotated[
+        str, typer.Option(help="Who plans, with its option after a colon, as in every:4.")
+    ] = "auto",
+    cost: Annotated[
+        str, typer.Option(help="What recomputing costs: flops, or seconds measured here.")
+    ] = "flops",
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds after which a solver gives the best it has.")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Count inputs, parameters and gradients too.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run it: is the peak kept, are gradients equal?")
+    ] = False,
+    depth: o.Depth = None,
+    width: o.Width = None,
+    batch: o.Batch = None,
+    dtype: o.Dtype = None,
+    segments: o.Segments = None,
+    set_: o.Set = None,
+    seed: o.Seed = 0,
+    json: o.Json = False,
+    output: o.Outputs = None,
+) -> None:
+    """Plan which values of TARGET's step are kept and which recomputed, within --budget.
+
+    Prints the plan in words, what sets its peak, and a certificate of how far from the best it can
+    be. -o plan.json saves it for show, simulate and execute; -o plan.svg draws it.
+    """
+    from ckpt.cli import outputs
+    from ckpt.cli import target as targets
+    from ckpt.cli.plans import PLAN_KINDS, described, save
+    from ckpt.reports.exports import dumps
+    from ckpt.studies.memory import require
+    from ckpt.studies.plan import plan as run
+
+    paths = outputs.check(output or (), kinds=PLAN_KINDS)
+    given = o.model_options(
+        set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
+    )
+    chosen = targets.load(target, given, seed)
+    limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
+    step = run(
+        chosen.loss,
+        *(chosen.arrays() if cost == "seconds" else chosen.specs),
+        budget=budget,
+        planner=planner,
+        whole=whole,
+        cost=cost,
+        name=chosen.name,
+        **limit,
+    )
+    verified = None
+    if verify:
+        require(step.timeline.whole_peak, f"one step of {chosen.name}")
+        verified = step.verify(*chosen.arrays())
+    if json:
+        print(dumps(described(step, verified)))
+    else:
+        print(step)
+        if verified:
+            print(verified)
+    save(step, paths)
+    saved = next((p for p in paths if p.suffix == ".json"), None)
+    if saved:
+        note(f"next: {o.again('execute', f'{saved} {target}', given)}")
+    else:
+        check = "" if verify else "--verify "
+        asked = f" --budget {budget}" if budget else ""
+        note(f"next: {o.again('plan', target, given)}{asked} {check}-o plan.json")

@@ -1,0 +1,106 @@
+"""``ckpt profile``: what one step keeps in memory, what each byte is for, and what it costs."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+_SORT = (
+    "Order of the table: a column (kept_nbytes, nbytes, forward_flops, backward_flops, "
+    "recompute_flops, computed, op, source, ...), or order, as executed."
+)
+_COLUMNS = (
+    "name", "op", "line", "scope", "nodes", "source", "shape", "dtype", "nbytes", "kept_nbytes",
+    "forward_flops", "backward_flops", "recompute_flops", "computed",
+)  # fmt: skip
+
+
+def profile(
+    target: o.TargetArgument,
+    depth: o.Depth = None,
+    width: o.Width = None,
+    batch: o.Batch = None,
+    dtype: o.Dtype = None,
+    segments: o.Segments = None,
+    set_: o.Set = None,
+    by: Annotated[str | None, typer.Option(help="Sum the table by op, line or scope.")] = None,
+    sort: Annotated[str, typer.Option(help=_SORT)] = "kept_nbytes",
+    top: Annotated[int, typer.Option(help="Rows of the table; the rest are one row.")] = 15,
+    planner: Annotated[
+        str, typer.Option(help="Who chooses what is kept: as_written, or a planner's name.")
+    ] = "as_written",
+    budget: Annotated[
+        str | None, typer.Option(help="For the planner: 64MiB, or 25% of store-all's peak.")
+    ] = None,
+    argnums: Annotated[
+        str, typer.Option(help="Numbers of the arguments to differentiate, as in 0,1.")
+    ] = "0",
+    measure: o.Measure = True,
+    repeats: o.Repeats = 1,
+    seed: o.Seed = 0,
+    nan: Annotated[
+        bool, typer.Option("--nan", help="Stop at the first value that holds a NaN or infinity.")
+    ] = False,
+    json: o.Json = False,
+    output: o.Outputs = None,
+) -> None:
+    """Profile one step (loss and gradients) of TARGET, predicted and measured.
+
+    Prints the values that are kept, largest first, the peak and what is live at it, and where the
+    FLOPs go. Figures show the live bytes over the step, data files the whole table.
+    """
+    from ckpt.cli import outputs
+    from ckpt.cli import target as targets
+    from ckpt.reports import table
+    from ckpt.reports.exports import dumps
+    from ckpt.reports.reproduce import reproduction
+    from ckpt.studies.memory import require
+    from ckpt.studies.profile import profile as run
+    from ckpt.tape.context import check_finite
+
+    paths = outputs.check(output or ())
+    given = o.model_options(
+        set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
+    )
+    numbers = tuple(o.listed(argnums, "--argnums", int) or ())
+    chosen = targets.load(target, given, seed)
+    common: dict[str, Any] = {
+        "argnums": numbers if len(numbers) > 1 else numbers[0],
+        "planner": planner,
+        "budget": budget,
+        "name": chosen.name,
+    }
+    found = run(chosen.loss, *chosen.specs, measure=False, **common)
+    ledger = found.ledger(sort=sort, top=top, by=by)
+    if measure and not chosen.real:
+        note(f"{target} returns shapes alone, so nothing is measured")
+    elif measure:
+        require(found.simulated.whole_peak, f"one step of {chosen.name}")
+        with check_finite() if nan else nullcontext():
+            found = run(chosen.loss, *chosen.arrays(), measure=True, repeats=repeats, **common)
+    if json:
+        print(dumps(found.to_dict()))
+    else:
+        table.show(ledger, _COLUMNS)
+        print(f"\n{found}")
+    outputs.write(
+        paths,
+        found.rows(),
+        found.plot,
+        title=f"ckpt profile {chosen.name}",
+        about=reproduction("ckpt profile", {"target": chosen.name, **given}, seed=seed),
+    )
+    note(f"next: {_next(target, given, bool(paths), found.simulated.recompute_flops)}")
+
+
+def _next(target: str, given: dict[str, Any], drawn: bool, recompute: int) -> str:
+    if not drawn:
+        return f"{o.again('profile', target, given)} --by line -o timeline.svg"
+    if not recompute:
+        return f"{o.again('plan', target, given)} --budget 25%"
+    return o.again("frontier", target, given)

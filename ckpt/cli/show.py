@@ -1,0 +1,35 @@
+"""``ckpt show``: read a saved plan, graph, schedule or timeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A JSON file of ckpt's.")],
+    instructions: Annotated[
+        bool, typer.Option("--instructions", help="Print the schedule, a line an instruction.")
+    ] = False,
+    output: o.Outputs = None,
+) -> None:
+    """Show what a plan, graph, schedule or timeline says; -o draws it.
+
+    A plan is shown in words, with its certificate.
+    """
+    from ckpt.cli import outputs
+    from ckpt.reports import figure
+    from ckpt.studies import documents
+
+    paths = outputs.check(output or (), kinds=figure.FIGURE_KINDS)
+    document = documents.read(file)
+    print(documents.describe(document, instructions=instructions), end="")
+    for path in paths:
+        figure.save(documents.draw(document), path)
+        note(f"wrote {path}")
+    note(f"next: ckpt simulate {file} -o timeline.svg")

@@ -1,0 +1,46 @@
+"""``ckpt simulate``: what a saved schedule would do, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+
+def simulate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan, or a graph (JSON).")],
+    schedule: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SCHEDULE]",
+            help="A schedule of that graph: JSON, or text with a line an instruction.",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Lines of what is live at the peak.")] = 10,
+    json: o.Json = False,
+    output: o.Outputs = None,
+) -> None:
+    """Perform a schedule on bytes and FLOPs alone: its peak, what is live then, its recompute.
+
+    -o timeline.json writes the Timeline, -o timeline.svg draws it.
+    """
+    from ckpt.cli import outputs
+    from ckpt.reports import figure
+    from ckpt.reports.exports import dumps
+    from ckpt.reports.files import write_text
+    from ckpt.studies.documents import explained, pair
+
+    paths = outputs.check(output or (), kinds=(".json", *figure.FIGURE_KINDS))
+    graph, timeline = pair(file, schedule)
+    print(dumps(timeline.to_json()) if json else "\n".join(explained(graph, timeline, top)))
+    for path in paths:
+        if path.suffix.lower() == ".json":
+            write_text(path, dumps(timeline.to_json(), indent=None) + "\n")
+        else:
+            figure.save(figure.timeline_figure(timeline, describe=graph.describe), path)
+        note(f"wrote {path}")
+    note(f"next: ckpt show {file}")

@@ -1,0 +1,112 @@
+"""``ckpt sweep``: memory against recompute cost, over depths and strategies."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ckpt.cli import options as o
+from ckpt.cli.run import note
+
+_DEFAULTS = (Path("plots/sweep.png"), Path("plots/sweep.svg"), Path("plots/sweep.csv"))
+_STRATEGIES = (
+    "With commas: store_all, per_layer, sqrt, segments:K, or any planner's name with its option "
+    "and budget, as in every:4 or chain@25%."
+)
+
+
+def sweep(
+    model: Annotated[str, typer.Option(help="A model's or preset's name.")] = "residual_mlp",
+    depth: Annotated[
+        int | None, typer.Option(help="The largest depth, in layers; by default the model's own.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="How many depths up to it.")] = 5,
+    depths: Annotated[
+        str | None, typer.Option(help="The depths themselves, as in 10,20,50.")
+    ] = None,
+    strategies: Annotated[str, typer.Option(help=_STRATEGIES)] = "store_all,per_layer,sqrt",
+    segments: Annotated[
+        str | None,
+        typer.Option(help="Numbers of segments to try at the largest depth, as in 2,5,10,20."),
+    ] = None,
+    width: o.Width = None,
+    batch: o.Batch = None,
+    dtype: o.Dtype = None,
+    set_: o.Set = None,
+    measure: o.Measure = True,
+    repeats: o.Repeats = 1,
+    seed: o.Seed = 0,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes of one BLAS thread each; by default one a CPU.")
+    ] = None,
+    json: o.Json = False,
+    output: o.Outputs = None,
+) -> None:
+    """Run a model at depths up to --depth under each strategy: its memory, recompute and time.
+
+    Every point is predicted and executed, and its gradients compared bit for bit. Writes
+    plots/sweep.png, .svg and .csv unless -o says otherwise. A sweep that was stopped goes on where
+    it was when the same command is given again.
+    """
+    from ckpt.cli import outputs
+    from ckpt.cli.progress import progress
+    from ckpt.errors import VerificationError
+    from ckpt.reports import table
+    from ckpt.reports.exports import dumps
+    from ckpt.reports.figure import save, sweep_figure
+    from ckpt.studies import sweep as study
+    from ckpt.studies.journal import discard
+    from ckpt.studies.points import sqrt_segments
+
+    paths = outputs.check(output or _DEFAULTS)
+    journal = outputs.partial(paths)
+    given = o.model_options(set_, width=width, batch=batch, dtype=dtype)
+    chosen = study.plan(
+        model,
+        depth=depth,
+        depths=o.listed(depths, "--depths", int),
+        points=points,
+        strategies=o.listed(strategies, "--strategies", str) or (),
+        segments=o.listed(segments, "--segments", int),
+        measure=measure,
+        repeats=repeats,
+        seed=seed,
+        **given,
+    )
+    workers = jobs if jobs is not None else os.cpu_count() or 1
+    made = 0
+    with progress(len(study.with_references(chosen)), f"{model}, depth {chosen[-1].depth}") as tell:
+
+        def count(row: study.Row) -> None:
+            nonlocal made
+            made += 1
+            tell(f"{row['strategy']} at {row['depth']}")
+
+        try:
+            rows = study.run(chosen, jobs=workers, path=journal, on_row=count)
+        except KeyboardInterrupt:
+            note(f"{made} points are in {journal}; the same command goes on from there")
+            raise
+    if json:
+        print(dumps({"title": "ckpt sweep", "rows": rows}))
+    else:
+        table.show(rows, table.SWEEP_COLUMNS, title=f"{model}: memory against recompute")
+    for remark in study.remarks(rows):
+        note(f"note: {remark}")
+    figure = cache(lambda: sweep_figure(rows))
+    outputs.write(
+        paths,
+        rows,
+        lambda path: save(figure(), path),
+        title=f"ckpt sweep {model}",
+        about=study.about(chosen, workers),
+    )
+    discard(journal)
+    if wrong := study.failures(rows):
+        raise VerificationError("; ".join(wrong))
+    full = {"depth": chosen[-1].depth, "segments": sqrt_segments(chosen[-1].depth)}
+    note(f"next: {o.again('profile', model, {**given, **full})} --by line")

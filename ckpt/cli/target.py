@@ -1,0 +1,103 @@
+"""TARGET: a model's name, or ``file.py:name``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ckpt.cli.run import TARGET_MARK
+from ckpt.errors import UsageError
+
+_SHAPE = "a function without arguments that returns (loss function, *its arguments)"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A loss and its arguments, as shapes, and as arrays when they are asked for."""
+
+    name: str
+    loss: Callable[..., Any]
+    specs: tuple[Any, ...]
+    arrays: Callable[[], tuple[Any, ...]]
+    real: bool
+    """It can be run: what the file returned are arrays, and not shapes alone."""
+
+
+def load(text: str, options: dict[str, Any], seed: int = 0) -> Target:
+    """What the TARGET ``text`` names, a model with ``options`` or what a file makes.
+
+    Raises UsageError for an unknown model or option, and for a file that is missing, doesn't parse,
+    lacks the name, or whose function returns something else.
+    """
+    path, colon, name = text.rpartition(":")
+    if not colon and not text.endswith(".py"):
+        return _model(text, options, seed)
+    if not colon or not name.isidentifier():
+        raise UsageError(f"{text!r}: write file.py:name, where name is {_SHAPE}")
+    if options:
+        raise UsageError(f"--{next(iter(options))} is an option of a model; {text} sets its own")
+    return _file(path, name)
+
+
+def _model(name: str, options: dict[str, Any], seed: int) -> Target:
+    from ckpt.models import build
+
+    workload = build(name, **options)
+    return Target(name, workload.loss, workload.specs(), lambda: workload.arrays(seed), real=True)
+
+
+def _file(path: str, name: str) -> Target:
+    make = getattr(_module(path), name, None)
+    if make is None:
+        raise UsageError(f"{path} defines no {name!r}; it must be {_SHAPE}")
+    if not callable(make) or _takes_arguments(make):
+        raise UsageError(f"{path}: {name!r} must be {_SHAPE}")
+    made = make()
+    if not isinstance(made, tuple) or len(made) < 2 or not callable(made[0]):
+        what = f"a tuple of {len(made)}" if isinstance(made, tuple) else f"a {type(made).__name__}"
+        raise UsageError(f"{path}: {name}() returned {what}; it must be {_SHAPE}")
+    loss, *args = made
+    return Target(name, loss, tuple(args), lambda: tuple(args), real=not _abstract(args))
+
+
+def _module(path: str) -> ModuleType:
+    """The file at ``path``, run as a module; what it raises shows its own line."""
+    try:
+        source = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"can't read {path!r}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        code = compile(source, path, "exec")
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"{path}:{line}" if line else path
+        raise UsageError(f"{where}: doesn't parse: {getattr(error, 'msg', error)}") from None
+    module = ModuleType(f"ckpt_target_{Path(path).stem}")  # it may be called random.py
+    module.__file__ = path
+    module.__dict__[TARGET_MARK] = path
+    sys.modules[module.__name__] = module  # so that dataclasses in it find their own module
+    sys.path.insert(0, str(Path(path).absolute().parent))
+    exec(code, module.__dict__)  # running the user's file is what was asked for
+    return module
+
+
+def _takes_arguments(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(
+        p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters
+    )
+
+
+def _abstract(args: Any) -> bool:
+    from ckpt.tape import tree
+    from ckpt.tape.abstract import AbstractArray
+
+    return any(isinstance(leaf, AbstractArray) for leaf in tree.leaves(args))
