@@ -6,8 +6,8 @@ Theory says: the chain's table takes O(L^3 M) additions for L unequal stages and
 O(p L^2 M) for stages that repeat with period p; every budget is then read off in O(L) choices.
 Run: python experiments/bench_planners.py [--repeat 3] [-o plots/bench_planners.csv]
 Found: with M = 500 on an idle machine, 100 unequal stages take 0.15 s (rotor's C code: 0.05 s), 300
-take 2.0 s (5.8 s), 1000 stages of period 4 take 2.1 s, whether a stage has one option or twelve. The
-table answers every budget; a plan is read off it in 2 to 60 ms.
+take 2.0 s (5.8 s), 1000 stages of period 4 take 2.1 s, with one option a
+stage or twelve. The table answers every budget; a plan is read off it in 2 to 60 ms.
 """
 
 from __future__ import annotations
