@@ -32,7 +32,7 @@ SLOTS_WORK = 250_000_000
 MOST_WORK = 3_000_000_000
 """Additions that a table may take (about 3 s); a longer chain is cut into fewer stages."""
 
-CUTS = 4
+CUTS = 3
 """How many ways to cut the graph are tried."""
 
 FINEST = 64
@@ -296,8 +296,6 @@ def _cuts(graph: Graph, slots: int | None, max_stages: int | None) -> list[Stage
     room = MOST_WORK - work(stages)
     computed = [i for i in sorted(graph.needed) if not graph[i].resident]
     everywhere = cut_at(graph, computed[1:])
-    if len(computed) <= FINEST:
-        found[everywhere.cuts] = everywhere
     widths = sorted({stage.boundary_nbytes for stage in everywhere.stages[1:]})
     for width in widths[:: 1 + len(widths) // 8]:
         if len(found) == CUTS:
@@ -312,4 +310,6 @@ def _cuts(graph: Graph, slots: int | None, max_stages: int | None) -> list[Stage
             if room < 0:
                 break
             found[stages.cuts] = stages
+    if len(computed) <= FINEST:
+        found[everywhere.cuts] = everywhere
     return list(found.values())
