@@ -26,12 +26,27 @@ def _comparisons(out: Any, x: Any, *, axis: int, **params: Any) -> float:
     return x.size * log2(x.shape[axis]) if x.shape[axis] else 0
 
 
-@op(name="sort", infer=_like(np.sort), flops=_comparisons)
+def _line(array: Any, axis: int) -> int:
+    """NumPy brings each line of elements together, unless they lie so."""
+    apart = array.strides[axis] != array.itemsize
+    return array.shape[axis] * array.itemsize if apart else 0
+
+
+def _lines(out: Any, x: Any, *, axis: int, **params: Any) -> int:
+    return _line(out, axis) + _line(x, axis)
+
+
+@op(
+    name="sort",
+    infer=_like(np.sort),
+    flops=_comparisons,
+    workspace=lambda out, x, *, axis, **_: _line(out, axis),
+)
 def sort(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
     return np.sort(x, axis, kind)
 
 
-@op(name="argsort", infer=_like(np.argsort), flops=_comparisons)
+@op(name="argsort", infer=_like(np.argsort), flops=_comparisons, workspace=_lines)
 def argsort(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
     return np.argsort(x, axis, kind)
 
@@ -45,8 +60,12 @@ def _sort(g: Any, x: Any, axis: int, kind: Any) -> Any:
 sort.vjp(x=_sort)
 
 
-@op(name="argpartition", infer=lambda x, *, kth, axis: fresh(np.argsort, x.shape, x, axis=axis),
-    flops=lambda out, x, **_: x.size)  # fmt: skip
+@op(
+    name="argpartition",
+    infer=_like(np.argsort),
+    flops=lambda out, x, **_: x.size,
+    workspace=_lines,
+)
 def argpartition(x: Any, *, kth: Any = 0, axis: int = -1) -> Any:
     return np.argpartition(x, kth, axis)
 
