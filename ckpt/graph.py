@@ -7,7 +7,6 @@ standard library only; saved to and loaded from JSON.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
@@ -206,6 +205,8 @@ class Graph:
     @cached_property
     def digest(self) -> str:
         """A hash of the structure: equal for two traces of the same program on the same shapes."""
+        import hashlib  # it loads OpenSSL: a quarter of the time that ``ckpt --help`` takes
+
         rows = [{k: v for k, v in _as_dict(n).items() if k not in _UNHASHED} for n in self.nodes]
         text = json.dumps([rows, self.losses, self.outputs], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
