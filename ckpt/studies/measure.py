@@ -104,14 +104,10 @@ class _EagerMeter:
 
 
 def peak_of(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...]) -> tuple[Any, int]:
-    """What a step returns, and the peak bytes of making and running it, gradients aside.
-
-    The step's own code is made twice: what compiling it holds is no part of the step's memory.
-    """
-    make()(*args)
-    gc.collect()
+    """What a step returns, and the whole peak in bytes of its buffers and of running it."""
     step = make()
-    kept = step.memory.nbytes if hasattr(step, "memory") else 0
+    step_nbytes = step.memory.nbytes if hasattr(step, "memory") else 0
+    gc.collect()
     tracemalloc.start()
     try:
         base = tracemalloc.get_traced_memory()[0]
@@ -119,8 +115,12 @@ def peak_of(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...]) -> tu
         peak = tracemalloc.get_traced_memory()[1] - base
     finally:
         tracemalloc.stop()
-    grads = result[1]
-    return result, kept + peak - sum(np.asarray(g).nbytes for g in tree.leaves(grads))
+    return result, step_nbytes + peak
+
+
+def generators(args: tuple[Any, ...]) -> list[np.random.Generator]:
+    """The random generators among a call's arguments."""
+    return [leaf for leaf in tree.leaves(args) if isinstance(leaf, np.random.Generator)]
 
 
 def digest(grads: Any) -> str:
