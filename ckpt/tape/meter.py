@@ -11,6 +11,8 @@ import tracemalloc
 from array import array as int_array
 from typing import Any
 
+import numpy as np
+
 from ckpt.graph import Graph
 from ckpt.schedule import Schedule
 from ckpt.tape.interpreter import BACKWARD, COMPUTE, owner
@@ -109,6 +111,9 @@ class Meter:
 
     def _add(self, group: int, value: Any) -> None:
         for array in value if isinstance(value, tuple) else (value,):
+            if group != _COTANGENTS and isinstance(array, np.generic):
+                self.totals[group] += array.nbytes  # a number is shared only as it is handed on
+                continue
             held_by = array if group == _CAPTURED else owner(array)
             if id(owner(array)) in self.resident:
                 continue
@@ -121,6 +126,9 @@ class Meter:
 
     def _drop(self, group: int, value: Any) -> None:
         for array in value if isinstance(value, tuple) else (value,):
+            if group != _COTANGENTS and isinstance(array, np.generic):
+                self.totals[group] -= array.nbytes
+                continue
             key = id(owner(array))
             held = self.held[group].get(key)
             if held is None:

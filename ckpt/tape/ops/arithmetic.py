@@ -14,6 +14,7 @@ import numpy as np
 
 from ckpt.tape.abstract import elementwise, fresh
 from ckpt.tape.op import Op, adapt, op
+from ckpt.tape.ops.buffers import buffers
 
 LN2 = float(np.log(2.0))
 LN10 = float(np.log(10.0))
@@ -32,6 +33,7 @@ def ufunc(function: np.ufunc, *, flops: Callable[..., int] = size, name: str = "
         name=name or function.__name__,
         infer=elementwise(function),
         flops=flops,
+        workspace=buffers,
         ufunc=function,
     )
     return declare(function)  # type: ignore[no-any-return]
@@ -172,16 +174,27 @@ def _divmod(x: Any, y: Any) -> Any:
 # -- casting ---------------------------------------------------------------------------------------
 
 
-@op(infer=lambda x, *, dtype: fresh(np.astype, x.shape, x, dtype=np.dtype(dtype)), flops=free)
+def _cast(x: Any, dtype: Any) -> Any:
+    return np.asarray(x).astype(dtype)[()]
+
+
+@op(infer=lambda x, *, dtype: fresh(_cast, x.shape, x, dtype=dtype), flops=free)
 def astype(x: Any, *, dtype: Any = float) -> Any:
-    return np.astype(np.asarray(x), dtype)[()]
+    return _cast(x, dtype)
 
 
 astype.vjp(x=lambda g: g)  # the tape casts it back
 
 
+@op(infer=lambda x, *, dtype: fresh(_cast, x.shape, x, dtype=dtype), flops=free)
+def as_integers(x: Any, *, dtype: Any = int) -> Any:
+    """A cast that no gradient flows through."""
+    return _cast(x, dtype)
+
+
 @adapt(np.astype)
 def _astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+    dtype = np.dtype(dtype)
     if not copy and x.dtype == dtype:
         return x
-    return astype(x, dtype=np.dtype(dtype))
+    return (astype if dtype.kind in "fc" else as_integers)(x, dtype=dtype)

@@ -12,10 +12,16 @@ from ckpt.tape.abstract import elementwise
 from ckpt.tape.dispatch import operand
 from ckpt.tape.op import adapt, op
 from ckpt.tape.ops.arithmetic import free, size, ufunc
+from ckpt.tape.ops.buffers import buffer, buffers
 from ckpt.tape.value import Value
 
 
-@op(infer=elementwise(np.where), flops=free)
+def _where_buffers(out: Any, condition: Any, x: Any, y: Any) -> int:
+    branches = sum(buffer(out, b, out.dtype) for b in (x, y) if hasattr(b, "shape"))
+    return branches + (buffer(out, condition, np.dtype(bool)) if hasattr(condition, "shape") else 0)
+
+
+@op(infer=elementwise(np.where), flops=free, workspace=_where_buffers)
 def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)
 
@@ -49,7 +55,7 @@ ufunc(np.fmax).vjp(**_to_winner(np.greater, True))
 ufunc(np.fmin).vjp(**_to_winner(np.less, True))
 
 
-@op(infer=elementwise(np.clip), flops=size)
+@op(infer=elementwise(np.clip), flops=size, workspace=buffers)
 def clip(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)
 

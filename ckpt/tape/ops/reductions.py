@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.abstract import AbstractArray, fresh
+from ckpt.tape.abstract import AbstractArray, abstract, contiguous, fresh
 from ckpt.tape.op import Op, adapt, op
+from ckpt.tape.ops.buffers import buffer, buffers
 
 Axis = int | tuple[int, ...] | None
 
@@ -57,10 +58,15 @@ def every(out: Any, x: Any, **params: Any) -> int:
     return int(x.size)
 
 
+def whole_buffer(out: Any, x: Any, *, axis: Axis = None, **params: Any) -> int:
+    """Over all axes at once NumPy copies the elements, piece by piece, unless they are in line."""
+    return buffer(x, x, x.dtype) if len(axes_of(axis, len(x.shape))) == len(x.shape) else 0
+
+
 # -- sums and products -----------------------------------------------------------------------------
 
 
-@op(np.sum, infer=reduction(np.sum), flops=every)
+@op(np.sum, infer=reduction(np.sum), flops=every, workspace=whole_buffer)
 def sum(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:  # noqa: A001
     return np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
@@ -68,7 +74,7 @@ def sum(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None)
 sum.vjp(x=lambda g, x_shape, axis: np.broadcast_to(expand(g, x_shape, axis), x_shape))
 
 
-@op(np.mean, infer=reduction(np.mean), flops=every)
+@op(np.mean, infer=reduction(np.mean), flops=every, workspace=whole_buffer)
 def mean(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
     return np.mean(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
@@ -80,7 +86,7 @@ def _mean_x(g: Any, x_shape: Any, axis: Axis) -> Any:
 mean.vjp(x=_mean_x)
 
 
-@op(np.prod, infer=reduction(np.prod), flops=every)
+@op(np.prod, infer=reduction(np.prod), flops=every, workspace=whole_buffer)
 def prod(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
     return np.prod(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
@@ -103,17 +109,23 @@ prod.vjp(x=_prod_x)
 # -- spread ----------------------------------------------------------------------------------------
 
 
+def _infer_var(x: Any, *, axis: Axis, ddof: float, keepdims: bool) -> AbstractArray:
+    return reduction(np.var)(x, axis=axis, keepdims=keepdims)
+
+
 def _var_flops(out: Any, x: Any, **params: Any) -> int:
     """A sum, a difference, a square, and another sum."""
     return 4 * int(x.size)
 
 
 def _var_workspace(out: Any, x: Any, *, axis: Axis, **params: Any) -> int:
-    """NumPy holds x - mean, and the mean."""
-    return int(x.nbytes + x.nbytes // max(count(x.shape, axis), 1))
+    """NumPy holds x - mean and the mean, and buffers for both."""
+    x = abstract(x)
+    mean = AbstractArray(reduced(x.shape, axis, True), x.dtype)
+    return int(x.nbytes + mean.nbytes + buffers(x, x, mean))
 
 
-@op(np.var, infer=reduction(np.var), flops=_var_flops, workspace=_var_workspace)
+@op(np.var, infer=_infer_var, flops=_var_flops, workspace=_var_workspace)
 def var(x: Any, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
     return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
 
@@ -135,7 +147,7 @@ var.vjp(x=_var_x)
 
 @op(
     np.std,
-    infer=reduction(np.std),
+    infer=_infer_var,
     flops=lambda out, x, **params: 4 * x.size + out.size,
     workspace=_var_workspace,
 )
@@ -161,7 +173,7 @@ def _extremum(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     return np.where(hit, expand(g, x.shape, axis) / hits, 0)
 
 
-@op(np.max, np.amax, infer=reduction(np.max), flops=every)
+@op(np.max, np.amax, infer=reduction(np.max), flops=every, workspace=whole_buffer)
 def max(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
     return np.max(x, axis=axis, keepdims=keepdims)
 
@@ -169,7 +181,7 @@ def max(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A
 max.vjp(x=_extremum)
 
 
-@op(np.min, np.amin, infer=reduction(np.min), flops=every)
+@op(np.min, np.amin, infer=reduction(np.min), flops=every, workspace=whole_buffer)
 def min(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
     return np.min(x, axis=axis, keepdims=keepdims)
 
@@ -187,8 +199,20 @@ def _plain(function: Callable[..., Any]) -> Op:
     return forward  # type: ignore[no-any-return]
 
 
-for _function in (np.all, np.any, np.argmax, np.argmin, np.count_nonzero):
+def _in_line(out: Any, x: Any, *, axis: int | None, **params: Any) -> int:
+    """argmax and argmin copy an operand whose elements along the axis aren't next to each other."""
+    x = abstract(x)
+    axes = list(range(x.ndim))
+    if axis is not None:
+        axes.append(axes.pop(axes_of(axis, x.ndim)[0]))
+    dense = contiguous(tuple(x.shape[k] for k in axes), x.itemsize)
+    return 0 if tuple(x.strides[k] for k in axes) == dense else int(x.nbytes)
+
+
+for _function in (np.all, np.any, np.count_nonzero):
     _plain(_function)
+for _function in (np.argmax, np.argmin):
+    _plain(_function).workspace = _in_line
 
 # -- made of the others ----------------------------------------------------------------------------
 

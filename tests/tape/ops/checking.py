@@ -122,13 +122,17 @@ def check_agreement(
     *arrays: Any,
     cotangents: Iterable[str] = COTANGENTS,
     tight: bool = True,
+    exact: bool = True,
 ) -> None:
-    """Traced, executed and checkpointed, it does what it does eagerly, in the bytes simulated."""
+    """Traced, executed and checkpointed, it does what it does eagerly, in the bytes simulated.
+
+    ``tight``: no more is simulated than what the run needs. ``exact``: the bits are the same.
+    """
     for kind in cotangents:
-        _check_agreement(lossy(function, kind), arrays, tight)
+        _check_agreement(lossy(function, kind), arrays, tight, exact)
 
 
-def _check_agreement(loss: Callable[..., Any], arrays: Any, tight: bool) -> None:
+def _check_agreement(loss: Callable[..., Any], arrays: Any, tight: bool, exact: bool) -> None:
     numbers = differentiable(arrays)
     value, grads = ckpt.value_and_grad(loss, numbers)(*arrays)
     again, replayed = ckpt.value_and_grad(ckpt.checkpoint(loss), numbers)(*arrays)
@@ -145,7 +149,12 @@ def _check_agreement(loss: Callable[..., Any], arrays: Any, tight: bool) -> None
     ckpt.execute(program, schedule, arrays)  # warm: what NumPy and Python allocate once
     run = ckpt.execute(program, schedule, arrays, trace_memory=True)
     same(value, run.value, "executed loss")
-    same(grads, run.grads, "executed gradients")
+    if exact:
+        same(grads, run.grads, "executed gradients")
+    else:
+        for a, b in zip(grads, run.grads, strict=True):
+            slack = 1e-4 if a.itemsize < 8 else 1e-12
+            np.testing.assert_allclose(a, b, rtol=slack, atol=slack)
     differs = simulated.same_live_bytes(run.timeline)
     if differs is not None:
         raise AssertionError(
