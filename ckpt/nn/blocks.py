@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.abstract import AbstractArray, contiguous
+from ckpt.tape.ops.buffers import ELEMENTS
 
 BLOCK = 1 << 15
 """Elements a block: 128 KiB of float32. Smaller ones pay NumPy's overhead a call, larger ones miss
@@ -94,3 +95,21 @@ def block_nbytes(shape: tuple[int, ...], itemsize: int) -> int:
     for n in shape[1:]:
         size *= n
     return int(size * min(rows_in_block(shape), shape[0] if shape else 1))
+
+
+def row_buffer(array: Any, itemsize: int) -> int:
+    """Bytes of the buffer for an operand that is broadcast over the rows of a block."""
+    return int(min(array.size, ELEMENTS) * itemsize)
+
+
+def block_scratch(array: Any, dtype: Any) -> Any:
+    """Room for the rows of one block of `row_blocks`."""
+    return np.empty((min(rows_in_block(array.shape), len(array)), *array.shape[1:]), dtype)
+
+
+def strided_nbytes(size: int, itemsizes: int) -> int:
+    """Bytes of a ufunc's buffers where its operands, of this size, have gaps between their rows.
+
+    Each operand, and the result, has one; their bytes an element are ``itemsizes`` together.
+    """
+    return min(size, ELEMENTS) * itemsizes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
-from ckpt.nn.blocks import float_dtype
+from ckpt.nn.blocks import float_dtype, strided_nbytes
 from ckpt.nn.convolution_plan import Convolution, plan
 from ckpt.nn.geometry import Pair, pair
 from ckpt.tape.abstract import AbstractArray
@@ -27,7 +27,8 @@ def _workspace(p: Convolution, w_size: int) -> int:
 
 
 def _workspace_x(p: Convolution, w_size: int) -> int:
-    return p.rows_size + p.block_size + p.row_size + w_size
+    scattered = p.row_size // p.windows.kernel[1]
+    return p.rows_size + p.block_size + p.row_size + w_size + strided_nbytes(scattered, 3)
 
 
 def _workspace_w(p: Convolution, w_size: int) -> int:

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
-from ckpt.nn.blocks import block_nbytes, copied_nbytes, float_dtype, infer_float, row_blocks
+from ckpt.nn.blocks import (
+    block_nbytes,
+    block_scratch,
+    copied_nbytes,
+    float_dtype,
+    infer_float,
+    row_blocks,
+)
 from ckpt.nn.softmax import log_softmax
 from ckpt.tape.abstract import AbstractArray
 from ckpt.tape.op import op
@@ -42,10 +49,11 @@ def class_losses(logits: Any, targets: Any) -> Any:
     shape = logits.shape[:-1]
     logits, targets = _rows(logits, targets)
     out = np.empty(len(logits), float_dtype(logits))
+    scratch = block_scratch(logits, out.dtype)
     for part in row_blocks(logits.shape):
         rows, right, found = logits[part], targets[part], out[part]
         top = np.max(rows, axis=-1)
-        shifted = rows - top[:, None]
+        shifted = np.subtract(rows, top[:, None], out=scratch[: len(rows)])
         np.exp(shifted, out=shifted)
         np.sum(shifted, axis=-1, out=found)
         np.log(found, out=found)

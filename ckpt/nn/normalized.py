@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.nn.blocks import block_nbytes, copied_nbytes, float_dtype, infer_float, row_blocks
+from ckpt.nn.blocks import (
+    block_nbytes,
+    block_scratch,
+    copied_nbytes,
+    float_dtype,
+    infer_float,
+    row_blocks,
+    row_buffer,
+)
 from ckpt.tape.abstract import AbstractArray
 from ckpt.tape.op import op
 from ckpt.tape.ops.reductions import reduced
@@ -30,11 +38,12 @@ def _length(shape: tuple[int, ...], axes: Axes) -> int:
 
 
 def _totals(x: Any, y: Any, axes: Axes) -> Any:
-    """sum(x * y) over the axes, kept with length one, without the product in memory."""
+    """sum(x * y) over the axes, kept with length one, the product never in memory; y None is 1."""
     spread = axes[0] == 0 and len(axes) < x.ndim  # over the first axis, and not all between
     trailing = len(axes) - spread
     rows = x.shape[: x.ndim - trailing]
-    found = np.vecdot(x.reshape(*rows, -1), y.reshape(*rows, -1) if y.ndim else y[None])
+    x = x.reshape(*rows, -1)
+    found = np.vecdot(x, np.ones(x.shape[-1], x.dtype) if y is None else y.reshape(x.shape))
     if spread:
         found = np.sum(found, axis=0, keepdims=True)
     return found.reshape(*found.shape, *(1,) * trailing)
@@ -58,9 +67,9 @@ def _standardize(x: Any, mean: Any, rstd: Any, part: slice, out: Any) -> Any:
     return out
 
 
-def _scratch(x: Any) -> Any:
-    """Room for the rows of one block."""
-    return np.empty((block_nbytes(x.shape, 1) // max(x[:1].size, 1), *x.shape[1:]), float_dtype(x))
+def _block_nbytes(x: Any, itemsize: int) -> int:
+    """A block of scratch, and the buffer of a broadcast operand."""
+    return block_nbytes(x.shape, itemsize) + row_buffer(x, itemsize)
 
 
 # -- the statistics --------------------------------------------------------------------------------
@@ -83,13 +92,13 @@ def row_mean(x: Any, *, axes: Axes) -> Any:
 @op(
     infer=_infer_statistic,
     flops=lambda out, x, mean, **_: 3 * x.size,
-    workspace=lambda out, x, mean, **_: block_nbytes(x.shape, out.itemsize) + copied_nbytes(x),
+    workspace=lambda out, x, mean, **_: _block_nbytes(x, out.itemsize) + copied_nbytes(x),
 )
 def row_rstd(x: Any, mean: Any, *, axes: Axes, eps: float) -> Any:
     """1 / sqrt(mean((x - mean)²) + eps) over the axes, kept with length one."""
     x = np.ascontiguousarray(x)
     out = np.zeros(reduced(x.shape, axes, True), float_dtype(x))
-    scratch = _scratch(x)
+    scratch = block_scratch(x, out.dtype)
     for part in row_blocks(x.shape):
         rows = _standardize(x, mean, 1.0, part, scratch)
         target = out if 0 in axes else out[part]
@@ -108,7 +117,7 @@ def row_rstd(x: Any, mean: Any, *, axes: Axes, eps: float) -> Any:
     flops=lambda out, x, mean, rstd, weight, bias, **_: (
         out.size * sum(not isinstance(a, float) for a in (mean, rstd, weight, bias))
     ),
-    workspace=lambda out, x, *_, **__: copied_nbytes(x),
+    workspace=lambda out, x, *_, **__: row_buffer(x, out.itemsize) + copied_nbytes(x),
 )
 def normalized(
     x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, *, axes: Axes, eps: float
@@ -129,7 +138,7 @@ def normalized(
     infer=lambda dy, x, *_, **__: infer_float(x, dy),
     flops=lambda out, *_, **__: 10 * out.size,
     workspace=lambda out, dy, x, mean, rstd, *_, **__: (
-        block_nbytes(x.shape, out.itemsize) + 4 * rstd.nbytes + copied_nbytes(dy, x)
+        _block_nbytes(x, out.itemsize) + 4 * rstd.nbytes + copied_nbytes(dy, x)
     ),
 )
 def normalized_backward(
@@ -141,9 +150,8 @@ def normalized_backward(
     """
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     out = np.empty(x.shape, float_dtype(x))
-    scratch = _scratch(x)
+    scratch = block_scratch(x, out.dtype)
     length = _length(x.shape, axes)
-    one = np.ones((), out.dtype)
 
     def finish(part: slice, z: Any, along: Any, mean_d: Any) -> None:
         z *= along
@@ -159,7 +167,7 @@ def normalized_backward(
         z = _standardize(x, mean, rstd, part, scratch)
         d = np.multiply(dy[part], _part(weight, part, x.ndim), out=out[part])
         along = _totals(d, z, axes) / length
-        mean_d = _totals(d, one, axes) / length
+        mean_d = _totals(d, None, axes) / length
         if 0 in axes:
             whole_along = whole_along + along
             whole_mean = whole_mean + mean_d
@@ -179,7 +187,7 @@ def _infer_weight(dy: Any, x: Any, mean: Any, rstd: Any, *, shape: Any, **_: Any
     infer=_infer_weight,
     flops=lambda out, dy, x, *_, **__: 4 * x.size,
     workspace=lambda out, dy, x, *_, **__: (
-        block_nbytes(x.shape, out.itemsize) + out.nbytes + copied_nbytes(dy, x)
+        _block_nbytes(x, out.itemsize) + out.nbytes + copied_nbytes(dy, x)
     ),
 )
 def normalized_weight(
@@ -190,7 +198,7 @@ def normalized_weight(
     full = (1,) * (x.ndim - len(shape)) + shape
     summed = tuple(k for k, n in enumerate(full) if n == 1)
     out = np.zeros(full, float_dtype(x))
-    scratch = _scratch(x)
+    scratch = block_scratch(x, out.dtype)
     for part in row_blocks(x.shape):
         z = _standardize(x, mean, rstd, part, scratch)
         z *= dy[part]

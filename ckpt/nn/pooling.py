@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
+from ckpt.nn.blocks import strided_nbytes
 from ckpt.nn.geometry import Pair, Windows, pair
 from ckpt.tape.abstract import AbstractArray
 from ckpt.tape.op import op
@@ -25,9 +26,9 @@ def _windows(
     return Windows((shape[-2], shape[-1]), kernel, stride, padding, dilation)
 
 
-def _image_nbytes(array: Any) -> int:
-    """Bytes of one image."""
-    return int(array.nbytes // max(array.shape[0], 1))
+def _image_size(array: Any) -> int:
+    """Elements of one image."""
+    return int(array.size // max(array.shape[0], 1))
 
 
 def _infer(x: Any, *_: Any, **options: Any) -> AbstractArray:
@@ -50,7 +51,9 @@ def _adds(out: Any, *_: Any, kernel: Pair, **options: Any) -> int:
 @op(
     infer=_infer_tap,
     flops=_adds,
-    workspace=lambda out, x, **_: _image_nbytes(out) // out.itemsize * (x.itemsize + 2),
+    workspace=lambda out, x, **_: (
+        _image_size(out) * (x.itemsize + 2) + strided_nbytes(_image_size(out), 2 * x.itemsize + 1)
+    ),
 )
 def largest_tap(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
     """The number, row by row, of the tap that is the largest of its window."""
@@ -70,7 +73,10 @@ def largest_tap(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: 
     return out
 
 
-@op(infer=_infer, workspace=lambda out, x, tap, **_: _image_nbytes(out) // out.itemsize)
+@op(
+    infer=_infer,
+    workspace=lambda out, x, tap, **_: _image_size(out) + strided_nbytes(_image_size(out), 3),
+)
 def take_tap(x: Any, tap: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
     """The element of each window that has the given number."""
     windows = _windows(x.shape, kernel, stride, padding, dilation)
@@ -87,7 +93,9 @@ def take_tap(x: Any, tap: Any, *, kernel: Pair, stride: Pair, padding: Pair, dil
 @op(
     infer=lambda dy, tap, *, shape, **_: AbstractArray(shape, dy.dtype),
     flops=lambda out, dy, tap, **_: dy.size,
-    workspace=lambda out, dy, tap, **_: _image_nbytes(dy) // dy.itemsize * (dy.itemsize + 1),
+    workspace=lambda out, dy, tap, **_: (
+        _image_size(dy) * (dy.itemsize + 1) + strided_nbytes(_image_size(dy), 3 * dy.itemsize)
+    ),
 )
 def put_tap(
     dy: Any,
@@ -146,7 +154,11 @@ def max_pool2d(
 # -- mean ------------------------------------------------------------------------------------------
 
 
-@op(infer=_infer, flops=_adds)
+@op(
+    infer=_infer,
+    flops=_adds,
+    workspace=lambda out, x, **_: strided_nbytes(_image_size(out), 3 * out.itemsize),
+)
 def tap_mean(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
     """The sum of each window's taps over their number, the border's zeros among them."""
     windows = _windows(x.shape, kernel, stride, padding, dilation)
@@ -161,7 +173,9 @@ def tap_mean(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pai
 @op(
     infer=lambda dy, *, shape, **_: AbstractArray(shape, dy.dtype),
     flops=lambda out, dy, *, kernel, **_: dy.size * (kernel[0] * kernel[1] + 1),
-    workspace=lambda out, dy, **_: _image_nbytes(dy),
+    workspace=lambda out, dy, **_: (
+        _image_size(dy) * dy.itemsize + strided_nbytes(_image_size(dy), 3 * dy.itemsize)
+    ),
 )
 def spread_mean(
     dy: Any,

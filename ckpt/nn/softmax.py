@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from ckpt.nn.blocks import float_dtype, infer_float
+from ckpt.tape.abstract import AbstractArray
 from ckpt.tape.op import op
-from ckpt.tape.ops.reductions import Axis, expand
+from ckpt.tape.ops.buffers import buffers
+from ckpt.tape.ops.reductions import Axis, expand, reduced
 
 
 def row_sums(x: Any, y: Any, axis: int) -> Any:
@@ -22,12 +24,17 @@ def row_sums(x: Any, y: Any, axis: int) -> Any:
 
 def _rows_nbytes(out: Any, axis: int) -> int:
     """Bytes of one number a row."""
-    return int(out.nbytes // max(out.shape[axis], 1))
+    return _row_numbers(out, axis).nbytes
+
+
+def _row_numbers(out: Any, axis: int) -> AbstractArray:
+    return AbstractArray(reduced(out.shape, axis, True), out.dtype)
 
 
 def _workspace(out: Any, x: Any, *, axis: int, scale: float, causal: bool) -> int:
     mask = out.shape[-2] * out.shape[-1] * out.itemsize if causal else 0
-    return max(mask, 2 * _rows_nbytes(out, axis))
+    rows = _row_numbers(out, axis)
+    return max(mask, 2 * rows.nbytes + buffers(out, x, rows))
 
 
 @op(
@@ -56,7 +63,9 @@ def _future(queries: int, keys: int, dtype: Any) -> Any:
 @op(
     infer=infer_float,
     flops=lambda out, dy, y, *, scale, **_: (4 if scale == 1 else 5) * out.size,
-    workspace=lambda out, dy, y, *, axis, **_: _rows_nbytes(out, axis),
+    workspace=lambda out, dy, y, *, axis, **_: (
+        _rows_nbytes(out, axis) + buffers(out, dy, _row_numbers(out, axis))
+    ),
 )
 def softmax_backward(dy: Any, y: Any, *, axis: int = -1, scale: float = 1.0) -> Any:
     """scale y (dy - sum(dy y)): what the cotangent of y = softmax(scale x) gives for x."""
@@ -93,7 +102,9 @@ def masked_softmax(x: Any, *, scale: float, causal: bool) -> Any:
     name="log_softmax",
     infer=infer_float,
     flops=lambda out, x, *, axis: 5 * out.size,
-    workspace=lambda out, x, *, axis: out.nbytes + _rows_nbytes(out, axis),
+    workspace=lambda out, x, *, axis: (
+        _rows_nbytes(out, axis) + max(out.nbytes, buffers(out, x, _row_numbers(out, axis)))
+    ),
 )
 def _log_softmax(x: Any, *, axis: int = -1) -> Any:
     out = np.empty(x.shape, float_dtype(x))

@@ -1,4 +1,4 @@
-"""Activations and softmax: gradients of both orders, layouts, dtypes, bytes, and PyTorch's values."""
+"""Activations and softmax: gradients of both orders, layouts, dtypes, bytes, PyTorch's values."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ def test_layouts(name: str, layout: str) -> None:
     check_op(ALL[name], x)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("name", ALL)
-def test_large_arrays_hold_what_is_declared(name: str) -> None:
-    x = rng.normal(size=(400, 700)).astype("f4")
+def test_large_arrays_hold_what_is_declared(name: str, dtype: str) -> None:
+    x = rng.normal(size=(400, 700)).astype(dtype)
     check_agreement(ALL[name], x)
 
 
