@@ -2,13 +2,13 @@
 
 A model is a function of keyword options (``depth``, ``width``, ``batch``, ``dtype``, …) that returns a
 Workload: a loss in plain NumPy and `ckpt.nn`, and its arguments described rather than made, so that
-a model of any size can be profiled without being allocated.
+a model of any size can be profiled without being allocated. Presets are in `ckpt.models.presets`.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
+from ckpt.models import memory
+from ckpt.models.presets import PRESETS
 from ckpt.tape import tree
 from ckpt.tape.abstract import AbstractArray, spec
 from ckpt.tape.checkpoint import checkpoint_sequential
+from ckpt.tape.context import scope
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,24 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Random:
+    """An argument that is a `numpy.random.Generator`, as dropout takes; seeded with the arrays."""
+
+    def make(self, rng: np.random.Generator) -> np.random.Generator:
+        return np.random.default_rng(int(rng.integers(1 << 32)))
+
+    def spec(self) -> np.random.Generator:
+        return np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
 class Workload:
     """A loss and its arguments, the parameters first."""
 
     name: str
     loss: Callable[..., Any]
     arguments: tuple[Any, ...]
-    """Nested lists, tuples and dicts of `Array`, and constants."""
+    """Nested lists, tuples and dicts of `Array`, `Random`, and constants."""
     options: dict[str, Any] = field(default_factory=dict)
 
     def specs(self) -> tuple[Any, ...]:
@@ -65,25 +79,45 @@ class Workload:
         return self._rebuilt(lambda a: a.spec())
 
     def arrays(self, seed: int = 0) -> tuple[Any, ...]:
-        """The arguments as arrays, the same for the same seed."""
+        """The arguments as arrays, the same for the same seed.
+
+        Raises StepMemoryError, before it allocates, if they and the gradients don't fit into this
+        machine's memory.
+        """
+        memory.require(self.nbytes + self.parameter_nbytes, f"{self.name} (arguments, gradients)")
         rng = np.random.default_rng(seed)
         return self._rebuilt(lambda a: a.make(rng))
 
-    def _rebuilt(self, convert: Callable[[Array], Any]) -> tuple[Any, ...]:
+    def _rebuilt(self, convert: Callable[[Any], Any]) -> tuple[Any, ...]:
         return tuple(
-            tree.rebuild(argument, lambda a: convert(a) if isinstance(a, Array) else a)
+            tree.rebuild(argument, lambda a: convert(a) if isinstance(a, (Array, Random)) else a)
             for argument in self.arguments
         )
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arguments."""
-        arrays = (a for a in tree.leaves(self.arguments) if isinstance(a, Array))
-        return sum(a.spec().nbytes for a in arrays)
+        return sum(a.spec().nbytes for a in _arrays(self.arguments))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the parameters are."""
+        return sum(a.spec().size for a in _arrays(self.arguments[0]))
+
+    @property
+    def parameter_nbytes(self) -> int:
+        return sum(a.spec().nbytes for a in _arrays(self.arguments[0]))
+
+
+def _arrays(argument: Any) -> Iterator[Array]:
+    return (a for a in tree.leaves(argument) if isinstance(a, Array))
 
 
 def run_layers(layers: Sequence[Callable[[Any], Any]], x: Any, segments: int | None) -> Any:
-    """Apply the layers in order, checkpointed in ``segments`` (None: not at all)."""
+    """Apply the layers in order, checkpointed in ``segments`` (None: not at all).
+
+    What a layer hands to the next may be several values, in a tuple.
+    """
     if segments is not None and len(layers) > 1:
         return checkpoint_sequential(layers, min(segments, len(layers)))(x)
     for layer in layers:
@@ -91,14 +125,41 @@ def run_layers(layers: Sequence[Callable[[Any], Any]], x: Any, segments: int | N
     return x
 
 
+def scoped(name: str, layer: Callable[..., Any], *first: Any) -> Callable[[Any], Any]:
+    """``x -> layer(*first, x)``, whose nodes a profile lists under ``name``."""
+
+    def named(x: Any) -> Any:
+        with scope(name):
+            return layer(*first, x)
+
+    return named
+
+
+def spread(depth: int, pattern: Sequence[int]) -> list[int]:
+    """``depth`` blocks over stages in the proportions of ``pattern``; what is over goes to the
+    stages that lack most of their share, later ones first."""
+    shares = [depth * n / sum(pattern) for n in pattern]
+    found = [int(share) for share in shares]
+    lacking = sorted(range(len(pattern)), key=lambda k: (round(shares[k] - found[k], 9), k))
+    for k in lacking[len(pattern) - (depth - sum(found)) :]:
+        found[k] += 1
+    return found
+
+
 _MODULES = {
     "residual_mlp": "ckpt.models.mlp",
     "mlp": "ckpt.models.mlp",
+    "resnet": "ckpt.models.resnet",
+    "bottleneck_resnet": "ckpt.models.resnet",
+    "vgg": "ckpt.models.vgg",
+    "mobilenet": "ckpt.models.mobilenet",
+    "unet": "ckpt.models.unet",
+    "gpt": "ckpt.models.gpt",
+    "lstm": "ckpt.models.lstm",
+    "wave": "ckpt.models.wave",
+    "heat": "ckpt.models.wave",
 }
 """Model -> the module that defines it, imported when first asked for."""
-
-PRESETS: dict[str, tuple[str, dict[str, Any]]] = {}
-"""Preset -> model and options; a model's own name is a preset too."""
 
 _MODELS: dict[str, Callable[..., Workload]] = {}
 
@@ -132,20 +193,33 @@ def build(name: str, **options: Any) -> Workload:
         import_module(_MODULES[stem])
     builder = _MODELS[stem]
     parameters = inspect.signature(builder).parameters
-    for option, value in options.items():
+    given = {k: v for k, v in options.items() if v is not None}
+    for option, value in given.items():
         if option not in parameters:
             raise UsageError(f"{name} has no option {option!r}; it has: {', '.join(parameters)}")
-        default = parameters[option].default
-        whole = isinstance(default, int) and not isinstance(default, bool)
-        if whole and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise UsageError(f"{option} must be a whole number above 0, not {value!r}")
-    chosen = {**preset, **{k: v for k, v in options.items() if v is not None}}
-    check_dtype(chosen.get("dtype", "float32"))
+        _check(option, value, parameters[option].default)
+    chosen = {**preset, **given}
     made = builder(**chosen)
     defaults = {k: p.default for k, p in parameters.items()}
     return Workload(name, made.loss, made.arguments, {**defaults, **chosen})
 
 
-def check_dtype(dtype: str) -> None:
-    if dtype not in ("float16", "float32", "float64"):
-        raise UsageError(f"unknown dtype {dtype!r}; choose float32 or float64")
+def _check(option: str, value: Any, default: Any) -> None:
+    """Raise UsageError for a value of another kind than the option's default.
+
+    An option that is None unless given, as ``segments``, is a whole number too.
+    """
+    if option == "dtype":
+        if value not in DTYPES:
+            raise UsageError(f"unknown dtype {value!r}; choose from {', '.join(DTYPES)}")
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UsageError(f"{option} must be true or false, not {value!r}")
+    elif isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise UsageError(f"{option} must be a number from 0 to below 1, not {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{option} must be a whole number above 0, not {value!r}")
+
+
+DTYPES = ("float16", "float32", "float64")
