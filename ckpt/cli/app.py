@@ -75,5 +75,5 @@ def call(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's errors of usage, which it keeps private
             raise
-        return run.usage(error)
+        return run.usage(error, sys.argv[1:] if arguments is None else arguments)
     return result if isinstance(result, int) else 0

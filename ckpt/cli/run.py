@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import typer
 
-from ckpt.errors import CkptError
+from ckpt.errors import CkptError, TapeError
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """128 + the signal's number, as shells have it."""
@@ -51,20 +52,20 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except BaseException as error:
-            raise typer.Exit(_report(error)) from None
+            raise typer.Exit(_report(error, kwargs.get("target", ""))) from None
 
     return wrapped
 
 
-def usage(error: Any) -> int:
+def usage(error: Any, arguments: Sequence[str]) -> int:
     """Report one of typer's own errors of usage: a wrong option, a missing argument."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "ckpt"
-    note(f"{path}: {error.format_message()} (see {path} --help)")
+    note(f"error: {shlex.join(['ckpt', *arguments])}: {error.format_message()} (see {path} --help)")
     return int(error.exit_code)
 
 
-def _report(error: BaseException) -> int:
+def _report(error: BaseException, target: str = "") -> int:
     if isinstance(error, BrokenPipeError):
         # The reader has seen enough. What is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,8 +75,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         note("interrupted")
         return INTERRUPTED
-    where = _in_target(error)
-    prefix = f"{where}: " if where else ""
+    where = _in_target(error) or (target if isinstance(error, TapeError) else "")
+    prefix = f"{where}: " if where and os.path.basename(where) not in str(error) else ""
     if isinstance(error, CkptError):
         note(f"error: {prefix}{error}")
         return error.exit_code

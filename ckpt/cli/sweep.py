@@ -24,7 +24,9 @@ def sweep(
     depth: Annotated[
         int | None, typer.Option(help="The largest depth, in layers; by default the model's own.")
     ] = None,
-    points: Annotated[int, typer.Option(help="How many depths up to it.")] = 5,
+    points: Annotated[
+        int | None, typer.Option(help="How many depths up to it; 5 measured, 8 predicted.")
+    ] = None,
     depths: Annotated[
         str | None, typer.Option(help="The depths themselves, as in 10,20,50.")
     ] = None,

@@ -16,7 +16,7 @@ from ckpt.reports.canvas import (
     percent_axis,
 )
 from ckpt.reports.rows import Row, as_mappings, group, shared, stem
-from ckpt.reports.style import FAINT, look, words
+from ckpt.reports.style import FAINT, ink, look, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def headline(rows: Sequence[Row], depth: int) -> str:
     if plain is None or root is None or plain[PREDICTED] < 1.05 * root[PREDICTED]:
         return "Peak memory and recompute by strategy"
     return (
-        f"At depth {depth}, sqrt segments cut peak memory {plain[PREDICTED] / root[PREDICTED]:.1f} "
+        f"At depth {depth:,}, sqrt segments cut peak memory {plain[PREDICTED] / root[PREDICTED]:.1f} "
         f"times for {root['overhead']:.0%} more forward FLOPs"
     )
 
@@ -116,7 +116,7 @@ def _recompute_panel(axes: Axes, by_strategy: dict[Any, list[Row]], depths: Sequ
 def _trade_panel(axes: Axes, rows: Sequence[Row], depth: int) -> None:
     dress(
         axes,
-        title=f"Peak memory against recompute, depth {depth}",
+        title=f"Peak against recompute, depth {depth:,}",
         x="recompute, % of forward FLOPs",
         y="peak bytes",
         grid="both",
@@ -145,6 +145,10 @@ def _trade_panel(axes: Axes, rows: Sequence[Row], depth: int) -> None:
     byte_axis(axes.yaxis, log=log, high=max(peaks))
     percent_axis(axes.xaxis)
     _number_segments(axes, [row for row in varied if _cuts(row)])
+    # The curve bends back below its middle: there the labels stand on its outer side, the left.
+    back = [row for row in named if len(curve) > 2 and row is curve[-1]]
+    for row in back:
+        _label_left(axes, row)
     label_ends(
         axes,
         [
@@ -155,7 +159,24 @@ def _trade_panel(axes: Axes, rows: Sequence[Row], depth: int) -> None:
                 look(str(row["strategy"])).colour,
             )
             for row in named
+            if row not in back
         ],
+    )
+
+
+def _label_left(axes: Axes, row: Row) -> None:
+    name = str(row["strategy"])
+    axes.annotate(
+        words(name),
+        (row["overhead"], row[PREDICTED]),
+        xytext=(-8, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=9,
+        color=ink(look(name).colour),
+        path_effects=halo(),
+        zorder=7,
     )
 
 

@@ -13,7 +13,15 @@ from ckpt.units import format_bytes
 GROUPS = {"op": "op", "line": "source", "scope": "scope"}
 """What ``by`` may be, and the column that it reads."""
 
-COUNTED = ("nbytes", "kept_nbytes", "forward_flops", "backward_flops", "recompute_flops", "seconds", "computed")
+COUNTED = (
+    "nbytes",
+    "kept_nbytes",
+    "forward_flops",
+    "backward_flops",
+    "recompute_flops",
+    "seconds",
+    "computed",
+)
 """The columns of a ledger that add up."""
 
 
@@ -41,7 +49,8 @@ def ledger(
         return []
     if sort != "order":
         if sort not in columns:
-            raise UsageError(f"can't sort by {sort!r}; use order, {', '.join(columns)}")
+            known = dict.fromkeys(["order", *columns])
+            raise UsageError(f"can't sort by {sort!r}; use {', '.join(known)}")
         table.sort(key=lambda row: _descending(row.get(sort)))
     label = columns[0] if by is not None or "name" not in columns else "name"
     total: dict[str, Any] = {label: "total", **_sum(table)}

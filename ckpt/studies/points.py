@@ -16,6 +16,7 @@ from ckpt.simulate import holdings, simulate
 from ckpt.studies import measure, memory
 from ckpt.tape.trace import Program, trace
 from ckpt.timeline import Timeline
+from ckpt.units import GIB, parse_bytes
 
 AS_WRITTEN = ("store_all", "per_layer", "sqrt", "segments")
 """Strategies that are the model's own `checkpoint_sequential`; others are planners' names."""
@@ -102,8 +103,11 @@ def check_strategy(strategy: str) -> None:
         if value and stem != "segments":
             raise UsageError(f"strategy {stem} takes no value, so write {stem!r}, not {strategy!r}")
         return
+    planner, at, budget = strategy.partition("@")
+    if at:
+        parse_bytes(budget, of=GIB)
     try:
-        planners.get(strategy.partition("@")[0])
+        planners.get(planner)
     except UsageError as error:
         if stem.partition("@")[0] in planners.names():
             raise

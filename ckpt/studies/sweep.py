@@ -27,7 +27,7 @@ def sweep(
     *,
     depth: int | None = None,
     depths: Sequence[int] | None = None,
-    points: int = 5,
+    points: int | None = None,
     strategies: Sequence[str] = STRATEGIES,
     segments: Sequence[int] | None = None,
     measure: bool = True,
@@ -41,11 +41,11 @@ def sweep(
 ) -> list[Row]:
     """Run ``model`` at each depth under each strategy; return a row (see `points.COLUMNS`) a point.
 
-    Up to ``depth`` (default: the model's own), ``points`` depths at even ratios, or the ``depths``
-    given. A strategy is ``store_all``, ``per_layer``, ``sqrt`` or ``segments:K`` (the model's own
-    `checkpoint_sequential`), or any planner's name with its option and budget (``every:4``,
-    ``chain@25%``). ``segments`` are the numbers of segments that are tried at the largest depth;
-    by default five. ``options`` are the model's (width, batch, dtype, ...).
+    Up to ``depth`` (default: the model's own), ``points`` depths (5, or 8 if nothing is measured)
+    at even ratios, or the ``depths`` given. A strategy is ``store_all``, ``per_layer``, ``sqrt`` or
+    ``segments:K`` (the model's own `checkpoint_sequential`), or any planner's name with its option
+    and budget (``every:4``, ``chain@25%``). ``segments`` are the numbers of segments that are tried
+    at the largest depth; by default five. ``options`` are the model's (width, batch, dtype, ...).
 
     With ``measure``, each point is executed: peak under `tracemalloc`, the median time of
     ``repeats`` untraced steps, the peak of an eager step, and its gradients, which are compared
@@ -71,7 +71,7 @@ def plan(
     *,
     depth: int | None = None,
     depths: Sequence[int] | None = None,
-    points: int = 5,
+    points: int | None = None,
     strategies: Sequence[str] = STRATEGIES,
     segments: Sequence[int] | None = None,
     measure: bool = True,
@@ -87,7 +87,7 @@ def plan(
     if "depth" not in known:
         raise UsageError(f"model {model} has no depth, so there is nothing to sweep over")
     if depths is None:
-        depths = spread(min(4, known["depth"]), known["depth"], points)
+        depths = spread(min(4, known["depth"]), known["depth"], points or (5 if measure else 8))
     if not depths or min(depths) < 1:
         raise UsageError(f"depths must be whole numbers above 0, not {list(depths)}")
     if not strategies:
