@@ -13,6 +13,7 @@ from ckpt.planners import make_schedule
 from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
 from ckpt.simulate import holdings, simulate
+from ckpt.studies.advice import advice
 from ckpt.studies.measure import eager_peak, eager_seconds, measured
 from ckpt.tape import tree
 from ckpt.tape.trace import Program, trace
@@ -53,6 +54,11 @@ class Profile:
         """What is live at the peak, largest first, and who still reads it."""
         found = holdings(self.graph, self.schedule, self.simulated.peak_position)
         return why(found, self.graph.describe, peak=self.simulated.peak, top=top)
+
+    @property
+    def advice(self) -> list[str]:
+        """Where a `@checkpoint` of the program can't help, and why."""
+        return advice(self.graph)
 
     def rows(self) -> list[dict[str, Any]]:
         """The ledger: a row a node, with bytes, FLOPs by phase, and how often it was computed."""
@@ -110,6 +116,7 @@ class Profile:
             "seconds": self.seconds,
             "eager_seconds": self.eager_seconds,
             "why": self.why(top=None),
+            "advice": self.advice,
             "ledger": self.rows(),
         }
 
@@ -153,6 +160,7 @@ class Profile:
             lines.append(f"  time        {format_seconds(self.seconds):>11}  one step, untraced")
         lines += ["live at the peak, largest first:"]
         lines += [f"  {line}" for line in self.why()]
+        lines += [f"note: {line}" for line in self.advice]
         lines.append(FLOP_NOTE)
         return "\n".join(lines)
 
