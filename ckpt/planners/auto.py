@@ -14,16 +14,21 @@ from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
 from ckpt.units import format_bytes
 
-EXACT_NODES, EXACT_STATES = 24, 20_000
-"""`brute` is asked for graphs that compute at most so many nodes, and gives up after so many states."""
+EXACT_NODES, EXACT_STATES = 24, 25_000
+"""`brute` is asked about graphs that compute at most so many nodes, for so many states."""
 
 SOLVER_NODES = 24
-"""`ilp` and `lp_round` are asked for graphs that compute at most so many nodes, for they are slow."""
+"""`lp_round` is asked about graphs that compute at most so many nodes: it is slow. `ilp` is not
+asked: where it is quick, `brute` is quicker."""
+
+QUADRATIC_NODES = 200
+"""Above so many computed nodes `recompute_all`, whose schedules grow with their square, is asked
+only if all others fail."""
 
 FINALISTS = 4
-"""How many of the portfolio's schedules are improved; the best of them gets half of the iterations."""
+"""How many schedules of the portfolio are improved; the best gets half of the iterations."""
 
-INSTRUCTIONS = 400_000
+INSTRUCTIONS = 150_000
 """Iterations are cut so that these times the instructions of a schedule stay below this."""
 
 
@@ -45,9 +50,13 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
     portfolio: dict[str, Any] = {}
     refusals: list[BudgetError] = []
     optimal = False
-    for name, options in _candidates(graph):
+    computed = sum(not graph.nodes[i].resident for i in graph.needed)
+    for name, options in _candidates(computed):
+        if name == "recompute_all" and computed > QUADRATIC_NODES and found:
+            continue
         try:
-            schedule = base.get(name)[0](graph, budget, **base.get(name)[1], **options)
+            asked, given = base.get(name)
+            schedule = asked(graph, budget, **given, **options)
         except BudgetError as error:
             refusals.append(error)
             portfolio[name] = f"needs {error.smallest} bytes"
@@ -55,13 +64,11 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
         except (MissingExtraError, UsageError) as error:
             portfolio[name] = f"refused: {error}"
             continue
-        timeline = simulate(graph, schedule)
-        key = (timeline.recompute_flops, timeline.peak)
+        key = _key(graph, schedule)
         portfolio[name] = {"recompute_flops": key[0], "peak_nbytes": key[1]}
         found.append((key, len(found), schedule))
-        optimal |= name == "brute"
+        optimal |= name == "brute" or not key[0]
         if not key[0]:
-            optimal = True
             break
     if not found:
         raise _refusal(refusals, portfolio, budget)
@@ -81,19 +88,18 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
     return within(graph, best, budget)
 
 
-def _candidates(graph: Graph) -> list[tuple[str, dict[str, Any]]]:
-    """Planners to ask, with options: store-all first, then the rest in the order they are taught."""
-    computed = sum(not graph.nodes[i].resident for i in graph.needed)
-    asked: list[tuple[str, dict[str, Any]]] = []
-    for name in base.names():
-        if name == "brute":
-            if computed <= EXACT_NODES:
-                asked.append((name, {"max_nodes": EXACT_NODES, "max_states": EXACT_STATES}))
-        elif name == "dtr":
-            asked += [(name, {}), ("dtr:msps", {})]
-        elif name != "auto" and (computed <= SOLVER_NODES or name not in ("ilp", "lp_round")):
-            asked.append((name, {}))
-    return asked
+def _candidates(computed: int) -> list[tuple[str, dict[str, Any]]]:
+    """Planners to ask about a graph that computes so many nodes, with options; store-all first."""
+    asked: dict[str, dict[str, Any]] = {name: {} for name in base.names()}
+    for name in ("auto", "ilp", "brute"):
+        asked.pop(name)
+    asked["dtr:msps"] = {}
+    asked["recompute_all"] = asked.pop("recompute_all")  # the last
+    if computed > SOLVER_NODES:
+        asked.pop("lp_round")
+    if computed <= EXACT_NODES:
+        asked["brute"] = {"max_nodes": EXACT_NODES, "max_states": EXACT_STATES}
+    return list(asked.items())
 
 
 def _improved(

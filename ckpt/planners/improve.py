@@ -1,22 +1,25 @@
-"""Make a schedule cheaper within its budget: keep what there is room for, and trade what there isn't."""
+"""Make a schedule cheaper within its budget: keep what there is room for, trade the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 
 from ckpt.graph import Graph
-from ckpt.planners.intervals import Action, Buffer, Plan, Program
+from ckpt.planners.intervals import Action, Buffer, Bytes, Gap, Plan, Program, gaps
 from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
 
 PATIENCE = 8
 """Swaps tried for one recomputation before the next one's turn."""
+
+OPTIONS = 32
+"""Of the values that could be recomputed instead, so many are looked at, the cheapest per byte."""
 
 
 def improve(
@@ -31,11 +34,13 @@ def improve(
       per byte and instruction first, until none fits;
     - *swap*: delete one that doesn't fit, and where bytes are then missing recompute other values
       instead, fewest FLOPs per missing byte first; taken if the whole, after keeping what fits
-      again, is cheaper.
+      again, is cheaper;
+    - *shake*: recompute one value more, then two to four drawn by a seeded generator, and keep what
+      fits then.
 
     Guarantee: never worse than ``schedule`` by (recompute FLOPs, peak), as `simulate` judges, and
     within ``budget`` if ``schedule`` is. Deterministic; not monotone in the budget.
-    Cost: O(instructions) a step; at most ``iterations`` swaps are tried, fewer if none is left.
+    Cost: O(instructions) a step; at most ``iterations`` swaps and shakes are tried.
     """
     before = simulate(graph, schedule)
     limit = before.peak if budget is None else max(budget, before.peak)
@@ -51,19 +56,6 @@ def improve(
     if (after.recompute_flops, after.peak) < (before.recompute_flops, before.peak):
         return improved
     return replace(schedule, notes=improved.notes)
-
-
-class _Gap(NamedTuple):
-    """A recomputed buffer, and what deleting its recomputation would take."""
-
-    buffer: int
-    deleted: frozenset[int]
-    """The Computes that the earlier buffer makes needless."""
-    saved: int
-    """FLOPs of these, and of what was computed only for them."""
-    start: int
-    stop: int
-    """The actions [start, stop) during which the earlier buffer would have to live on."""
 
 
 class _Drop(NamedTuple):
@@ -116,8 +108,8 @@ class _Search:
         """Delete recomputations while the bytes last, except of buffers owned by ``spared``."""
         while True:
             room = self.budget - plan.high
-            gaps = sorted(
-                (g for g in self.gaps(plan) if plan.buffers[g.buffer].owner not in spared),
+            found = sorted(
+                (g for g in gaps(plan) if plan.buffers[g.buffer].owner not in spared),
                 key=lambda g: (
                     -g.saved / (1 + self.bytes_of(plan, g) * (g.stop - g.start)),
                     g.start,
@@ -125,10 +117,10 @@ class _Search:
             )
             deleted: set[int] = set()
             chosen = []
-            for gap in gaps:
-                nbytes = self.bytes_of(plan, gap)
-                if room[gap.start : gap.stop].min(initial=self.budget) >= nbytes:
-                    room[gap.start : gap.stop] -= nbytes
+            for gap in found:
+                left = self.left(plan, gap, room)
+                if left.min(initial=0) >= 0:
+                    room[gap.start : gap.stop] = left
                     deleted |= gap.deleted
                     chosen.append(gap)
             if not chosen:
@@ -142,65 +134,43 @@ class _Search:
                 trial = self.without(plan, set().union(*(g.deleted for g in chosen)))
             plan = trial
 
+    def left(self, plan: Plan, gap: Gap, room: Bytes) -> Bytes:
+        """Of ``room`` within ``gap``, what deleting its recomputation leaves; negative: missing."""
+        left = room[gap.start : gap.stop] - self.bytes_of(plan, gap)
+        for start, stop, nbytes in gap.relief:
+            left[max(start - gap.start, 0) : max(stop - gap.start, 0)] += nbytes
+        return left
+
     @staticmethod
-    def bytes_of(plan: Plan, gap: _Gap) -> int:
+    def bytes_of(plan: Plan, gap: Gap) -> int:
         return plan.buffers[gap.buffer].nbytes
 
     def without(self, plan: Plan, deleted: set[int]) -> Plan:
         return Plan(self.program, [a for t, a in enumerate(plan.actions) if t not in deleted])
-
-    def gaps(self, plan: Plan) -> Iterator[_Gap]:
-        """Every buffer of which there was an earlier one."""
-        readers: list[int] = [0] * len(plan.actions)  # reads of each Compute's value
-        for bound in plan.bound:
-            for made in bound:
-                readers[made] += 1
-        earlier: dict[int, int] = {}
-        for index, buffer in enumerate(plan.buffers):
-            previous = earlier.get(buffer.owner)
-            earlier[buffer.owner] = index
-            if previous is None:
-                continue
-            held = plan.buffers[previous]
-            there = {plan.actions[t][1] for t in held.computes if t < buffer.start}
-            deleted = frozenset(t for t in buffer.computes if plan.actions[t][1] in there)
-            if deleted:
-                saved = self._saved(plan, deleted, list(readers))
-                yield _Gap(index, deleted, saved, held.end + 1, buffer.start)
-
-    def _saved(self, plan: Plan, deleted: frozenset[int], readers: list[int]) -> int:
-        """FLOPs that go with ``deleted``: theirs, and those of Computes that only they read."""
-        total = 0
-        queue = list(deleted)
-        while queue:
-            t = queue.pop()
-            total += self.program.flops[plan.actions[t][1]]
-            for made in plan.bound[t]:
-                readers[made] -= 1
-                if not readers[made] and made not in deleted:
-                    queue.append(made)
-        return total
 
     # -- swap --------------------------------------------------------------------------------------
 
     def swaps(self, plan: Plan) -> Iterator[tuple[Plan, frozenset[int]]]:
         """Plans in which one recomputation gives way to cheaper ones, the dearest first."""
         drops = self.drops(plan)
-        starts = np.array([d.start for d in drops])
-        stops = np.array([d.stop for d in drops])
-        for gap in sorted(self.gaps(plan), key=lambda g: (-g.saved, g.start)):
-            missing = plan.high[gap.start : gap.stop] + self.bytes_of(plan, gap) - self.budget
-            if not drops or not gap.saved:
-                continue
-            near = np.flatnonzero((starts < gap.stop) & (stops > gap.start))
-            options = [drops[k] for k in near if drops[k].flops < gap.saved]
+        if not drops:
+            return
+        starts, stops, nbytes, flops = np.array([d[:4] for d in drops]).T
+        for gap in sorted(gaps(plan), key=lambda g: (-g.saved, g.start)):
+            missing = -self.left(plan, gap, self.budget - plan.high)
+            shared = np.minimum(stops, gap.stop) - np.maximum(starts, gap.start)
+            price = np.where(
+                (shared > 0) & (flops < gap.saved), flops / (nbytes * np.maximum(shared, 1)), np.inf
+            )
+            best = np.argsort(price, kind="stable")[:OPTIONS]
+            options = [drops[k] for k in best if price[k] < np.inf]
             for first in range(min(PATIENCE, len(options))):
                 chosen = self.cover(gap, missing, options, first)
                 if chosen is not None:
                     yield self.swapped(plan, gap, chosen)
 
     def kicks(self, plan: Plan) -> Iterator[tuple[Plan, frozenset[int]]]:
-        """Plans with one more recomputation, and so with room; fewest FLOPs per byte freed first."""
+        """Plans with one more recomputation, and so with room; fewest FLOPs per byte first."""
         for drop in sorted(self.drops(plan), key=_price):
             yield self.swapped(plan, None, [drop])
 
@@ -213,7 +183,7 @@ class _Search:
             yield self.swapped(plan, None, [drops[k] for k in sorted(chosen)])
 
     def cover(
-        self, gap: _Gap, missing: np.ndarray[tuple[int], np.dtype[np.int64]],
+        self, gap: Gap, missing: Bytes,
         options: list[_Drop], first: int,
     ) -> list[_Drop] | None:  # fmt: skip
         """Drops that make up for what is missing, for fewer FLOPs than are saved; or None.
@@ -243,7 +213,7 @@ class _Search:
         return chosen
 
     def swapped(
-        self, plan: Plan, gap: _Gap | None, chosen: list[_Drop]
+        self, plan: Plan, gap: Gap | None, chosen: list[_Drop]
     ) -> tuple[Plan, frozenset[int]]:
         """``plan`` without ``gap`` and with ``chosen``; and whose buffers are recomputed for it."""
         inserted: dict[int, list[Action]] = {}
@@ -267,7 +237,7 @@ class _Search:
         for buffer in plan.buffers:
             if buffer.nbytes and not self.program.captured[buffer.owner]:
                 moments = sorted({buffer.start, *buffer.reads, *buffer.computes})
-                for one, two in zip(moments, moments[1:], strict=False):
+                for one, two in pairwise(moments):
                     if two - one > 1:
                         by_second.setdefault(two, []).append((one, buffer))
         for t in range(len(plan.actions) + 1):

@@ -8,15 +8,20 @@ one lets it go. Only the bytes can be wrong. That is the form in which schedules
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
 from ckpt.graph import Graph
 from ckpt.planners.memory import memory_of
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
+
+Bytes = np.ndarray[tuple[int], np.dtype[np.int64]]
+"""One figure an action."""
 
 Action = tuple[bool, int]
 """(is it a Backward?, node)."""
@@ -34,6 +39,21 @@ class Buffer:
     """The actions that compute the owner, and views of it, ascending."""
     reads: list[int]
     """The actions that read one of them, with repeats."""
+
+
+class Gap(NamedTuple):
+    """A recomputed buffer, and what deleting its recomputation would take."""
+
+    buffer: int
+    deleted: frozenset[int]
+    """The Computes that the earlier buffer makes needless."""
+    saved: int
+    """FLOPs of these, and of what was computed only for them."""
+    start: int
+    stop: int
+    """The actions [start, stop) during which the earlier buffer would have to live on."""
+    relief: list[tuple[int, int, int]]
+    """What goes in turn: (start, stop, bytes) of buffers that live only for the recomputation."""
 
 
 class Program:
@@ -105,7 +125,7 @@ class Plan:
         return buffers, at
 
     @cached_property
-    def high(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def high(self) -> Bytes:
         """Bytes at each action, as `simulate` counts them."""
         change = [0] * (len(self.actions) + 2)
         for buffer in self.buffers:
@@ -171,3 +191,50 @@ def _bind(program: Program, actions: list[Action]) -> tuple[list[Action], list[l
         if not is_backward:
             made[i] = t
     return kept, bound
+
+
+def gaps(plan: Plan) -> Iterator[Gap]:
+    """Every buffer of which there was an earlier one."""
+    readers: list[int] = [0] * len(plan.actions)  # reads of each Compute's value
+    for bound in plan.bound:
+        for made in bound:
+            readers[made] += 1
+    earlier: dict[int, int] = {}
+    for index, buffer in enumerate(plan.buffers):
+        previous = earlier.get(buffer.owner)
+        earlier[buffer.owner] = index
+        if previous is None:
+            continue
+        held = plan.buffers[previous]
+        there = {plan.actions[t][1] for t in held.computes if t < buffer.start}
+        deleted = frozenset(t for t in buffer.computes if plan.actions[t][1] in there)
+        if deleted:
+            saved, relief = _saved(plan, deleted, readers)
+            yield Gap(index, deleted, saved, held.end + 1, buffer.start, relief)
+
+
+def _saved(
+    plan: Plan, deleted: frozenset[int], readers: list[int]
+) -> tuple[int, list[tuple[int, int, int]]]:
+    """What goes with ``deleted``: FLOPs, theirs and of Computes that only they read; bytes."""
+    total = 0
+    relief = []
+    queue = list(deleted)
+    gone: dict[int, int] = {}  # reads that go
+    while queue:
+        t = queue.pop()
+        total += plan.program.flops[plan.actions[t][1]]
+        for made in plan.bound[t]:
+            if made in deleted:
+                continue
+            gone[made] = gone.get(made, 0) + 1
+            buffer = plan.buffers[plan.buffer_at[made]]
+            if gone[made] == readers[made]:
+                queue.append(made)
+                if buffer.computes == [made]:
+                    relief.append((buffer.start, buffer.end + 1, buffer.nbytes))
+            elif buffer.end == t:
+                moments = [*buffer.computes, *buffer.reads]
+                before = max(moment for moment in moments if moment < t)
+                relief.append((before + 1, t + 1, buffer.nbytes))
+    return total, relief

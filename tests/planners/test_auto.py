@@ -1,0 +1,170 @@
+"""The portfolio and the local search: never worse, within the budget, and exact where it can be."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from ckpt.errors import BudgetError
+from ckpt.graph import Graph
+from ckpt.planners import base
+from ckpt.planners.improve import improve
+from ckpt.planners.intervals import Plan, Program
+from ckpt.schedule import Backward, Compute, Schedule
+from ckpt.simulate import simulate
+from tests.graphs import Build, mlp, unet, zoo
+
+auto, brute, chain, dtr, store_all = (
+    base.get(name)[0] for name in ("auto", "brute", "chain", "dtr", "store_all")
+)
+
+
+def random_chain(stages: int, seed: int) -> Graph:
+    """Stages of small random integers: a tape of its own, an output, both read by its Backward."""
+    rng = random.Random(seed)
+    b = Build()
+    x = b.resident(rng.randint(1, 8), name="x")
+    for _ in range(stages):
+        tape = b.op(
+            "tape", x, nbytes=rng.randint(1, 8), flops=rng.randint(1, 9), reads=[0],
+            work=rng.randint(0, 3),
+        )  # fmt: skip
+        x = b.op(
+            "out", tape, nbytes=rng.randint(1, 8), flops=rng.randint(1, 9),
+            reads=rng.choice([[0], ["out"], [0, "out"]]), backward_work=rng.randint(0, 3),
+        )  # fmt: skip
+    return b.graph(x, name=f"chain-{stages}-{seed}")
+
+
+def budgets(graph: Graph, *fractions: float) -> list[int]:
+    stored = simulate(graph, store_all(graph)).peak
+    return [int(stored * fraction) for fraction in fractions]
+
+
+@pytest.mark.parametrize("stages", [2, 4, 5, 6])
+@pytest.mark.parametrize("seed", range(4))
+def test_auto_is_exact_on_chains_of_up_to_six_stages(stages: int, seed: int) -> None:
+    graph = random_chain(stages, seed)
+    for budget in budgets(graph, 0.8, 0.6, 0.5, 0.4):
+        try:
+            exact = simulate(graph, brute(graph, budget)).recompute_flops
+        except BudgetError as error:
+            with pytest.raises(BudgetError, match=rf"\({error.smallest} bytes\), set by"):
+                auto(graph, budget)
+            continue
+        schedule = auto(graph, budget)
+        timeline = simulate(graph, schedule)
+        assert timeline.peak <= budget
+        assert timeline.recompute_flops == exact
+        assert schedule.notes["optimal"] is True
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_auto_is_never_worse_than_what_it_contains(name: str) -> None:
+    graph = zoo()[name]
+    for budget in budgets(graph, 0.85, 0.55):
+        try:
+            schedule = auto(graph, budget, iterations=40)
+        except BudgetError as error:
+            budget = error.smallest or 0
+            schedule = auto(graph, budget, iterations=40)
+        timeline = simulate(graph, schedule)
+        assert timeline.peak <= budget
+        for row in schedule.notes["portfolio"].values():
+            if isinstance(row, dict):
+                assert timeline.recompute_flops <= row["recompute_flops"]
+
+
+def test_auto_is_deterministic() -> None:
+    graph = zoo()["chain"]
+    (budget,) = budgets(graph, 0.75)
+    schedule = auto(graph, budget)
+    assert schedule.notes["iterations"] > 0
+    assert schedule == auto(graph, budget)
+
+
+def test_auto_beats_chain_on_a_unet() -> None:
+    graph = unet(6, 4096)
+    (budget,) = budgets(graph, 0.6)
+    chained = simulate(graph, chain(graph, budget)).recompute_flops
+    schedule = auto(graph, budget)
+    assert simulate(graph, schedule).recompute_flops < 0.8 * chained
+    assert 0 < schedule.notes["iterations"] <= 200
+
+
+def test_enough_memory_is_store_all() -> None:
+    graph = unet(4)
+    schedule = auto(graph)
+    assert simulate(graph, schedule).recomputations == 0
+    assert schedule.notes["portfolio"].keys() == {"store_all"}
+    assert schedule.notes["optimal"] is True
+
+
+def test_a_hundred_layers_take_seconds() -> None:
+    rng = random.Random(1)
+    graph = mlp([rng.choice([32, 64, 96, 128]) for _ in range(101)], 16)
+    (budget,) = budgets(graph, 0.5)
+    start = time.perf_counter()
+    timeline = simulate(graph, auto(graph, budget))
+    assert time.perf_counter() - start < 30
+    assert timeline.peak <= budget
+    assert timeline.recompute_flops < simulate(graph, dtr(graph, budget)).recompute_flops
+
+
+# -- improve ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_a_plan_is_priced_as_simulate_prices_it(name: str) -> None:
+    graph = zoo()[name]
+    program = Program(graph)
+    for budget in budgets(graph, 1.0, 0.8, 0.6):
+        try:
+            schedule = dtr(graph, budget)
+        except BudgetError:
+            continue
+        plan = Plan(program, program.actions_of(schedule))
+        timeline = simulate(graph, Schedule(tuple(plan.instructions())))
+        assert timeline.peak == plan.peak
+        assert timeline.recompute_flops == plan.cost - graph.forward_flops
+        steps = [h for h, p in zip(timeline.columns["high"], timeline.columns["phase"], strict=True)
+                 if p != 3]  # fmt: skip
+        assert steps == list(plan.high)
+
+
+def test_a_needless_recomputation_goes_and_values_are_freed_early() -> None:
+    graph = random_chain(3, 0)
+    forward = [Compute(i) for i in range(1, 7)]
+    schedule = Schedule((*forward, *map(Backward, graph.backward_order)))
+    stored = simulate(graph, store_all(graph)).peak
+    assert simulate(graph, schedule).peak > stored
+    assert simulate(graph, improve(graph, schedule, iterations=0)).peak == stored
+
+    twice = base.get("recompute_all")[0](graph)
+    assert simulate(graph, twice).recompute_flops > 0
+    assert simulate(graph, improve(graph, twice, stored, iterations=0)).recompute_flops == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_improve_is_within_the_budget_never_worse_and_near_the_optimum(seed: int) -> None:
+    graph = random_chain(6, 100 + seed)
+    before = filled = after = exact = 0
+    for budget in budgets(graph, 0.85, 0.75, 0.65, 0.55):
+        try:
+            schedule = dtr(graph, budget)
+        except BudgetError:
+            continue
+        improved = improve(graph, schedule, budget)
+        timeline = simulate(graph, improved)
+        assert timeline.peak <= budget
+        assert timeline.recompute_flops <= simulate(graph, schedule).recompute_flops
+        assert improved == improve(graph, schedule, budget)
+        before += simulate(graph, schedule).recompute_flops
+        greedy = improve(graph, schedule, budget, iterations=0)
+        filled += simulate(graph, greedy).recompute_flops
+        after += timeline.recompute_flops
+        exact += simulate(graph, brute(graph, budget)).recompute_flops
+    assert exact <= after <= 1.2 * exact
+    assert after <= filled < before
