@@ -48,7 +48,7 @@ def traits(*, flops: int, scratch: int = 0) -> dict[str, Any]:
     """
 
     def workspace(out: Any, *arrays: Any, **static: Any) -> int:
-        return scratch * min(BLOCK, out.size) * out.itemsize + copied_nbytes(*arrays)
+        return int(scratch * min(BLOCK, out.size) * out.itemsize) + copied_nbytes(*arrays)
 
     return {
         "infer": infer_float,

@@ -24,7 +24,7 @@ def row_sums(x: Any, y: Any, axis: int) -> Any:
 
 def _rows_nbytes(out: Any, axis: int) -> int:
     """Bytes of one number a row."""
-    return _row_numbers(out, axis).nbytes
+    return int(_row_numbers(out, axis).nbytes)
 
 
 def _row_numbers(out: Any, axis: int) -> AbstractArray:
@@ -34,7 +34,7 @@ def _row_numbers(out: Any, axis: int) -> AbstractArray:
 def _workspace(out: Any, x: Any, *, axis: int, scale: float, causal: bool) -> int:
     mask = out.shape[-2] * out.shape[-1] * out.itemsize if causal else 0
     rows = _row_numbers(out, axis)
-    return max(mask, 2 * rows.nbytes + buffers(out, x, rows))
+    return int(max(mask, 2 * rows.nbytes + buffers(out, x, rows)))
 
 
 @op(

@@ -114,12 +114,12 @@ class Meter:
             if group != _COTANGENTS and isinstance(array, np.generic):
                 self.totals[group] += array.nbytes  # a number is shared only as it is handed on
                 continue
-            held_by = array if group == _CAPTURED else owner(array)
+            held_by = array if group == _CAPTURED else owner(array)  # of its base, only that part
             if id(owner(array)) in self.resident:
                 continue
-            held = self.held[group].get(id(owner(array)))
+            held = self.held[group].get(id(held_by))
             if held is None:
-                self.held[group][id(owner(array))] = [1, held_by.nbytes]
+                self.held[group][id(held_by)] = [1, held_by.nbytes]
                 self.totals[group] += held_by.nbytes
             else:
                 held[0] += 1
@@ -129,7 +129,7 @@ class Meter:
             if group != _COTANGENTS and isinstance(array, np.generic):
                 self.totals[group] -= array.nbytes
                 continue
-            key = id(owner(array))
+            key = id(array if group == _CAPTURED else owner(array))
             held = self.held[group].get(key)
             if held is None:
                 continue
@@ -143,7 +143,7 @@ class Meter:
         high = self.high if self.trace_memory else int_array("q", live)
         columns = dict(
             zip(("activations", "captured", "cotangents", "gradients"), self.columns, strict=True)
-        )  # noqa: E501
+        )
         workspace = int_array("q", [max(h - v, 0) for h, v in zip(high, live, strict=True)])
         return Timeline(
             schedule=schedule,

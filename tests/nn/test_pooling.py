@@ -19,13 +19,13 @@ POOLS = [
 
 @pytest.mark.parametrize("options", [*POOLS, {"kernel": 2, "dilation": 2, "stride": 1}])
 def test_max_pool(options) -> None:
-    x = rng.permutation(2 * 3 * 6 * 7).reshape(2, 3, 6, 7) / 10
+    x = rng.permutation(2 * 5 * 6).reshape(1, 2, 5, 6) / 10
     check_op(lambda x: nn.max_pool2d(x, **options), x)
 
 
 @pytest.mark.parametrize("options", POOLS)
 def test_avg_pool(options) -> None:
-    check_op(lambda x: nn.avg_pool2d(x, **options), rng.normal(size=(2, 3, 6, 7)))
+    check_op(lambda x: nn.avg_pool2d(x, **options), rng.normal(size=(1, 2, 5, 6)))
 
 
 @pytest.mark.parametrize("pool", [nn.max_pool2d, nn.avg_pool2d])
@@ -80,7 +80,7 @@ def test_a_max_pool_keeps_one_byte_an_output_element() -> None:
 
 
 def test_pad_and_upsample() -> None:
-    x = rng.normal(size=(2, 3, 4, 5))
+    x = rng.normal(size=(2, 2, 3, 2))
     check_op(lambda x: nn.pad2d(x, (1, 2)), x)
     check_op(nn.upsample, x)
     check_op(lambda x: nn.upsample(x, (3, 1)), x)
@@ -92,7 +92,7 @@ def test_pad_and_upsample() -> None:
 
 
 def test_global_pools() -> None:
-    x = rng.normal(size=(2, 3, 4, 5))
+    x = rng.normal(size=(2, 2, 3, 2))
     check_op(nn.global_avg_pool, x)
     check_op(nn.global_max_pool, x)
     np.testing.assert_allclose(nn.global_avg_pool(x), x.mean((2, 3)))
