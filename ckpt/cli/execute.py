@@ -30,8 +30,8 @@ def execute(
     """
     from ckpt.cli import target as targets
     from ckpt.cli.plans import described
+    from ckpt.models.memory import require
     from ckpt.reports.exports import dumps
-    from ckpt.studies.memory import require
     from ckpt.studies.plan import load_plan
 
     loaded = load_plan(plan)

@@ -45,10 +45,10 @@ def frontier(
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
     from ckpt.cli.progress import progress
+    from ckpt.models.memory import require
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
-    from ckpt.studies.memory import require
     from ckpt.tape.trace import trace
 
     paths = outputs.check(output or _DEFAULTS)

@@ -49,8 +49,8 @@ def plan(
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
     from ckpt.cli.plans import PLAN_KINDS, described, save
+    from ckpt.models.memory import require
     from ckpt.reports.exports import dumps
-    from ckpt.studies.memory import require
     from ckpt.studies.plan import plan as run
 
     paths = outputs.check(output or (), kinds=PLAN_KINDS)

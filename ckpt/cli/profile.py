@@ -56,10 +56,10 @@ def profile(
     """
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
+    from ckpt.models.memory import require
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
     from ckpt.reports.reproduce import reproduction
-    from ckpt.studies.memory import require
     from ckpt.studies.profile import profile as run
     from ckpt.tape.context import check_finite
 

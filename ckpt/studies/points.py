@@ -10,10 +10,10 @@ from typing import Any
 
 from ckpt import planners
 from ckpt.errors import CkptError, UsageError
-from ckpt.models import Workload, build
+from ckpt.models import Workload, build, memory
 from ckpt.schedule import Schedule
 from ckpt.simulate import holdings, simulate
-from ckpt.studies import measure, memory
+from ckpt.studies import measure
 from ckpt.tape.trace import Program, trace
 from ckpt.timeline import Timeline
 from ckpt.units import GIB, parse_bytes

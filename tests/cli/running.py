@@ -1,0 +1,44 @@
+"""Running the command line: in this process, where it is quick, or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ckpt.cli.app import call
+
+COMMAND = [sys.executable, "-m", "ckpt"]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Result:
+    """What ``ckpt ARGUMENTS`` prints and returns; an argument may hold several words."""
+    capsys.readouterr()
+    code = call([word for argument in arguments for word in argument.split()])
+    captured = capsys.readouterr()
+    return Result(code, captured.out, captured.err)
+
+
+def spawn(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    """``ckpt ARGUMENTS`` as a process of its own, started in ``folder``."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
