@@ -86,20 +86,17 @@ class _Search:
         plan = self.fill(plan)
         rng = Random(0)
         tried = 0
-        improved = True
+        trials = self.trials(plan, rng)
         while tried < iterations and plan.cost > self.least:
-            neighbours = chain(self.swaps(plan), self.kicks(plan)) if improved else iter(())
-            improved = False
-            for trial, inserted in chain(neighbours, self.shakes(plan, rng)):
-                tried += 1
-                if trial.peak <= self.budget:
-                    # First without undoing what was just done.
-                    trial = self.fill(self.fill(trial, inserted))
-                    if trial.key < plan.key:
-                        plan, improved = trial, True
-                        break
-                if tried >= iterations:
-                    break
+            trial, inserted = next(trials, (None, frozenset[int]()))
+            if trial is None:
+                break  # nothing here could be recomputed instead
+            tried += 1
+            if trial.peak <= self.budget:
+                # First without undoing what was just done.
+                trial = self.fill(self.fill(trial, inserted))
+                if trial.key < plan.key:
+                    plan, trials = trial, self.trials(trial, rng)
         return plan, tried
 
     # -- keep --------------------------------------------------------------------------------------
@@ -168,6 +165,10 @@ class _Search:
                 chosen = self.cover(gap, missing, options, first)
                 if chosen is not None:
                     yield self.swapped(plan, gap, chosen)
+
+    def trials(self, plan: Plan, rng: Random) -> Iterator[tuple[Plan, frozenset[int]]]:
+        """Neighbours of ``plan``: those that are worth most first, in the end at random."""
+        return chain(self.swaps(plan), self.kicks(plan), self.shakes(plan, rng))
 
     def kicks(self, plan: Plan) -> Iterator[tuple[Plan, frozenset[int]]]:
         """Plans with one more recomputation, and so with room; fewest FLOPs per byte first."""

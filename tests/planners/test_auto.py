@@ -14,7 +14,7 @@ from ckpt.planners.improve import improve
 from ckpt.planners.intervals import Plan, Program
 from ckpt.schedule import Backward, Compute, Schedule
 from ckpt.simulate import simulate
-from tests.graphs import Build, mlp, unet, zoo
+from tests.graphs import Build, mlp, random_graph, unet, zoo
 
 auto, brute, chain, dtr, store_all = (
     base.get(name)[0] for name in ("auto", "brute", "chain", "dtr", "store_all")
@@ -168,3 +168,17 @@ def test_improve_is_within_the_budget_never_worse_and_near_the_optimum(seed: int
         exact += simulate(graph, brute(graph, budget)).recompute_flops
     assert exact <= after <= 1.2 * exact
     assert after <= filled < before
+
+
+@pytest.mark.parametrize("seed", [*range(0, 60, 4), 192])
+def test_improve_takes_any_graph(seed: int) -> None:
+    # 192: a schedule that recomputes, with nothing that could be recomputed instead.
+    graph = random_graph(random.Random(seed), 4 + seed % 24)
+    for budget in budgets(graph, 0.9, 0.75, 0.6):
+        try:
+            schedule = dtr(graph, budget)
+        except BudgetError:
+            continue
+        timeline = simulate(graph, improve(graph, schedule, budget, 15))
+        assert timeline.peak <= budget
+        assert timeline.recompute_flops <= simulate(graph, schedule).recompute_flops
