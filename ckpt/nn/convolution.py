@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
-from ckpt.nn.blocks import float_dtype, strided_nbytes
+from ckpt.nn.blocks import copied_nbytes, float_dtype, strided_nbytes
 from ckpt.nn.convolution_plan import Convolution, plan
 from ckpt.nn.geometry import Pair, pair
 from ckpt.tape.abstract import AbstractArray
@@ -21,18 +21,25 @@ from ckpt.tape.op import op
 # Elements of temporaries, each allocated once and used by all blocks.
 
 
-def _workspace(p: Convolution, w_size: int) -> int:
+def _reordered(p: Convolution, w: Any) -> int:
+    """Of the copy by kernel rows: a kernel of one tap is in that order already."""
+    return int(w.size) if p.windows.kernel != (1, 1) or copied_nbytes(w) else 0
+
+
+def _workspace(p: Convolution, w: Any) -> int:
     products = 1 + (p.windows.kernel[0] > 1)
-    return p.rows_size + products * p.block_size + w_size
+    return p.rows_size + products * p.block_size + _reordered(p, w)
 
 
-def _workspace_x(p: Convolution, w_size: int) -> int:
+def _workspace_x(p: Convolution, w: Any) -> int:
     scattered = p.row_size // p.windows.kernel[1]
-    return p.rows_size + p.block_size + p.row_size + w_size + strided_nbytes(scattered, 3)
+    extra = strided_nbytes(scattered, 3)
+    return p.rows_size + p.block_size + p.row_size + _reordered(p, w) + extra
 
 
-def _workspace_w(p: Convolution, w_size: int) -> int:
-    return p.rows_size + p.block_size + w_size + w_size // p.windows.kernel[0]
+def _workspace_w(p: Convolution, w: Any) -> int:
+    size = int(w.size)
+    return p.rows_size + p.block_size + _reordered(p, w) + size // p.windows.kernel[0]
 
 
 def _by_kernel_row(w: Any, p: Convolution, dtype: Any) -> Any:
@@ -52,7 +59,7 @@ def _infer(x: Any, w: Any, b: Any, **options: Any) -> AbstractArray:
         plan(x.shape, w.shape, **options).flops + (0 if isinstance(b, float) else out.size)
     ),
     workspace=lambda out, x, w, b, **options: (
-        out.itemsize * _workspace(plan(x.shape, w.shape, **options), w.size)
+        out.itemsize * _workspace(plan(x.shape, w.shape, **options), w)
     ),
 )
 def convolution(
@@ -83,7 +90,7 @@ def convolution(
     infer=lambda dy, w, *, shape, **options: AbstractArray(shape, float_dtype(dy, w)),
     flops=lambda out, dy, w, *, shape, **options: plan(shape, w.shape, **options).flops,
     workspace=lambda out, dy, w, *, shape, **options: (
-        out.itemsize * _workspace_x(plan(shape, w.shape, **options), w.size)
+        out.itemsize * _workspace_x(plan(shape, w.shape, **options), w)
     ),
 )
 def convolution_x(
@@ -119,7 +126,7 @@ def convolution_x(
     infer=lambda dy, x, *, shape, **options: AbstractArray(shape, float_dtype(dy, x)),
     flops=lambda out, dy, x, *, shape, **options: plan(x.shape, shape, **options).flops,
     workspace=lambda out, dy, x, *, shape, **options: (
-        out.itemsize * _workspace_w(plan(x.shape, shape, **options), out.size)
+        out.itemsize * _workspace_w(plan(x.shape, shape, **options), out)
     ),
 )
 def convolution_w(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -64,12 +65,16 @@ def caller() -> str:
     """``file.py:7`` of the nearest frame that is the user's: not the tape's, nor NumPy's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_OURS) and not _is_numpy(name) and name[:1] != "<":
-            return f"{os.path.basename(name)}:{frame.f_lineno}"
+        name = _users(frame.f_code.co_filename)
+        if name:
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 
 
-def _is_numpy(filename: str) -> bool:
-    return f"{os.sep}numpy{os.sep}" in filename
+@cache
+def _users(path: str) -> str:
+    """The file's name if it is the user's, else nothing."""
+    if path.startswith(_OURS) or f"{os.sep}numpy{os.sep}" in path or path[:1] == "<":
+        return ""
+    return os.path.basename(path)
