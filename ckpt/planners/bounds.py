@@ -22,7 +22,7 @@ from typing import Any
 from ckpt.errors import MissingExtraError
 from ckpt.graph import Graph
 from ckpt.planners.memory import memory_of
-from ckpt.planners.stagewise import closure
+from ckpt.planners.stagewise import closure, read_by
 from ckpt.schedule import Backward, Compute, Instruction, describe_instruction
 
 
@@ -92,7 +92,7 @@ def knapsack_bound(graph: Graph, budget: int, *, moments: int = 16) -> Bound:
     computed: set[int] = set()
     best = 0
     for q, i in enumerate(order):
-        computed |= closure(graph, (j for j in nodes[i].residuals if not nodes[j].resident), computed)
+        computed |= closure(graph, read_by(graph, [q]), computed)
         if q not in chosen:
             continue
         reading = {graph.owners[j] for j in nodes[i].residuals if not nodes[j].resident}
@@ -117,14 +117,18 @@ def knapsack_bound(graph: Graph, budget: int, *, moments: int = 16) -> Bound:
 def _fill(items: list[tuple[int, int]], room: int) -> int:
     """The most value that fits, where items (value, bytes) can be cut."""
     saved = 0
-    densest = cmp_to_key(lambda a, b: b[0] * a[1] - a[0] * b[1])  # in whole numbers: exact
-    for value, nbytes in sorted(items, key=densest):
+    for value, nbytes in sorted(items, key=cmp_to_key(_density)):
         if nbytes > room:
             # Rounded down: the whole items that a schedule keeps save whole numbers of FLOPs.
             return saved + value * room // nbytes
         saved += value
         room -= nbytes
     return saved
+
+
+def _density(one: tuple[int, int], other: tuple[int, int]) -> int:
+    """Orders items (value, bytes) from the densest on, exactly: whole numbers only."""
+    return other[0] * one[1] - one[0] * other[1]
 
 
 def chain_bound(graph: Graph, budget: int) -> Bound | None:
@@ -156,7 +160,7 @@ def chain_bound(graph: Graph, budget: int) -> Bound | None:
 
 
 def advances(slots: int, steps: int) -> int:
-    """Untaped forward steps that reversing ``steps`` takes with ``slots``, the initial one included.
+    """Untaped forward steps to reverse ``steps`` with ``slots``, the initial state's included.
 
     Griewank & Walther 2000: r n - C(s + r, r - 1) with the least r such that n <= C(s + r, s).
     """
@@ -232,4 +236,3 @@ def lower_bounds(graph: Graph, budget: int, *, time_limit: float = 10.0) -> list
 def _spread(count: int, most: int) -> Iterator[int]:
     """Up to ``most`` positions among ``count``, the first included, evenly apart."""
     return (k * count // most for k in range(most)) if count > most else iter(range(count))
-

@@ -48,7 +48,7 @@ class Checkmate:
         self.byte_unit, _ = unit(nodes[i].nbytes for i in needed)
         self.flop_unit, self.whole = unit(nodes[i].flops for i in needed)
         self.step = 0.5 if self.whole else 1e-4
-        """Less than the difference of any two costs, in units; or what the solver can tell apart."""
+        """Less than any two costs differ by, in units; or the least that the solver can tell."""
         self.forward = sum(nodes[i].flops for i in needed)
         self.cap = self.program.column(0, inf)
         self._members: dict[int, list[int]] = {}
@@ -131,7 +131,7 @@ class Checkmate:
         return users
 
     def _free(self, t: int, owner: int, k: int, users: list[int]) -> int:
-        """The column FREE[t,owner,k]: k is computed, and nothing reads or keeps the buffer after."""
+        """The column FREE[t,owner,k]: k is computed, then nothing reads or keeps the buffer."""
         program = self.program
         free = program.column()
         program.row([(free, 1.0), (self.r[t, k], -1.0)], high=0)
@@ -169,7 +169,7 @@ class Checkmate:
         integer: bool = True,
         below: int | None = None,
     ) -> Solution:
-        """Least FLOPs within ``budget`` bytes; with ``below``, only if recompute is less than it."""
+        """Least FLOPs within ``budget`` bytes; ``below``: only if less than this is recomputed."""
         program = self.program
         program.low[self.cap] = program.high[self.cap] = budget / self.byte_unit
         program.row_high[self.cutoff] = inf
@@ -222,6 +222,8 @@ def proven_flops(value: float, flop_unit: float, whole: bool) -> int:
 
     Where every cost is a whole number of units, so is the optimum: the bound is rounded up.
     """
+    if value == -inf:
+        return 0
     if whole:
         return ceil(value * (1 - 1e-7) - 1e-4) * int(flop_unit)
     return floor(value * flop_unit * (1 - 1e-6))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import NamedTuple
 
 from ckpt.graph import Graph
 from ckpt.planners.base import over_budget, planner
+from ckpt.planners.bounds import lower_bounds
 from ckpt.planners.checkmate import Checkmate, perform
 from ckpt.planners.lp_round import named, round_relaxation
 from ckpt.planners.solver import INFEASIBLE, OPTIMAL, STOPPED
-from ckpt.planners.stagewise import ladder
+from ckpt.planners.stagewise import Stagewise, ladder
 from ckpt.schedule import Schedule
 from ckpt.timeline import Timeline
 
@@ -22,6 +23,7 @@ def ilp(
     *,
     time_limit: float = 60.0,
     max_size: int = 1_200,
+    forward_stages: int = 1,
 ) -> Schedule:
     """Checkmate's integer program, solved by HiGHS; the schedule says what it proved.
 
@@ -29,61 +31,71 @@ def ilp(
     Guarantee: where ``notes["status"]`` is ``optimal``, no schedule of the class in
     ``notes["class"]`` that fits recomputes less; else ``bound_flops`` and ``gap`` say how far that
     may be. Proven optima are monotone in the budget; plans that the clock stopped need not be.
-    Ignores: other orders of Compute, and recomputing within the forward. Graphs of more than
-    ``max_size`` (stage, node) pairs are coarsened to fewer stages, and the class says so. Outputs
-    that take less than a hundredth of store-all are kept, not recomputed at the end.
+    Ignores: other orders of Compute, and what the class leaves out. Graphs of more than
+    ``max_size`` (stage, node) pairs are coarsened to fewer stages, and the class says so. With
+    ``forward_stages`` > 1 the forward, cut into as many parts, may recompute what an earlier part
+    freed: as many as it has nodes is Checkmate's whole class.
     Cost: exponential; 48 nodes (forward and backward) in seconds, stopped after ``time_limit``.
     Coarser stages and rounding come first, so that there is an answer when the clock stops it.
     Raises MissingExtraError without SciPy.
     """
     ends = time.monotonic() + time_limit
-    rungs = ladder(graph, max_size)
+    rungs = ladder(graph, max_size, forward_stages)
     keeps_all = perform(rungs[-1], rungs[-1].all_kept())
     if budget is None or keeps_all.peak <= budget:
         return named(keeps_all, "ilp", budget, {"status": OPTIMAL, "bound_flops": 0})
-    outputs = sum(graph[i].nbytes for i in graph.outputs if not graph[i].resident)
-    if outputs * 100 >= keeps_all.peak:
-        rungs = ladder(graph, max_size, keep_outputs=False)
 
     best: Timeline | None = None
-    status, bound = STOPPED, 0
-    for space in rungs:
-        finest = space is rungs[-1]
+    any_class = max(b.flops or 0 for b in lower_bounds(graph, budget, time_limit=time_limit / 10))
+    proof = _Proof(rungs[-1], STOPPED, 0)
+    for number, space in enumerate(rungs):
+        if best is not None and best.recompute_flops <= any_class:
+            break
         model = Checkmate(space)
-        left = ends - time.monotonic()
-        rounded, linear = round_relaxation(model, budget, ends if finest else ends - left * 0.8)
+        until = time.monotonic() + (ends - time.monotonic()) / (len(rungs) - number)
+        rounded, linear = round_relaxation(model, budget, until)
         best = _cheaper(best, rounded)
-        left = ends - time.monotonic()
-        best, status, proven = _improve(model, budget, best, left if finest else left * 0.2)
-        bound = max(proven, linear or 0)
+        best, status, proven = _improve(model, budget, best, until)
+        stands = best is not None and best.recompute_flops >= proof.bound
+        if status == STOPPED and proof.status == OPTIMAL and stands:
+            continue  # finer stages, where nothing is proven, don't replace a proof for coarser
+        proof = _Proof(space, status, max(proven, linear or 0))
     if best is None:
-        smallest = _smallest(model, ends - time.monotonic() if status == STOPPED else time_limit)
+        smallest = _smallest(model, time_limit)
         if smallest.peak > budget:
             raise over_budget(graph, smallest, "ilp", budget)
         best = smallest
     cost = best.recompute_flops
-    bound = min(bound, cost)
-    notes: dict[str, Any] = {"class": rungs[-1].assumptions, "bound_flops": bound}
-    notes["status"] = OPTIMAL if bound == cost else status
-    notes["gap"] = (cost - bound) / cost if cost else 0.0
+    bound = min(max(proof.bound, any_class), cost)
+    notes = {
+        "status": OPTIMAL if bound == cost else f"{STOPPED} at {time_limit:g} s",
+        "bound_flops": bound,
+        "gap": (cost - bound) / cost if cost else 0.0,
+        "class": proof.space.assumptions,
+    }
     return named(best, "ilp", budget, notes)
+
+
+class _Proof(NamedTuple):
+    """What is known of the best schedule in a class."""
+
+    space: Stagewise
+    status: str
+    bound: int
 
 
 def _cheaper(best: Timeline | None, other: Timeline | None) -> Timeline | None:
     if best is None or other is None:
-        return best or other
+        return other if best is None else best
     return other if other.recompute_flops < best.recompute_flops else best
 
 
 def _improve(
-    model: Checkmate, budget: int, best: Timeline | None, seconds: float
+    model: Checkmate, budget: int, best: Timeline | None, until: float
 ) -> tuple[Timeline | None, str, int]:
-    """Look for a schedule cheaper than ``best``: the best one now, the state, and what is proven."""
-    ends = time.monotonic() + seconds
+    """Look for a schedule cheaper than ``best``: the best now, the state, and what is proven."""
     below = None if best is None else best.recompute_flops
-    if seconds <= 0:
-        return best, STOPPED, 0
-    found = model.cheapest(budget, time_limit=seconds, below=below)
+    found = model.cheapest(budget, time_limit=until - time.monotonic(), below=below)
     if found.status == INFEASIBLE:
         # Nothing is cheaper than `best`; or, without one, nothing fits.
         return best, INFEASIBLE if best is None else OPTIMAL, below or 0
@@ -95,8 +107,7 @@ def _improve(
             return _cheaper(best, timeline), found.status, proven
         # The solver's tolerance let a few bytes through: ask again for that much less.
         cap -= timeline.peak - budget
-        left = ends - time.monotonic()
-        found = model.cheapest(cap, time_limit=left, below=below)
+        found = model.cheapest(cap, time_limit=until - time.monotonic(), below=below)
     return best, STOPPED, proven
 
 

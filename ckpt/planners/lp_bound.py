@@ -35,8 +35,8 @@ def lp_bound(
 ) -> Bound | None:
     """The bound at up to as many Backwards as keep the program within ``max_size`` columns.
 
-    ``integer`` asks that what is live be whole: a tighter bound, at exponential cost; what HiGHS has
-    proven when the clock stops it counts. None if nothing is proven in ``time_limit`` seconds.
+    ``integer`` asks that what is live be whole: a tighter bound, at exponential cost; what HiGHS
+    has proven when the clock stops it counts. None if nothing is proven in ``time_limit`` seconds.
     Raises MissingExtraError without SciPy.
     """
     backwards = len(graph.backward_order)

@@ -37,7 +37,7 @@ def lp_round(
     Guarantee: within the budget; none on cost. The relaxation at the whole budget is noted: a bound
     for schedules of the class that is noted beside it.
     Ignores: what rounding loses; a larger budget may cost more.
-    Cost: three linear programs for each of up to eight numbers of stages, of O(stages x edges)
+    Cost: three linear programs for each number of stages (8, 16, …), of O(stages x edges)
     columns, the finest of at most ``max_size`` (stage, node) pairs. After ``time_limit`` seconds no
     further one is begun, and the notes say so.
     """

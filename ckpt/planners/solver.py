@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 from ckpt.errors import MissingExtraError
@@ -49,8 +49,8 @@ class Program:
         self.objective.append(cost)
         return len(self.low) - 1
 
-    def row(self, terms: list[tuple[int, float]], *, low: float = -inf, high: float = inf) -> None:
-        """Add one constraint; a column that is named twice counts with the sum of its coefs."""
+    def row(self, terms: list[tuple[int, float]], *, low: float = -inf, high: float = inf) -> int:
+        """Add one constraint and return its number; a column named twice counts with the sum."""
         number = len(self.row_low)
         self.row_low.append(low)
         self.row_high.append(high)
@@ -65,7 +65,7 @@ class Program:
     ) -> Solution:
         """Solve with HiGHS, to a gap of zero; ``integer=False`` solves the linear relaxation.
 
-        Raises MissingExtraError without SciPy. A linear program that the clock stops proves nothing.
+        Raises MissingExtraError without SciPy. A linear program that is stopped proves nothing.
         """
         numpy, sparse, optimize = _scipy()
         shape = (len(self.row_low), len(self.low))
@@ -89,7 +89,9 @@ class Program:
         if result.status == 0:
             bound = result.mip_dual_bound if integer else result.fun
             return Solution(OPTIMAL, result.x, result.fun, min(bound, result.fun), seconds)
-        bound = result.mip_dual_bound if integer and result.mip_dual_bound is not None else -inf
+        bound = result.mip_dual_bound if integer else None
+        if bound is None or not isfinite(bound):
+            bound = -inf
         value = inf if result.x is None else result.fun
         return Solution(STOPPED, result.x if integer else None, value, bound, seconds)
 

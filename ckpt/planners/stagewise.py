@@ -42,7 +42,6 @@ class Stagewise:
     stages: tuple[Stage, ...]
     forward_stages: int
     """How many stages it takes to the first Backward."""
-    keep_outputs: bool
 
     @cached_property
     def memory(self) -> Memory:
@@ -61,8 +60,9 @@ class Stagewise:
         words = ["computes between two Backwards go in the order of the program, each at most once"]
         if stages < backwards:
             words.append(f"values are recomputed only at {stages} of the {backwards} Backwards")
-        if self.keep_outputs:
-            words.append("outputs are kept once the forward has computed them")
+        if self.forward_stages == 1:
+            words.append("nothing is recomputed before the first Backward")
+        words.append("the forward computes the outputs, and they are kept")
         return words
 
     def all_kept(self) -> list[frozenset[int]]:
@@ -76,9 +76,9 @@ class Stagewise:
     def instructions(self, kept: Sequence[Collection[int]]) -> list[Instruction]:
         """The schedule that begins stage t with ``kept[t]``, and frees each value at its last use.
 
-        What can't be recomputed (captured arrays; outputs, if they are kept) is kept anyway, and
-        so is the owner of a view: it costs no bytes, and a second Compute would make a second
-        buffer.
+        What can't be recomputed (captured arrays, and outputs by the rule of this class) is kept
+        anyway, and so is the owner of a view: it costs no bytes, and a second Compute would make a
+        second buffer.
         """
         graph = self.graph
         order = graph.backward_order
@@ -91,7 +91,7 @@ class Stagewise:
                 after = set(kept[t + 1]) & self.stages[t + 1].keepable
                 pinned = self.stages[t + 1].keepable & begun
                 after.update(i for i in pinned if self._once(i))
-                if self.keep_outputs and t + 1 >= self.forward_stages:
+                if t + 1 >= self.forward_stages:
                     after.update(self.stages[-1].residuals)
                 after.update(i for i in self._owners(after) if not graph[i].resident)
             computes = closure(graph, stage.residuals | after, live)
@@ -106,34 +106,27 @@ class Stagewise:
         return with_frees(graph, events)
 
     def _once(self, node: int) -> bool:
-        return self.graph[node].captured or (self.keep_outputs and node in self.graph.outputs)
+        return self.graph[node].captured or node in self.graph.outputs
 
     def _owners(self, nodes: Iterable[int]) -> list[int]:
         return [self.graph.owners[i] for i in nodes]
 
 
 def stagewise(
-    graph: Graph,
-    *,
-    stages: int | None = None,
-    forward_stages: int = 1,
-    keep_outputs: bool = True,
+    graph: Graph, groups: Sequence[range] | None = None, *, forward_stages: int = 1
 ) -> Stagewise:
-    """Divide the Backwards of ``graph`` into ``stages`` (None: one a Backward).
+    """The stages that end with ``groups`` of Backwards (None: each Backward is one).
 
     ``forward_stages`` > 1 lets the forward, cut there into equal parts, recompute what an earlier
-    part has freed. Without ``keep_outputs`` an output may be freed and recomputed at the end.
+    part has freed.
     """
-    order = graph.backward_order
+    groups = groups or divide(graph, len(graph.backward_order))
     needed = [i for i in sorted(graph.needed) if not graph[i].resident]
     outputs = frozenset(i for i in graph.outputs if not graph[i].resident)
-    groups = divide(graph, len(order) if stages is None else stages)
 
-    read = [
-        frozenset(read_by(graph, group)) for group in groups
-    ]
+    read = [frozenset(read_by(graph, group)) for group in groups]
     # What the stages from this one on may still have a use for, outputs aside; last first.
-    useful = [frozenset() if keep_outputs else frozenset(closure(graph, outputs, set()))]
+    useful: list[frozenset[int]] = [frozenset()]
     for residuals in reversed(read):
         useful.append(useful[-1] | closure(graph, residuals, set()))
     useful.reverse()
@@ -147,31 +140,33 @@ def stagewise(
     for t, group in enumerate(groups):
         keepable = _keepable(graph, computed & (useful[t] | outputs) if t else computed)
         computable = needed if t == 0 else [i for i in needed if i in useful[t]]
-        if t and keep_outputs:
+        if t:
             computable = [i for i in computable if i not in outputs]
         found.append(Stage(group, tuple(computable), keepable, read[t]))
         computed.update(computable)
-    last = tuple(sorted(useful[-1]))
-    found.append(
-        Stage(range(0), last, _keepable(graph, computed & (useful[-1] | outputs)), outputs)
-    )
-    return Stagewise(graph, tuple(found), forward_stages, keep_outputs)
+    found.append(Stage(range(0), (), _keepable(graph, outputs), outputs))
+    return Stagewise(graph, tuple(found), forward_stages)
 
 
-def ladder(graph: Graph, max_size: int, *, keep_outputs: bool = True) -> list[Stagewise]:
-    """Ever finer stages: about 8, half as many again, …, the finest of at most ``max_size`` pairs.
+def ladder(graph: Graph, max_size: int, forward_stages: int = 1) -> list[Stagewise]:
+    """Ever finer stages: about 8, 16, 32, …, those of `join`, and for a small graph each Backward.
 
     In few stages a plan is found soon, and near the best; in many it is the best, found late or not
-    at all. The first is always there, however large.
+    at all. None but the first has more than ``max_size`` (stage, node) pairs, nor the last, where
+    proofs are hardest, more than an eighth of that.
     """
-    most = len(graph.backward_order)
-    rungs = []
+    joined = join(graph)
+    choices = []
     stages = 8
-    while stages < most:
-        rungs.append(stagewise(graph, stages=stages, keep_outputs=keep_outputs))
-        stages = stages * 3 // 2
-    rungs.append(stagewise(graph, keep_outputs=keep_outputs))
-    return rungs[:1] + [space for space in rungs[1:] if space.size <= max_size]
+    while stages < len(joined):
+        choices.append(divide(graph, stages))
+        stages *= 2
+    rungs = [stagewise(graph, g, forward_stages=forward_stages) for g in (*choices, joined)]
+    rungs = rungs[:1] + [space for space in rungs[1:] if space.size <= max_size]
+    apart = stagewise(graph, forward_stages=forward_stages)
+    if len(apart.stages) > len(rungs[-1].stages) and apart.size * 8 <= max_size:
+        rungs.append(apart)
+    return rungs
 
 
 def with_frees(graph: Graph, events: Sequence[Compute | Backward]) -> list[Instruction]:
@@ -201,13 +196,30 @@ def divide(graph: Graph, stages: int) -> list[range]:
         return [range(q, q + 1) for q in range(len(order))] or [range(0)]
     weights = [1 + sum(graph[j].nbytes for j in graph[i].residuals) for i in order]
     total, done, start = sum(weights), 0, 0
-    groups = []
+    groups: list[range] = []
     for q, weight in enumerate(weights):
         done += weight
         if done * stages >= total * (len(groups) + 1) or q == len(order) - 1:
             groups.append(range(start, q + 1))
             start = q + 1
     return groups
+
+
+def join(graph: Graph) -> list[range]:
+    """Runs of Backwards in which none reads more than the first, and cotangents don't grow.
+
+    To recompute between two of them is hardly ever worth while: what is needed after them can be
+    computed after them, beside no more cotangents.
+    """
+    between = memory_of(graph).between
+    groups = [range(0)]
+    for q in range(len(graph.backward_order)):
+        first = read_by(graph, groups[-1][:1])
+        if groups[-1] and read_by(graph, [q]) <= first and between[q + 1] <= between[q]:
+            groups[-1] = range(groups[-1].start, q + 1)
+        else:
+            groups.append(range(q, q + 1))
+    return groups[1:] or groups
 
 
 def read_by(graph: Graph, backwards: Iterable[int]) -> set[int]:
@@ -217,7 +229,7 @@ def read_by(graph: Graph, backwards: Iterable[int]) -> set[int]:
 
 
 def closure(graph: Graph, wanted: Iterable[int], live: Collection[int]) -> set[int]:
-    """``wanted``, if not live, and all that computing it takes, down to what is live or resident."""
+    """``wanted``, unless live, and all that it takes, down to what is live or resident."""
     found = set(wanted).difference(live)
     stack = list(found)
     while stack:
@@ -229,7 +241,7 @@ def closure(graph: Graph, wanted: Iterable[int], live: Collection[int]) -> set[i
 
 
 def _keepable(graph: Graph, nodes: Iterable[int]) -> frozenset[int]:
-    """``nodes`` without the views that are made again for nothing: keeping their owner is enough."""
+    """``nodes`` without the views that cost nothing to make again: their owner is enough."""
     return frozenset(i for i in nodes if i in graph.outputs or not is_free_view(graph, i))
 
 
