@@ -10,7 +10,7 @@ size and only on some platforms, and a promise can't rest on that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count as count_from
 from typing import Any
 
@@ -66,6 +66,8 @@ class Kernel:
     overwrites: tuple[int | None, ...] = ()
     """For each call, the position of the dying temporary that its result is written over."""
     compiled: Callable[..., Any] | None = None
+    rules: dict[Any, Kernel] = field(default_factory=dict)
+    """Of a node's forward: the kernels of its rules (see `ckpt.tape.trace.rule_kernel`)."""
 
     @property
     def is_fresh(self) -> bool:

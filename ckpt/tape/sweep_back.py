@@ -55,7 +55,7 @@ def pull_back(
                         _zeros(dep) if current is None else current.array, True
                     )
                     continue
-                kernel = rule_kernel(node.op, k, node, found.array)
+                kernel = rule_kernel(entries[position].kernel, k, node, found.array)
                 kind, made = _kind(kernel)
                 flops = kernel.flops
                 if current is None:

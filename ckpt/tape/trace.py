@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -101,8 +102,11 @@ class Recorder:
 
 def forward_kernel(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
     """What the op's forward does on such operands; remembered by their shapes and strides."""
-    key = _key("forward", arrays, params)
-    kernel = op.kernels.get(key) if key is not None else None
+    key = _key(arrays, params)
+    try:
+        kernel = op.kernels.get(key)
+    except TypeError:  # an option that can't be hashed
+        kernel, key = None, None
     if kernel is None:
         if op.infer is None:
             kernel = trace_kernel(lambda *operands: op.forward(*operands, **(params or {})), arrays)
@@ -130,51 +134,56 @@ def _primitive(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -
     )
 
 
-def rule_kernel(op: Op, k: int, node: TapeNode, g: AbstractArray) -> Kernel:
-    """What the rule of operand k does, the sum over broadcast axes and the cast included."""
-    from ckpt.tape.interpreter import fit
+def rule_kernel(forward: Kernel, k: int, node: TapeNode, g: AbstractArray) -> Kernel:
+    """What the rule of operand k does, the sum over broadcast axes and the cast included.
 
-    assert node.inputs is not None
-    rule = op.rules(len(node.inputs))[k]
-    assert rule is not None
-    dep = node.inputs[k]
-    operands = tuple(
-        s.value if type(s) is TapeNode else abstract(s) if isinstance(s, np.generic) else s
-        for s in node.inputs
-    )
-    key = _key((k, g, node.value, node.mask), operands, node.params)
-    kernel = op.kernels.get(key) if key is not None else None
+    ``forward`` is the kernel of the node's own forward, which remembers those of its rules.
+    """
+    key = (k, node.mask, g)
+    kernel = forward.rules.get(key)
     if kernel is None:
-        given = rule.arguments(g, node, k)
-        arguments = tuple(abstract(a) if isinstance(a, np.generic) else a for a in given)
-
-        def fitted(*given: Any) -> Any:
-            assert rule is not None
-            made = rule.function(*given)
-            if made.shape != dep.shape or made.dtype != dep.dtype:
-                made = fit(made, dep.shape, dep.dtype)
-            return made
-
-        kernel = trace_kernel(fitted, arguments)
-        if kernel.is_fresh and kernel.nbytes > kernel.array.nbytes:
-            kernel = trace_kernel(lambda *given: np.positive(fitted(*given)), arguments)
-        if key is not None:
-            op.kernels[key] = kernel
+        forward.rules[key] = kernel = _rule_kernel(k, node, g)
     return kernel
 
 
-def _key(what: Any, arrays: Any, params: dict[str, Any] | None) -> Any:
-    """A hashable key, or None where some option can't be hashed."""
-    key = (
-        what,
-        tuple((type(a), a) if isinstance(a, (bool, int, float, complex)) else a for a in arrays),
-        tuple((n, _frozen(v)) for n, v in params.items()) if params else (),
-    )
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
+def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
+    from ckpt.tape.interpreter import fit
+
+    assert node.op is not None and node.inputs is not None
+    rule = node.op.rules(len(node.inputs))[k]
+    assert rule is not None
+    function = rule.function
+    dep = node.inputs[k]
+    given = rule.arguments(g, node, k)
+    arguments = tuple(abstract(a) if isinstance(a, np.generic) else a for a in given)
+
+    def fitted(*given: Any) -> Any:
+        made = function(*given)
+        if made.shape != dep.shape or made.dtype != dep.dtype:
+            made = fit(made, dep.shape, dep.dtype)
+        return made
+
+    kernel = trace_kernel(fitted, arguments)
+    if kernel.is_fresh and kernel.nbytes > kernel.array.nbytes:
+        kernel = trace_kernel(lambda *given: np.positive(fitted(*given)), arguments)
+    return kernel
+
+
+def _key(arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Any:
+    """A key for such operands and options; it can't be hashed where some option can't."""
+    operands = [
+        a if type(a) is AbstractArray or not isinstance(a, (bool, int, float, complex))
+        else (type(a), a)
+        for a in arrays
+    ]  # fmt: skip
+    if not params:
+        return tuple(operands)
+    return (*operands, None, *[(n, _frozen(v)) for n, v in params.items()])
+
+
+@cache
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
 
 
 def _frozen(value: Any) -> Any:
@@ -327,7 +336,7 @@ def _node(entry: Entry, edges: tuple[Edge | None, ...], positions: dict[TapeNode
     common = {
         "name": entry.name,
         "shape": () if several else array.shape,
-        "dtype": "tuple" if several else str(array.dtype),
+        "dtype": "tuple" if several else _dtype_name(array.dtype),
         "nbytes": array.nbytes,
     }
     if entry.kernel is None:
