@@ -68,7 +68,7 @@ def slogdet(x: Any) -> Any:
 def _slogdet(g: Any, out: Any, x: Any) -> Any:
     g_sign, g = parts(g)
     if x.dtype.kind == "c":  # the sign turns with the phase of the determinant
-        g = g + 1j * np.imag(g_sign * parts(out)[0])
+        g = g + np.multiply(1j, np.imag(np.multiply(g_sign, parts(out)[0])))
     return np.expand_dims(g, (-2, -1)) * transposed(np.linalg.inv(x))
 
 
@@ -263,15 +263,17 @@ def _qr_flops(out: Any, x: Any, *, mode: str) -> float:
 
 
 def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
-    """The operand is copied and factored in place, in double precision; then there is either a mask
-    to take R out of it, or the copies of Q and R in single precision beside those in double."""
+    """The operand is copied and factored in place, in double precision. Then there is either a mask
+    to take R out of it (and a buffer of the iterator's, if the copy isn't in C order), or the copies
+    of Q and R in single precision beside those in double."""
     q, r = out
     wide = 16 if q.dtype.kind == "c" else 8
     held = x.size * wide
     if q.dtype.char in "fF":
         return int(held + q.size * wide + r.nbytes)
     mask = r.shape[-2] * r.shape[-1]
-    return int(held + mask)
+    turned = abs(x.strides[-1]) > abs(x.strides[-2])
+    return int(held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0))
 
 
 @op(name="qr", infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)

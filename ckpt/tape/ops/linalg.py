@@ -121,7 +121,12 @@ def det(x: Any) -> Any:
     return np.linalg.det(x)
 
 
-det.vjp(x=lambda g, out, x: np.expand_dims(g * out, (-2, -1)) * transposed(np.linalg.inv(x)))
+def _det(g: Any, out: Any, x: Any) -> Any:
+    # Not g * out: of two complex scalars that has other bits than the ufunc.
+    return np.expand_dims(np.multiply(g, out), (-2, -1)) * transposed(np.linalg.inv(x))
+
+
+det.vjp(x=_det)
 
 
 @op(np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision)
@@ -221,7 +226,8 @@ def _power_norm(g: Any, out: Any, x: Any, ord: float, axis: Any) -> Any:
     shape = reduced(x.shape, axis, True)
     if ord == 2:
         return np.reshape(g / out, shape) * conjugate(x)
-    return np.reshape(g / out ** (ord - 1), shape) * conjugate(x) * np.abs(x) ** (ord - 2)
+    scale = np.reshape(g / np.power(out, ord - 1), shape)
+    return scale * conjugate(x) * np.power(np.abs(x), ord - 2)
 
 
 power_norm.vjp(x=_power_norm)
