@@ -22,7 +22,7 @@ from ckpt.tape.op import op
 # -- relu ------------------------------------------------------------------------------------------
 
 
-@op
+@op()
 def relu(x: Any) -> Any:
     """max(x, 0); the derivative at 0 is 0."""
     return np.maximum(x, 0)
@@ -122,7 +122,7 @@ silu.vjp(x=lambda g, x: silu_backward(g, x))
 silu_backward.vjp(dy=lambda g, x: silu_backward(g, x), x=lambda g, dy, x: g * dy * _silu_second(x))
 
 
-@op
+@op()
 def softplus(x: Any) -> Any:
     """log(1 + exp(x)), without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x)))

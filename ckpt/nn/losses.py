@@ -22,11 +22,11 @@ from ckpt.tape.ops.reductions import axes_of
 
 
 def _rows(logits: Any, targets: Any) -> tuple[Any, Any]:
-    """Logits and targets as (rows, classes) and (rows,); IndexError for a target out of range."""
+    """Logits and targets as (rows, classes) and (rows,); no target may be out of range."""
     classes = logits.shape[-1]
     targets = np.asarray(targets).reshape(-1)
     if targets.size and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        raise IndexError(
+        raise UsageError(
             f"cross_entropy's targets go from {targets.min()} to {targets.max()}, "
             f"and the logits have classes 0 to {classes - 1}"
         )
@@ -103,8 +103,8 @@ def cross_entropy(logits: Any, targets: Any, *, axis: int = -1, reduction: str =
     """-log softmax(logits)[target], averaged over all but the class axis.
 
     ``targets`` are integers, of the logits' shape without ``axis``, or probabilities of the logits'
-    whole shape. ``reduction`` is "mean", "sum" or "none". Integer targets out of range raise
-    IndexError.
+    whole shape. ``reduction`` is "mean", "sum" or "none". Integer targets that aren't a
+    class raise UsageError.
     """
     (axis,) = axes_of(axis, logits.ndim)
     if axis != logits.ndim - 1:
