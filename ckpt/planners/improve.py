@@ -163,8 +163,9 @@ class _Search:
             options = [drops[k] for k in best if price[k] < np.inf]
             for first in range(min(PATIENCE, len(options))):
                 chosen = self.cover(gap, missing, options, first)
-                if chosen is not None:
-                    yield self.swapped(plan, gap, chosen)
+                if chosen is None:
+                    break  # nor with more of the best passed over
+                yield self.swapped(plan, gap, chosen)
 
     def trials(self, plan: Plan, rng: Random) -> Iterator[tuple[Plan, frozenset[int]]]:
         """Neighbours of ``plan``: those that are worth most first, in the end at random."""
