@@ -85,8 +85,7 @@ class Certificate:
             f"floor      {format_bytes(self.floor)}: no schedule needs less; "
             f"set by {self.floor_instruction}",
             f"recompute  {format_flops(self.recompute_flops)}" + self._overhead(),
-            f"bound      {format_flops(self.bound.flops or 0)} ({self.bound.name}): "
-            "no schedule within the budget recomputes less",
+            f"bound      {self._bound()}",
         ]
         if self.class_bound is not None:
             lines.append(
@@ -102,6 +101,12 @@ class Certificate:
             )
         lines += ["assuming   " + "\n           ".join(self.assumptions)]
         return "\n".join(lines)
+
+    def _bound(self) -> str:
+        name, flops = self.bound.name, self.bound.flops
+        if flops is None:
+            return f"no schedule fits the budget ({name})"
+        return f"{format_flops(flops)} ({name}): no schedule within the budget recomputes less"
 
     def _overhead(self) -> str:
         if not self.forward_flops:

@@ -73,6 +73,7 @@ class Program:
             (numpy.array(self._coefs), (numpy.array(self._rows), numpy.array(self._columns))),
             shape=shape,
         )
+        integer = integer and any(self.integer)
         began = time.perf_counter()
         result = optimize.milp(
             numpy.array(self.objective if objective is None else objective),

@@ -123,6 +123,9 @@ def stagewise(
     groups = groups or divide(graph, len(graph.backward_order))
     needed = [i for i in sorted(graph.needed) if not graph[i].resident]
     outputs = frozenset(i for i in graph.outputs if not graph[i].resident)
+    # An output that is a view keeps the buffer of its owner.
+    owners = frozenset(graph.owners[i] for i in outputs)
+    lasting = outputs | {i for i in owners if not graph[i].resident}
 
     read = [frozenset(read_by(graph, group)) for group in groups]
     # What the stages from this one on may still have a use for, outputs aside; last first.
@@ -138,13 +141,13 @@ def stagewise(
         found.append(Stage(range(0), tuple(front), _keepable(graph, computed), frozenset()))
         computed.update(front)
     for t, group in enumerate(groups):
-        keepable = _keepable(graph, computed & (useful[t] | outputs) if t else computed)
+        keepable = _keepable(graph, computed & (useful[t] | lasting) if t else computed)
         computable = needed if t == 0 else [i for i in needed if i in useful[t]]
         if t:
             computable = [i for i in computable if i not in outputs]
         found.append(Stage(group, tuple(computable), keepable, read[t]))
         computed.update(computable)
-    found.append(Stage(range(0), (), _keepable(graph, outputs), outputs))
+    found.append(Stage(range(0), (), _keepable(graph, lasting), outputs))
     return Stagewise(graph, tuple(found), forward_stages)
 
 
