@@ -113,6 +113,8 @@ def fits(timeline: Timeline, budget: int | None) -> bool:
 
 def within(graph: Graph, schedule: Schedule, budget: int | None) -> Schedule:
     """``schedule`` if its simulated peak is within ``budget``; else BudgetError naming its peak."""
+    if budget is None:
+        return schedule
     timeline = simulate(graph, schedule)
     if fits(timeline, budget):
         return schedule

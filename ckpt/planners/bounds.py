@@ -26,6 +26,9 @@ from ckpt.planners.stagewise import closure, read_by
 from ckpt.schedule import Backward, Compute, Instruction, describe_instruction
 
 
+LINEAR_NODES = 250
+
+
 @dataclass(frozen=True)
 class Floor:
     """The least bytes any schedule needs at some instruction, and that instruction in words."""
@@ -216,12 +219,14 @@ def _chain_states(graph: Graph) -> list[_State]:
 
 
 def lower_bounds(graph: Graph, budget: int, *, time_limit: float = 10.0) -> list[Bound]:
-    """All bounds that apply, best first; without SciPy the linear program is left out."""
+    """All bounds that apply, best first; the linear program needs SciPy, and a graph of at most
+    `LINEAR_NODES` computed nodes: coarser ones than fit have been seen to prove nothing."""
     found = [knapsack_bound(graph, budget)]
     chain = chain_bound(graph, budget)
     if chain is not None:
         found.append(chain)
-    if all(bound.flops is not None for bound in found):
+    computed = sum(not graph[i].resident for i in graph.needed)
+    if computed <= LINEAR_NODES and all(bound.flops is not None for bound in found):
         from ckpt.planners.lp_bound import lp_bound
 
         try:

@@ -23,6 +23,9 @@ from ckpt.units import format_bytes, format_flops
 LEFT_OUT = ("as_written", "brute", "ilp", "lp_round")
 """Planners asked only by name: what the program says already, and those for small graphs."""
 
+WORTH_RUNNING = 2.0
+"""A schedule that recomputes more than this many forwards is predicted and not executed."""
+
 Row = dict[str, Any]
 
 
@@ -116,7 +119,8 @@ def frontier(
     """Plan one step of ``function(*args)`` by every planner at ``points`` budgets.
 
     The budgets lie between the floor and what store-all needs, closer together near the floor.
-    Each distinct schedule is executed and measured if the arguments are arrays. ``iterations``
+    Each distinct schedule is executed and measured if the arguments are arrays, but for those that
+    recompute more than `WORTH_RUNNING` forwards. ``iterations``
     bounds the local search of ``auto``. ``on_row`` sees each row as it is made; rows are dicts with
     planner, budget_nbytes, predicted_peak_nbytes, measured_peak_nbytes, recompute_flops, overhead,
     bound_flops, gap_percent, planning_seconds, error.
@@ -146,7 +150,7 @@ def frontier(
             options = {"iterations": iterations} if name == "auto" else {}
             row = _row(graph, name, limit, best.flops, options)
             schedule = row.pop("schedule")
-            if schedule is not None and measure:
+            if schedule is not None and measure and row["overhead"] <= WORTH_RUNNING:
                 key = schedule.instructions
                 if key not in measured:
                     run = execute(program, schedule, args, trace_memory=True)
