@@ -1,11 +1,11 @@
-"""Decompositions, with several results each: eigh, eig, svd, qr, slogdet.
+"""Decompositions, with several results each: eigh, eig, svd, qr.
 
-Where eigenvalues or singular values coincide, vectors are not differentiable: the terms with such a gap
-are taken as zero, so that functions of the values alone have their gradient. Sources: Giles,
-"An extended collection of matrix derivative results" (Oxford NA-08/01), section 3; Boeddeker et al.,
-arXiv:1701.00392, equation 4.77 (eig); Wan & Zhang, arXiv:1909.02659 (complex svd); Seeger et al.,
-arXiv:1710.08717 (qr). FLOPs: Golub & Van Loan, *Matrix Computations* (4th ed.), sections 5.2, 7.5, 8.3
-and figure 8.6.1.
+Where eigenvalues or singular values coincide, vectors are not differentiable: the terms with such a
+gap are taken as zero, so that functions of the values alone have their gradient. Sources: Giles,
+"An extended collection of matrix derivative results" (Oxford NA-08/01), section 3 (eigh); Boeddeker
+et al., arXiv:1701.00392, equation 4.77 (eig); Wan & Zhang, arXiv:1909.02659 (complex svd); Seeger
+et al., arXiv:1710.08717 (qr). FLOPs: Golub & Van Loan, *Matrix Computations* (4th ed.), sections
+5.2, 7.5, 8.3 and figure 8.6.1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from ckpt.tape.ops.products import conjugate
 _ONE = np.eye(1)
 EigResult, EighResult = type(np.linalg.eig(_ONE)), type(np.linalg.eigh(_ONE))
 SVDResult, QRResult = type(np.linalg.svd(_ONE)), type(np.linalg.qr(_ONE))
-SlogdetResult = type(np.linalg.slogdet(_ONE))
 
 
 def inverse_gaps(w: Any) -> Any:
@@ -51,50 +50,23 @@ def diagonal(x: Any) -> Any:
     return np.diagonal(x, axis1=-2, axis2=-1)
 
 
-# -- slogdet -----------------------------------------------------------------------------------------
+# -- eigh, eig -------------------------------------------------------------------------------------
 
 
-def _infer_slogdet(x: Any) -> AbstractParts:
-    square(x)
-    dtype, shape = dtype_of(x), x.shape[:-2]
-    return AbstractParts((AbstractArray(shape, dtype), AbstractArray(shape, real_of(dtype))))
-
-
-@op(name="slogdet", infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision)
-def slogdet(x: Any) -> Any:
-    return tuple(np.linalg.slogdet(x))
-
-
-def _slogdet(g: Any, out: Any, x: Any) -> Any:
-    g_sign, g = parts(g)
-    if x.dtype.kind == "c":  # the sign turns with the phase of the determinant
-        g = g + np.multiply(1j, np.imag(np.multiply(g_sign, parts(out)[0])))
-    return np.expand_dims(g, (-2, -1)) * transposed(np.linalg.inv(x))
-
-
-slogdet.vjp(x=_slogdet)
-
-
-@adapt(np.linalg.slogdet)
-def _slogdet_parts(a: Any) -> Any:
-    return SlogdetResult(*parts(slogdet(operand(a))))
-
-
-# -- eigh, eig ---------------------------------------------------------------------------------------
-
-
-def _infer_eigh(x: Any, *, UPLO: str) -> AbstractParts:  # noqa: N803
+def _infer_eigh(x: Any, *, UPLO: str) -> AbstractParts:
     square(x)
     dtype = dtype_of(x)
-    return AbstractParts((AbstractArray(x.shape[:-1], real_of(dtype)), AbstractArray(x.shape, dtype)))
+    return AbstractParts(
+        (AbstractArray(x.shape[:-1], real_of(dtype)), AbstractArray(x.shape, dtype))
+    )
 
 
 @op(name="eigh", infer=_infer_eigh, flops=cubic(9), workspace=double_precision)
-def eigh(x: Any, *, UPLO: str = "L") -> Any:  # noqa: N803
-    return tuple(np.linalg.eigh(x, UPLO))
+def eigh(x: Any, *, UPLO: str = "L") -> Any:
+    return tuple(np.linalg.eigh(x, UPLO))  # type: ignore[call-overload]
 
 
-def _eigh(g: Any, out: Any, UPLO: str) -> Any:  # noqa: N803
+def _eigh(g: Any, out: Any, UPLO: str) -> Any:
     g_values, g_vectors = parts(g)
     w, v = parts(out)
     inner = inverse_gaps(w) * np.matmul(transposed(v), g_vectors)
@@ -110,12 +82,12 @@ eigh.vjp(x=_eigh)
 
 
 @adapt(np.linalg.eigh)
-def _eigh_parts(a: Any, UPLO: str = "L") -> Any:  # noqa: N803
+def _eigh_parts(a: Any, UPLO: str = "L") -> Any:
     return EighResult(*parts(eigh(operand(a), UPLO=UPLO)))
 
 
 @adapt(np.linalg.eigvalsh)
-def eigvalsh(a: Any, UPLO: str = "L") -> Any:  # noqa: N803
+def eigvalsh(a: Any, UPLO: str = "L") -> Any:
     return parts(eigh(operand(a), UPLO=UPLO))[0]
 
 
@@ -125,8 +97,8 @@ def _infer_eig(x: Any) -> AbstractParts:
     if dtype.kind != "c":
         raise AbstractError(
             "np.linalg.eig of a real matrix is real or complex depending on its values, which are "
-            "not known while tracing; pass x.astype(complex), use eigh if it is symmetric, or run it "
-            "with real data"
+            "not known while tracing; pass x.astype(complex), use eigh if it is symmetric, or run "
+            "it with real data"
         )
     return AbstractParts((AbstractArray(x.shape[:-1], dtype), AbstractArray(x.shape, dtype)))
 
@@ -161,7 +133,7 @@ def eigvals(a: Any) -> Any:
     return parts(eig(operand(a)))[0]
 
 
-# -- svd ---------------------------------------------------------------------------------------------
+# -- svd -------------------------------------------------------------------------------------------
 
 
 def _lengths(x: Any) -> tuple[int, int, int]:
@@ -187,8 +159,10 @@ def _infer_svd(x: Any, *, full_matrices: bool) -> AbstractParts:
 def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:
     long, short = max(x.shape[-2:]), min(x.shape[-2:])
     if full_matrices:
-        return stack_of(x) * (4 * long**2 * short + 8 * long * short**2 + 9 * short**3)
-    return stack_of(x) * (14 * long * short**2 + 8 * short**3)
+        work = 4 * long**2 * short + 8 * long * short**2 + 9 * short**3
+    else:
+        work = 14 * long * short**2 + 8 * short**3
+    return int(stack_of(x) * work)
 
 
 @op(name="svd", infer=_infer_svd, flops=_svd_flops, workspace=double_precision)
@@ -243,7 +217,7 @@ def svdvals(x: Any, /) -> Any:
     return parts(svd(operand(x), full_matrices=False))[1]
 
 
-# -- qr ----------------------------------------------------------------------------------------------
+# -- qr --------------------------------------------------------------------------------------------
 
 
 def _infer_qr(x: Any, *, mode: str) -> AbstractParts:
@@ -258,14 +232,16 @@ def _infer_qr(x: Any, *, mode: str) -> AbstractParts:
 def _qr_flops(out: Any, x: Any, *, mode: str) -> float:
     m, n, k = _lengths(x)
     factor = 2 * k * k * (max(m, n) - k / 3)
-    vectors = 4 * (m * m * k - m * k * k + k**3 / 3) if mode == "complete" else 2 * k * k * (m - k / 3)
+    vectors = (
+        4 * (m * m * k - m * k * k + k**3 / 3) if mode == "complete" else 2 * k * k * (m - k / 3)
+    )
     return stack_of(x) * (factor + vectors)
 
 
 def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
     """The operand is copied and factored in place, in double precision. Then there is either a mask
-    to take R out of it (and a buffer of the iterator's, if the copy isn't in C order), or the copies
-    of Q and R in single precision beside those in double."""
+    to take R out of it (and a buffer of NumPy's iterator, if the copy isn't in C order), or the
+    copies of Q and R in single precision beside those in double."""
     q, r = out
     wide = 16 if q.dtype.kind == "c" else 8
     held = x.size * wide
@@ -278,7 +254,7 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
 
 @op(name="qr", infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)
 def qr(x: Any, *, mode: str = "reduced") -> Any:
-    return tuple(np.linalg.qr(x, mode))
+    return tuple(np.linalg.qr(x, mode))  # type: ignore[call-overload]
 
 
 def _qr(g: Any, out: Any) -> Any:

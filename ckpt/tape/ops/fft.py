@@ -1,7 +1,7 @@
 """Fourier transforms, with `numpy.fft`'s n, s, axes and norm.
 
-A transform is linear and its matrix symmetric, so its rule is the transform again and reads nothing.
-Transforms of several axes are transforms of one axis after another, as in NumPy, each a node.
+A transform is linear and its matrix symmetric, so its rule is the transform again and reads
+nothing. Transforms of several axes are transforms of one after another, as in NumPy, each a node.
 FLOPs: 5 n log2 n for a complex transform of length n, half of it for a real one (Cooley & Tukey's
 radix-2 count, the convention of FFTW's benchmarks).
 """
@@ -19,7 +19,12 @@ from ckpt.tape.dispatch import operand
 from ckpt.tape.op import Op, adapt, op
 from ckpt.tape.ops.products import conjugate
 
-_OPPOSITE = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": "backward"}
+_OPPOSITE: dict[Any, Any] = {
+    None: "forward",
+    "backward": "forward",
+    "ortho": "ortho",
+    "forward": "backward",
+}
 _FORWARD_SCALED = ("ortho", "forward")
 _INVERSE_SCALED = (None, "backward", "ortho")
 
@@ -50,7 +55,7 @@ def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> 
     def flops(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> float:
         length = _points(x.shape, n, axis)
         work = 5 * length * log2(length) * (out.size // out.shape[axis])
-        return work / 2 if real else work
+        return float(work / 2 if real else work)
 
     def workspace(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
         """NumPy casts the whole operand to the dtype it computes in. In single precision that is
@@ -70,7 +75,7 @@ def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> 
 
 
 def _resized(x: Any, length: int, axis: int) -> Any:
-    """Cut, or filled up with zeros, to a length: what a transform does to its operand with ``n``."""
+    """Cut, or filled up with zeros, to a length: what a transform with n does to its operand."""
     axis %= len(x.shape)
     if x.shape[axis] < length:
         return np.pad(x, [(0, (length - m) if k == axis else 0) for k, m in enumerate(x.shape)])
@@ -88,9 +93,13 @@ def _weights(length: int, inner: float, like: Any, axis: int) -> Any:
 
 
 fft = _transform(np.fft.fft, _FORWARD_SCALED)
-fft.vjp(x=lambda g, x_shape, axis, norm: _resized(np.fft.fft(g, None, axis, norm), x_shape[axis], axis))
+fft.vjp(
+    x=lambda g, x_shape, axis, norm: _resized(np.fft.fft(g, None, axis, norm), x_shape[axis], axis)
+)
 ifft = _transform(np.fft.ifft, _INVERSE_SCALED)
-ifft.vjp(x=lambda g, x_shape, axis, norm: _resized(np.fft.ifft(g, None, axis, norm), x_shape[axis], axis))  # noqa: E501
+ifft.vjp(
+    x=lambda g, x_shape, axis, norm: _resized(np.fft.ifft(g, None, axis, norm), x_shape[axis], axis)
+)
 
 
 def _rfft(g: Any, x_shape: Any, n: Any, axis: int, norm: Any) -> Any:
@@ -120,7 +129,7 @@ def ihfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
     return np.conjugate(np.fft.rfft(operand(a), n, axis, _OPPOSITE[norm]))
 
 
-# -- several axes ------------------------------------------------------------------------------------
+# -- several axes ----------------------------------------------------------------------------------
 
 
 def _lengths_and_axes(x: Any, s: Any, axes: Any, half: bool = False) -> list[tuple[int, int]]:
@@ -141,7 +150,9 @@ def _lengths_and_axes(x: Any, s: Any, axes: Any, half: bool = False) -> list[tup
 def _several(function: Callable[..., Any], two: bool) -> Callable[..., Any]:
     """The adapter that transforms one axis after the other, the last one first."""
 
-    def transform(a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None) -> Any:
+    def transform(
+        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
+    ) -> Any:
         x = operand(a)
         for n, axis in reversed(_lengths_and_axes(x, s, axes)):
             x = function(x, n, axis, norm)
@@ -151,7 +162,9 @@ def _several(function: Callable[..., Any], two: bool) -> Callable[..., Any]:
 
 
 def _real(two: bool) -> Callable[..., Any]:
-    def transform(a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None) -> Any:
+    def transform(
+        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
+    ) -> Any:
         x = operand(a)
         *others, (n, axis) = _lengths_and_axes(x, s, axes)
         x = np.fft.rfft(x, n, axis, norm)
@@ -163,7 +176,9 @@ def _real(two: bool) -> Callable[..., Any]:
 
 
 def _inverse_real(two: bool) -> Callable[..., Any]:
-    def transform(a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None) -> Any:
+    def transform(
+        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
+    ) -> Any:
         x = operand(a)
         *others, (n, axis) = _lengths_and_axes(x, s, axes, half=True)
         for length, other in others:

@@ -31,15 +31,9 @@ def item(x: Any, *, k: int = 0) -> Any:
     return x[k] if x[k].ndim else x[k].copy()
 
 
-item.vjp(x=lambda g, x_shape, x_dtype, k: alone(g, shapes=x_shape, dtypes=x_dtype, k=k))
-
-
 def _add_item(target: Any, g: Any, k: int) -> None:
     part = target[k]
     part[...] += g
-
-
-item.accumulate(x=_add_item)
 
 
 def _infer_alone(g: Any, *, shapes: Any, dtypes: Any, k: int) -> AbstractParts:
@@ -55,6 +49,8 @@ def alone(g: Any, *, shapes: Any = (), dtypes: Any = (), k: int = 0) -> Any:
     )
 
 
+item.vjp(x=lambda g, x_shape, x_dtype, k: alone(g, shapes=x_shape, dtypes=x_dtype, k=k))
+item.accumulate(x=_add_item)
 alone.vjp(g=lambda g, k: parts(g)[k])
 
 

@@ -120,7 +120,7 @@ def _np_argpartition(
 def partition(
     a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
 ) -> Any:
-    """In the order of np.argpartition: np.partition leaves the elements on either side of the kth in
-    another one (with SIMD the two use different algorithms), of which no permutation is known."""
+    """In the order of np.argpartition: np.partition leaves the elements on either side of the kth
+    in another one (with SIMD the two use different algorithms), and its permutation isn't known."""
     x, axis = _along(a, axis)
     return np.take_along_axis(x, _np_argpartition(x, kth, axis, kind, order), axis)

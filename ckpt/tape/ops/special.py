@@ -1,9 +1,9 @@
-"""`scipy.special`'s ufuncs, where scipy is there. Whoever has one of them has loaded scipy, so nothing
-here imports it: `learn` declares the rules when such a ufunc first meets a Value.
+"""`scipy.special`'s ufuncs, where scipy is there.
 
-Derivatives: NIST Digital Library of Mathematical Functions, chapters 5, 6, 7, 8, 10 and 25. A parameter
-without a closed form for its derivative (the order of a Bessel function, the a of gammainc) must not
-need a gradient.
+Whoever has one of them has loaded scipy, so nothing here imports it: `learn` declares the rules
+when such a ufunc first meets a Value. Derivatives: NIST Digital Library of Mathematical Functions,
+chapters 5, 6, 7, 8, 10 and 25. A parameter without a closed form for its derivative (the order of a
+Bessel function, the a of gammainc) must not need a gradient.
 """
 
 from __future__ import annotations
@@ -89,12 +89,16 @@ def _error_functions(sp: Any) -> None:
     _rules(sp.erfcinv, x=lambda g, out: g * (-SQRT_PI / 2 * np.exp(np.square(out))))
     _rules(sp.dawsn, x=lambda g, out, x: g * (1 - 2 * x * out))
     _rules(sp.ndtr, x=lambda g, x: g * (1 / sqrt(2 * pi) * np.exp(-0.5 * np.square(x))))
-    _rules(sp.log_ndtr, x=lambda g, out, x: g * (1 / sqrt(2 * pi) * np.exp(-0.5 * np.square(x) - out)))
+    _rules(
+        sp.log_ndtr, x=lambda g, out, x: g * (1 / sqrt(2 * pi) * np.exp(-0.5 * np.square(x) - out))
+    )
     _rules(sp.ndtri, x=lambda g, out: g * (sqrt(2 * pi) * np.exp(0.5 * np.square(out))))
 
 
 def _gamma_functions(sp: Any) -> None:
-    zeta = op(name="special.zeta", infer=elementwise(sp.zeta), flops=size)(lambda x, y: sp.zeta(x, y))
+    zeta = op(name="special.zeta", infer=elementwise(sp.zeta), flops=size)(
+        lambda x, y: sp.zeta(x, y)
+    )
     zeta.vjp(x=_unknown("zeta", "x"), y=lambda g, x, y: g * (-x * zeta(x + 1, y)))
     _rules(sp.psi, x=lambda g, x: g * zeta(2.0, x))
     _rules(sp.gamma, x=lambda g, out, x: g * (out * sp.psi(x)))
@@ -116,8 +120,9 @@ def _gamma_functions(sp: Any) -> None:
     _rules(sp.gammaincc, y=lambda g, x, y: -g * density(x, y))
     _rules(
         sp.betainc,
-        x=lambda g, a, b, x: g
-        * np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b)),
+        x=lambda g, a, b, x: (
+            g * np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+        ),
     )
 
 

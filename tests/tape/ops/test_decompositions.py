@@ -112,7 +112,9 @@ def test_svd(shape, full, dtype):
         left, right = u[..., :1] @ vh[..., :1, :], u[..., k:] @ adjoint(u[..., k:])
         other = adjoint(vh[..., k:, :]) @ vh[..., k:, :]
         weights = [normal(*part.shape[-2:], seed=7) for part in (left, right, other)]
-        parts = [np.sum(w * p, axis=(-2, -1)) for w, p in zip(weights, (left, right, other), strict=True)]
+        parts = [
+            np.sum(w * p, axis=(-2, -1)) for w, p in zip(weights, (left, right, other), strict=True)
+        ]
         return s[..., 0] * parts[0] + parts[1] + parts[2]
 
     check_op(invariant, x, exact=False, atol=5e-6)

@@ -10,7 +10,9 @@ from ckpt.errors import UnsupportedError
 from tests.tape.ops.checking import check_agreement
 from tests.tape.ops.checking import check_op as check_all
 
-LENGTHS = dict(zip("abcdefijklbhqsmn", (2, 3, 2, 4, 3, 2, 3, 4, 2, 3, 2, 2, 3, 4, 5, 3), strict=True))
+LENGTHS = dict(
+    zip("abcdefijklbhqsmn", (2, 3, 2, 4, 3, 2, 3, 4, 2, 3, 2, 2, 3, 4, 5, 3), strict=True)
+)
 
 
 def check_op(*args, **kwargs):
@@ -24,7 +26,10 @@ def normal(*shape, seed=0):
 def operands(subscripts):
     inputs = subscripts.replace(" ", "").split("->")[0].split(",")
     return [
-        normal(*(n for c in term.replace("...", "Z") for n in ((2, 3) if c == "Z" else (LENGTHS[c],))), seed=k)
+        normal(
+            *(n for c in term.replace("...", "Z") for n in ((2, 3) if c == "Z" else (LENGTHS[c],))),
+            seed=k,
+        )
         for k, term in enumerate(inputs)
     ]
 
@@ -76,7 +81,9 @@ def test_einsum(subscripts):
     check_op(lambda *x, np=np: np.einsum(subscripts, *x), *operands(subscripts), atol=2e-6)
 
 
-@pytest.mark.parametrize("subscripts", ["ii", "ii->i", "iij->ij", "iji->j", "iii", "ii,i->i", "ii,jj->ij", "iij,jk->ik"])
+@pytest.mark.parametrize(
+    "subscripts", ["ii", "ii->i", "iij->ij", "iji->j", "iii", "ii,i->i", "ii,jj->ij", "iij,jk->ik"]
+)
 def test_a_label_twice_in_one_operand(subscripts):
     check_op(lambda *x: np.einsum(subscripts, *x), *operands(subscripts))
 
@@ -93,7 +100,9 @@ def test_the_other_calling_form():
     check_op(lambda x: np.einsum(x, [..., 0], [...]), normal(3, 4))
 
 
-@pytest.mark.parametrize("optimize", [False, True, "greedy", "optimal", ["einsum_path", (1, 2), (0, 1)]])
+@pytest.mark.parametrize(
+    "optimize", [False, True, "greedy", "optimal", ["einsum_path", (1, 2), (0, 1)]]
+)
 def test_the_order_of_contraction(optimize):
     arrays = normal(2, 3), normal(3, 4), normal(4, 5)
     check_op(lambda *x: np.einsum("ij,jk,kl->il", *x, optimize=optimize), *arrays)
@@ -136,7 +145,7 @@ def test_workspace_on_both_sides_of_the_size_where_numpy_reuses_temporaries(n):
 
 
 @pytest.mark.parametrize(
-    "a, b, axes",
+    ("a", "b", "axes"),
     [
         ((2, 3, 4), (3, 4, 5), 2),
         ((2, 3), (3, 4), 1),

@@ -81,7 +81,7 @@ def test_agreement_in_every_layout(n, norm, dtype):
     ):
         for name in ("fft", "ifft", "irfft", *(["rfft"] if "f" in dtype else [])):
             function = getattr(np.fft, name)
-            check_agreement(lambda x: function(x, axis=0, norm=norm), x, cotangents=("F",))
+            check_agreement(lambda x, f=function: f(x, axis=0, norm=norm), x, cotangents=("F",))
     check_agreement(lambda x: np.fft.fft2(x, norm=norm), x)
 
 

@@ -34,7 +34,7 @@ def normal(*shape, seed=0, dtype=float):
     return made + 1j * rng.normal(size=shape) if dtype is complex else made
 
 
-@pytest.mark.parametrize("x, w", SHAPES)
+@pytest.mark.parametrize(("x", "w"), SHAPES)
 def test_matmul(x, w):
     check_op(lambda x, w, np=np: np.matmul(x, w), normal(*x), normal(*w, seed=1))
 
@@ -51,7 +51,9 @@ def test_matmul_agrees_in_every_layout(n):
 
 
 @pytest.mark.parametrize("n", [8, 256])
-@pytest.mark.parametrize("dtypes", [("f4", "f8"), ("f8", "f4"), ("f4", "i8"), ("i8", "f8"), ("f8", "c16")])
+@pytest.mark.parametrize(
+    "dtypes", [("f4", "f8"), ("f8", "f4"), ("f4", "i8"), ("i8", "f8"), ("f8", "c16")]
+)
 def test_matmul_of_mixed_dtypes_counts_the_casts(n, dtypes):
     x, w = normal(n, n).astype(dtypes[0]), normal(n, n, seed=1).astype(dtypes[1])
     check_agreement(np.matmul, x, w)
@@ -59,7 +61,7 @@ def test_matmul_of_mixed_dtypes_counts_the_casts(n, dtypes):
 
 
 def test_rule_of_a_shared_matrix_makes_no_stack():
-    """x[b] @ w: the sum over b is inside one product, not a stack of b matrices summed afterwards."""
+    """x[b] @ w: the sum over b is inside one product, not of a stack of matrices afterwards."""
     batch, n = 64, 32
     program = ckpt.trace(lambda w, x: np.sum(x @ w), np.ones((n, n)), np.ones((batch, 4, n)))
     product = next(node for node in program.graph if node.op == "matmul")
@@ -74,12 +76,16 @@ def test_a_frozen_matrix_needs_no_activations():
     assert [program.graph[r].name for r in product.residuals] == ["x1"]
 
 
-@pytest.mark.parametrize("a, b", [*SHAPES[:5], ((2, 3, 4), (2, 4, 5)), ((4,), (2, 4, 3)), ((), (3,)), ((2, 3), ())])
+@pytest.mark.parametrize(
+    ("a", "b"), [*SHAPES[:5], ((2, 3, 4), (2, 4, 5)), ((4,), (2, 4, 3)), ((), (3,)), ((2, 3), ())]
+)
 def test_dot(a, b):
     check_op(lambda a, b, np=np: np.dot(a, b), normal(*a), normal(*b, seed=1), exact=False)
 
 
-@pytest.mark.parametrize("a, b", [((3,), (3,)), ((2, 3), (4, 3)), ((2, 3), (3,)), ((2, 5, 3), (4, 3)), ((), (2, 3))])
+@pytest.mark.parametrize(
+    ("a", "b"), [((3,), (3,)), ((2, 3), (4, 3)), ((2, 3), (3,)), ((2, 5, 3), (4, 3)), ((), (2, 3))]
+)
 def test_inner(a, b):
     check_op(lambda a, b, np=np: np.inner(a, b), normal(*a), normal(*b, seed=1), exact=False)
 
@@ -103,17 +109,27 @@ def test_products_of_stacks_of_vectors(dtype):
     check_op(lambda m, x: np.matvec(m, x), m, x, exact=False)
     check_op(lambda y, m: np.vecmat(y, m), y, m, exact=False)
     check_op(lambda a, b: np.vecdot(a, b), x, normal(4, seed=1, dtype=dtype), exact=False)
-    check_op(lambda a, b: np.linalg.vecdot(a, b, axis=0), x, normal(2, 4, seed=1, dtype=dtype), exact=False)
+    check_op(
+        lambda a, b: np.linalg.vecdot(a, b, axis=0),
+        x,
+        normal(2, 4, seed=1, dtype=dtype),
+        exact=False,
+    )
     check_op(lambda a, b: np.linalg.matmul(a, b), m, normal(4, 2, dtype=dtype))
 
 
-@pytest.mark.parametrize("a, b", [((2, 3), (3, 2)), ((3,), (4,)), ((2, 3), (4,)), ((4,), (2, 3)), ((2, 1, 3), (2, 2))])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((2, 3), (3, 2)), ((3,), (4,)), ((2, 3), (4,)), ((4,), (2, 3)), ((2, 1, 3), (2, 2))],
+)
 def test_kron(a, b):
     peer = len(a) == len(b)
     check_op(lambda a, b, np=np: np.kron(a, b), normal(*a), normal(*b, seed=1), peer=peer)
 
 
-@pytest.mark.parametrize("a, b", [((3,), (3,)), ((4, 3), (4, 3)), ((4, 3), (3,)), ((5, 1, 3), (4, 3))])
+@pytest.mark.parametrize(
+    ("a", "b"), [((3,), (3,)), ((4, 3), (4, 3)), ((4, 3), (3,)), ((5, 1, 3), (4, 3))]
+)
 def test_cross(a, b):
     check_op(lambda a, b, np=np: np.cross(a, b), normal(*a), normal(*b, seed=1), peer=a == b)
     check_op(lambda a, b: np.linalg.cross(a, b), normal(*a), normal(*b, seed=1))
@@ -148,7 +164,7 @@ def test_multi_dot_takes_the_cheapest_order():
 
 def test_operands_that_do_not_match():
     x = ckpt.Value(normal(3, 4))
-    with pytest.raises(ValueError, match="don't match|mismatch"):
+    with pytest.raises(ValueError, match=r"don't match|mismatch"):
         x @ normal(3, 4)
     with pytest.raises(ValueError, match="scalar"):
         ckpt.trace(lambda x: np.matmul(x, 2.0), normal(3, 4))
