@@ -24,6 +24,15 @@ def laplacian(u: Any) -> Any:
 laplacian.vjp(u=lambda g: laplacian(g))  # it is its own transpose, and keeps nothing
 
 
+@op
+def leapfrog(u: Any, before: Any, push: Any) -> Any:
+    """The next time level from two. One op instead of three: no temporaries, fewer nodes."""
+    return 2.0 * u - before + push
+
+
+leapfrog.vjp(u=lambda g: 2.0 * g, before=lambda g: -g, push=lambda g: g)
+
+
 @model("wave")
 def wave(
     *,
@@ -42,7 +51,7 @@ def wave(
     def loss(speed: Any, start: Any, observed: Any) -> Any:
         def step(state: Any) -> Any:
             u, before = state
-            return 2.0 * u - before + speed * laplacian(u), u
+            return leapfrog(u, before, speed * laplacian(u)), u
 
         u, _ = run_layers([step] * depth, (start, start), segments)
         return np.mean(np.square(u - observed))

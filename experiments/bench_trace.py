@@ -1,0 +1,199 @@
+"""What does tracing cost, and what does the tape cost beside the arithmetic?
+
+Question: can any net of the literature be profiled on a laptop in seconds, without its memory? Does
+a program of many small steps trace in time linear in its nodes? And run: is a wave equation's step
+dearer on the tape than written out by hand?
+Theory says: a trace touches shapes only, so its time and memory follow the number of nodes and not
+the model's size; the tape's own work, a few microseconds a node, is lost beside 512 KiB arrays.
+Seconds are of the processor, so that other work on the machine counts little.
+Run: python experiments/bench_trace.py [--steps 400] [--long] [-o plots/bench_trace.csv]
+Found: (see below)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ckpt.models import build
+from ckpt.models.presets import PRESETS
+from ckpt.tape.grad import value_and_grad
+from ckpt.tape.trace import trace
+
+LIMITS = {"gpt3": 5.0}
+"""Seconds promised; 30 for the others."""
+RESIDENT_LIMIT_MIB = 300
+
+
+class Row(NamedTuple):
+    """One measurement, and what we promise."""
+
+    case: str
+    nodes: int
+    seconds: float
+    quantity: str
+    value: float
+    limit: float
+
+
+def preset_row(name: str) -> Row:
+    """A preset predicted in a fresh process: import, trace, schedule, simulation."""
+    command = [sys.executable, __file__, "--child", name]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    nodes, seconds, resident = printed.split()
+    limit = LIMITS.get(name, 30.0)
+    if float(seconds) > limit:
+        raise SystemExit(f"{name} took {seconds} s to trace, and {limit} s are promised")
+    case = f"{name}, batch {PRESETS[name][1]['batch']}"
+    return Row(case, int(nodes), float(seconds), "resident MiB", float(resident), RESIDENT_LIMIT_MIB)
+
+
+def child(name: str) -> None:
+    """Trace and predict one preset; print nodes, seconds of the trace, and most MiB resident."""
+    from ckpt.studies.profile import profile
+
+    workload = build(name)
+    start = time.process_time()
+    nodes = len(trace(workload.loss, *workload.specs()).graph)
+    seconds = time.process_time() - start
+    profile(workload.loss, *workload.specs())
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(nodes, seconds, resident)
+
+
+def linear_rows() -> Iterator[Row]:
+    """Microseconds a node of wave equations from a hundred nodes to a hundred thousand."""
+    build_and_trace(20)
+    least = 0.0
+    for steps in (33, 333, 3_333, 33_333):
+        nodes, seconds = min((build_and_trace(steps) for _ in range(3)), key=lambda found: found[1])
+        each = 1e6 * seconds / nodes
+        least = least or each
+        yield Row(f"wave, {steps} steps", nodes, seconds, "µs a node", each, 2 * least)
+
+
+def build_and_trace(steps: int) -> tuple[int, float]:
+    workload = build("wave", depth=steps, size=256)
+    gc.collect()
+    start = time.process_time()
+    program = trace(workload.loss, *workload.specs())
+    return len(program.graph), time.process_time() - start
+
+
+def overhead_rows(steps: int, long: bool) -> Iterator[Row]:
+    """The wave equation on the tape, over the same NumPy calls by hand."""
+    for count in (steps // 4, steps // 2, steps):
+        workload = build("wave", depth=count, size=256)
+        arrays = workload.arrays()
+        ours, theirs = alternately(
+            lambda step=value_and_grad(workload.loss), given=arrays: step(*given),
+            lambda given=arrays, count=count: by_hand(*given, count),
+        )
+        case = f"wave 256x256 float64, {count} steps, eager"
+        yield Row(case, 3 * count, ours, "ratio to by hand", ours / theirs, 1.1)
+    if long:
+        workload = build("wave", depth=10_000, size=256, segments=100)
+        arrays = workload.arrays()
+        start = time.process_time()
+        value_and_grad(workload.loss)(*arrays)
+        seconds = time.process_time() - start
+        # by hand: each step once more, but for the last segment
+        forward, both = alternately(
+            lambda given=arrays: by_hand(*given, steps, backward=False),
+            lambda given=arrays: by_hand(*given, steps),
+        )
+        expected = (10_000 * both + 9_900 * forward) / steps
+        case = "wave 256x256 float64, 10000 steps in 100 segments"
+        yield Row(case, 30_000, seconds, "ratio to by hand", seconds / expected, 1.1)
+
+
+def alternately(*works: Callable[[], Any], repeat: int = 3) -> list[float]:
+    """The least seconds of each, run in turns so that the machine's moods meet all of them."""
+    best = [float("inf")] * len(works)
+    for _ in range(repeat):
+        for k, work in enumerate(works):
+            start = time.process_time()
+            work()
+            best[k] = min(best[k], time.process_time() - start)
+    return best
+
+
+def by_hand(speed: Any, start: Any, observed: Any, steps: int, backward: bool = True) -> Any:
+    """Loss and gradient of `ckpt.models.wave`, its adjoint written out."""
+    u = before = start
+    laplacians = []
+    for _ in range(steps):
+        laplacian = five_points(u)
+        laplacians.append(laplacian)
+        u, before = 2.0 * u - before + speed * laplacian, u
+        if not backward:
+            laplacians.clear()
+    misfit = u - observed
+    loss = np.mean(np.square(misfit))
+    if not backward:
+        return loss
+    gradient = np.zeros_like(speed)
+    g, g_before = misfit * (2.0 / misfit.size), np.zeros_like(misfit)
+    while laplacians:
+        gradient += g * laplacians.pop()
+        g, g_before = g_before + five_points(speed * g) + 2.0 * g, -g
+    return loss, gradient
+
+
+def five_points(u: Any) -> Any:
+    p = np.pad(u, ((0, 0), (1, 1), (1, 1)))
+    return (
+        p[:, 2:, 1:-1] + p[:, :-2, 1:-1] + p[:, 1:-1, 2:] + p[:, 1:-1, :-2]
+        - 4.0 * p[:, 1:-1, 1:-1]
+    )  # fmt: skip
+
+
+def rows(steps: int, long: bool) -> Iterator[Row]:
+    yield from map(preset_row, PRESETS)
+    yield from linear_rows()
+    yield from overhead_rows(steps, long)
+
+
+def main() -> int:
+    """Print each measurement beside its limit; 1 if one is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=400, help="of the wave equation that is run")
+    parser.add_argument("--long", action="store_true", help="run 10,000 steps too (minutes)")
+    parser.add_argument("-o", "--output", type=Path, help="a CSV file of the measurements")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child)
+        return 0
+    found = []
+    for row in rows(arguments.steps, arguments.long):
+        verdict = "" if row.value <= row.limit else f"  ABOVE {row.limit:.4g}"
+        print(
+            f"{row.case:52} {row.nodes:7} nodes {row.seconds:8.3f} s  "
+            f"{row.value:7.2f} {row.quantity}{verdict}",
+            flush=True,
+        )
+        found.append(row)
+    versions = f"{platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores"
+    print(f"Python {versions}", file=sys.stderr)
+    if arguments.output:
+        with arguments.output.open("w", newline="") as file:
+            csv.writer(file).writerows([(*Row._fields, "python"), *((*r, versions) for r in found)])
+        print(f"wrote {arguments.output}", file=sys.stderr)
+    return int(any(row.value > row.limit for row in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
