@@ -113,7 +113,7 @@ class _KernelRecorder:
             first = sources[0]
             root = first if first < self.count else self.calls[first - self.count].root
         flops, workspace = cost(op, made, arrays, params)
-        nbytes = own_nbytes(op, made, arrays)
+        nbytes = made.itemsize if op.view and not arrays[0].shape else made.nbytes
         self.calls.append(Call(op, sources, params, made, root, nbytes, flops, workspace))
         value = constant(made)
         self.positions[value._node] = position
@@ -128,13 +128,6 @@ def infer(op: Op, arrays: list[Any], params: dict[str, Any] | None) -> tuple[Any
         return made, False
     # A number has no memory to share: to or from one, the result is a buffer of its own.
     return made.array, bool(made.array.shape and arrays[0].shape)
-
-
-def own_nbytes(op: Op, made: Any, arrays: Any) -> int:
-    """Bytes of the buffer of a result that isn't shared; a view of a number holds just the number."""
-    if op.view and arrays and not getattr(arrays[0], "shape", ()):
-        return int(min(made.itemsize, made.nbytes))
-    return int(made.nbytes)
 
 
 def cost(op: Op, made: Any, arrays: list[Any], params: Any) -> tuple[int, int]:

@@ -171,6 +171,7 @@ class Op:
         self.operands, self.static, self.variadic = _parameters(forward)
         self.functions: dict[str, Callable[..., Any]] = {}
         self.accumulators: dict[str, Callable[..., None]] = {}
+        self.into_workspace: Callable[[Any, Any, TapeNode], int] | None = None
         self.kernels: dict[Any, Any] = {}
         self.differentiable = False
         self.reset()
@@ -199,12 +200,19 @@ class Op:
         self.rules(max(len(self.operands), 1))  # so that a wrong name raises now
         return self
 
-    def accumulate(self, **functions: Callable[..., None]) -> Op:
+    def accumulate(
+        self,
+        workspace: Callable[[Any, Any, TapeNode], int] | None = None,
+        /,
+        **functions: Callable[..., None],
+    ) -> Op:
         """Declare ``function(target, g, ...)`` that adds an operand's cotangent into ``target``.
 
         For rules whose result is zero but for a part (a slice): accumulating slices one by one into
         whole arrays would be quadratic. ``target`` has the operand's shape and dtype.
+        ``workspace(target, g, node)``: the bytes that takes, of abstract arrays.
         """
+        self.into_workspace = workspace
         self.accumulators.update(functions)
         self.reset()
         return self
@@ -245,9 +253,10 @@ class Op:
             self.kept[key] = found
         return found
 
-    def into_cost(self, g: Any, node: TapeNode) -> tuple[int, int]:
+    def into_cost(self, target: Any, g: Any, node: TapeNode) -> tuple[int, int]:
         """FLOPs and workspace of accumulating a part: an addition an element."""
-        return int(g.size), 0
+        workspace = self.into_workspace
+        return int(g.size), workspace(target, g, node) if workspace else 0
 
     def __call__(self, *operands: Any, **params: Any) -> Any:
         """Apply to Values (recorded on the tape) or plain arrays (just computed).
@@ -283,7 +292,7 @@ def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str,
     return tuple(operands), static, variadic
 
 
-def op(*functions: Any, name: str = "", **traits: Any) -> Any:
+def op(*functions: Any, name: str = "", **traits: Any) -> Callable[..., Any]:
     """Declare an op: bare over a function, or with the NumPy functions it stands for.
 
     ::

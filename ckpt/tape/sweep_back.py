@@ -49,11 +49,10 @@ def pull_back(
                 at = positions[dep]
                 current = waiting.get(at)
                 if rule.into is not None:
-                    flops, workspace = node.op.into_cost(found.array, node)
+                    target = _zeros(dep) if current is None else current.array
+                    flops, workspace = node.op.into_cost(target, found.array, node)
                     row[k] = Edge("part", flops, workspace, None)
-                    waiting[at] = _Cotangent(
-                        _zeros(dep) if current is None else current.array, True
-                    )
+                    waiting[at] = _Cotangent(target, True)
                     continue
                 kernel = rule_kernel(entries[position].kernel, k, node, found.array)
                 kind, made = _kind(kernel)

@@ -146,7 +146,8 @@ class Value:
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise UnsupportedError(
             "a Value can't be turned into a plain array, which would lose its gradient; "
-            "to build an array of Values use np.stack or np.concatenate, "
+            "to build an array of Values use np.stack or np.concatenate (and np.broadcast_to in "
+            "place of np.full), "
             "to index a plain array by a Value use np.take, and to leave the tape use .data"
         )
 
@@ -284,7 +285,8 @@ def _install_methods() -> None:
     for name in (
         "sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "argmax", "argmin", "argsort",
         "all", "any", "clip", "round", "dot", "squeeze", "swapaxes", "ravel", "repeat", "take",
-        "diagonal", "trace", "sort", "partition", "conj", "conjugate", "astype",
+        "diagonal", "trace", "sort", "partition", "conj", "conjugate", "astype", "choose",
+        "compress", "cumprod", "nonzero", "searchsorted",
     ):  # fmt: skip
         if hasattr(np, name) and (getattr(np, name) in NUMPY or getattr(np, name) in ADAPTERS):
             method(name)
@@ -303,6 +305,9 @@ def _install_methods() -> None:
     Value.reshape = reshape  # type: ignore[attr-defined]
     Value.transpose = transpose  # type: ignore[attr-defined]
     Value.flatten = lambda self, order="C": np.ravel(self, order)  # type: ignore[attr-defined]
+    Value.__round__ = lambda self, ndigits=0: np.round(self, ndigits or 0)  # type: ignore[attr-defined]
+    Value.__divmod__ = lambda self, other: np.divmod(self, other)  # type: ignore[attr-defined]
+    Value.__rdivmod__ = lambda self, other: np.divmod(other, self)  # type: ignore[attr-defined]
     Value.copy = lambda self: np.positive(self)  # type: ignore[attr-defined]
     Value.T = property(lambda self: np.transpose(self))  # type: ignore[attr-defined]
     Value.mT = property(lambda self: np.swapaxes(self, -1, -2))  # type: ignore[attr-defined]

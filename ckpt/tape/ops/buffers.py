@@ -17,6 +17,11 @@ from ckpt.tape.abstract import abstract
 ELEMENTS = 8192
 
 
+def update(target: Any, g: Any) -> int:
+    """The workspace of ``target += g``: the target is buffered as it is read and written."""
+    return 2 * buffer(target, target, target.dtype) + buffer(target, g, target.dtype)
+
+
 def buffers(out: Any, *operands: Any, **params: Any) -> int:
     """The ``workspace`` of an elementwise op: bytes of its operands' buffers."""
     arrays = [x for x in operands if hasattr(x, "shape")]
@@ -30,15 +35,13 @@ def buffers(out: Any, *operands: Any, **params: Any) -> int:
 def buffer(out: Any, x: Any, dtype: Any) -> int:
     """Bytes of the buffer that one operand, taken as ``dtype``, needs."""
     x = abstract(x)
-    if not x.shape or (x.dtype == dtype and is_line(x, out)):
+    if not x.shape or not out.size or (x.dtype == dtype and is_line(x, out)):
         return 0
     return int(min(out.size, ELEMENTS) * dtype.itemsize)
 
 
 def is_line(x: Any, out: Any) -> bool:
     """Are ``x``'s elements, broadcast to ``out`` and in the order of its axes, evenly spaced?"""
-    if x.shape == out.shape and x.strides == out.strides:
-        return True
     missing = len(out.shape) - len(x.shape)
     expected = None
     for k in sorted(range(len(out.shape)), key=lambda k: (abs(out.strides[k]), -k)):

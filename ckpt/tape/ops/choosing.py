@@ -76,7 +76,7 @@ clip.vjp(
 @adapt(np.clip)
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
     low, high = (
-        next((v for v in given if v is not None and v is not np._NoValue), None)  # type: ignore[attr-defined]
+        next((v for v in given if v is not None and v is not np._NoValue), None)
         for given in ((a_min, min), (a_max, max))
     )
     # An infinity is a weak Python float; what it can't reach costs nothing.

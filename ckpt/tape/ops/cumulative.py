@@ -10,6 +10,7 @@ from ckpt.errors import UnsupportedError
 from ckpt.tape.abstract import AbstractArray, fresh
 from ckpt.tape.dispatch import operand
 from ckpt.tape.op import adapt, op
+from ckpt.tape.ops.buffers import buffers
 from ckpt.tape.ops.reductions import axes_of, every
 
 # -- running sums and products ---------------------------------------------------------------------
@@ -64,7 +65,7 @@ def _diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any =
     parts = [
         x if x is a or np.ndim(x) else np.broadcast_to(x, one)
         for x in (prepend, a, append)
-        if x is not None and x is not np._NoValue  # type: ignore[attr-defined]
+        if x is not None and x is not np._NoValue
     ]
     if len(parts) > 1:
         a = np.concatenate(parts, axis=axis)
@@ -144,7 +145,7 @@ def _one_sided(f: list[Any], h: Any, k: Any) -> Any:
 
 
 @adapt(np.trapezoid)
-def _trapezoid(y: Any, x: Any = None, dx: float = 1.0, axis: int = -1) -> Any:
+def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     ndim = np.ndim(y)
     axis %= ndim
     later, earlier = _along(axis, ndim, slice(1, None), slice(None, -1))
@@ -163,6 +164,15 @@ def _infer_linspace(start: Any, stop: Any, *, num: int, endpoint: bool) -> Abstr
     return fresh(_grid, (num, *shape), start, stop, num=num, endpoint=endpoint)
 
 
+def _linspace_workspace(out: Any, start: Any, stop: Any, *, num: int, endpoint: bool) -> int:
+    """The steps, the distance between the ends, and buffers for both; none between numbers."""
+    if len(out.shape) == 1:
+        return 0
+    steps = AbstractArray((num, *[1] * (len(out.shape) - 1)), out.dtype)
+    row = AbstractArray(out.shape[1:], out.dtype)
+    return int(num * 8 + row.nbytes + buffers(out, steps, row))
+
+
 def _grid(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
     return np.linspace(start, stop, 2, endpoint)
 
@@ -170,7 +180,7 @@ def _grid(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
 @op(
     infer=_infer_linspace,
     flops=lambda out, *ends, **params: 2 * out.size,
-    workspace=lambda out, *ends, num, **params: num * 16,
+    workspace=_linspace_workspace,
 )
 def linspace(start: Any, stop: Any, *, num: int = 50, endpoint: bool = True) -> Any:
     return np.linspace(start, stop, num, endpoint)

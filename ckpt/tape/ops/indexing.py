@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import AbstractError
+from ckpt.errors import AbstractError, UnsupportedError
 from ckpt.tape.abstract import AbstractArray, Shared, abstract, contiguous, view
 from ckpt.tape.apply import apply
+from ckpt.tape.node import TapeNode
 from ckpt.tape.op import op
+from ckpt.tape.ops.buffers import buffer, update
 from ckpt.tape.value import Value
 
 
@@ -47,14 +49,23 @@ def part(x: Any, *, index: Any) -> Any:
     return x[index]
 
 
-part.vjp(x=lambda g, x_shape, index: put(g, shape=x_shape, index=index))
+def _part_x(g: Any, x_shape: Any, index: Any) -> Any:
+    return put(g, shape=x_shape, index=index)
+
+
+part.vjp(x=_part_x)
 
 
 def _add_part(target: Any, g: Any, index: Any) -> None:
     target[index] += g
 
 
-part.accumulate(x=_add_part)
+def _update(target: Any, g: Any, node: TapeNode) -> int:
+    assert node.params is not None
+    return update(_infer_part(target, index=node.params["index"]).array, g)
+
+
+part.accumulate(_update, x=_add_part)
 
 
 @op(name="put", infer=lambda g, *, shape, index: AbstractArray(shape, g.dtype), flops=added)
@@ -74,7 +85,7 @@ HERE = "index array"
 
 
 def _filled(template: tuple[Any, ...], indices: Any) -> tuple[Any, ...]:
-    """The index that a template and its arrays make; numbers become arrays, lest they give views."""
+    """The index of a template and its arrays; numbers become arrays, lest they give views."""
     waiting = iter(indices)
     return tuple(np.asarray(next(waiting)) if i is HERE else i for i in template)
 
@@ -125,10 +136,10 @@ def gathered_strides(
     small = np.empty([2] * x.ndim).transpose(np.argsort(order)) if x.ndim else np.empty(())
     zeros = []
     for a in arrays:
-        axes = sorted(range(a.ndim), key=lambda k: (-abs(a.strides[k]), k))
-        lengths = [1 if a.shape[k] == 1 else 2 for k in axes]
+        places = sorted(range(a.ndim), key=lambda k: (-abs(a.strides[k]), k))
+        lengths = [1 if a.shape[k] == 1 else 2 for k in places]
         zeros.append(
-            np.zeros(lengths, int).transpose(np.argsort(axes)) if a.ndim else np.zeros((), int)
+            np.zeros(lengths, int).transpose(np.argsort(places)) if a.ndim else np.zeros((), int)
         )
     index = tuple(
         slice(None) if isinstance(i, slice) else 0 if isinstance(i, (int, np.integer)) else i
@@ -139,7 +150,23 @@ def gathered_strides(
     return contiguous(shape, x.itemsize, axes)
 
 
-@op(name="gather", infer=_infer_gather)
+def index_buffers(*indices: Any) -> int:
+    """Arrays of indices are buffered as the operands of ufuncs are."""
+    arrays = [abstract(i) for i in indices]
+    common = AbstractArray(np.broadcast_shapes(*(a.shape for a in arrays)), np.intp)
+    return sum(buffer(common, a, common.dtype) for a in arrays)
+
+
+def index_workspace(out: Any, x: Any, *indices: Any, **params: Any) -> int:
+    return index_buffers(*indices)
+
+
+def _index_update(target: Any, g: Any, node: TapeNode) -> int:
+    assert node.inputs is not None
+    return index_buffers(*(i.value if type(i) is TapeNode else i for i in node.inputs[1:]))
+
+
+@op(name="gather", infer=_infer_gather, workspace=index_workspace)
 def gather(x: Any, *indices: Any, template: tuple[Any, ...] = (HERE,)) -> Any:
     """A copy of the elements that arrays of indices name."""
     return x[_filled(template, indices)]
@@ -157,6 +184,7 @@ def _add_gathered(target: Any, g: Any, indices: Any, template: Any) -> None:
     name="scatter",
     infer=lambda g, *indices, shape, template: AbstractArray(shape, g.dtype),
     flops=added,
+    workspace=index_workspace,
 )
 def scatter(g: Any, *indices: Any, shape: Any, template: tuple[Any, ...]) -> Any:
     """Zeros of ``shape`` to which ``g`` is added at the indices, as often as they occur."""
@@ -166,7 +194,7 @@ def scatter(g: Any, *indices: Any, shape: Any, template: tuple[Any, ...]) -> Any
 
 
 scatter.vjp(g=lambda g, indices, template: gather(g, *indices, template=template))
-gather.vjp(x=_gather_x).accumulate(x=_add_gathered)
+gather.vjp(x=_gather_x).accumulate(_index_update, x=_add_gathered)
 
 
 def plain_index(i: Any, what: str) -> Any:
@@ -190,7 +218,7 @@ def plain_index(i: Any, what: str) -> Any:
             array = array.astype(int)
         if array.dtype.kind not in "iub":
             raise IndexError(f"an index must be of whole numbers or bools, not {array.dtype}")
-        return array
+        return array if array.dtype.kind == "b" else array.astype(np.intp, copy=False)
     return i
 
 
@@ -212,12 +240,10 @@ def _spelled_out(x: Any, items: tuple[Any, ...]) -> list[Any]:
                 raise IndexError(
                     f"a mask of shape {i.shape} doesn't fit axes of {x.shape[axis : axis + i.ndim]}"
                 )
-            if not i.ndim:  # a bool by itself is a new axis, of length one or none
-                made.append(None)
-                i = np.reshape(i, 1)
-                made[-1] = np.flatnonzero(i)
-            else:
-                made.extend(np.nonzero(i))
+            if not i.ndim:
+                raise UnsupportedError("a single bool is no index of a Value; use np.where")
+            # Copies, for what NumPy gives are columns of one array.
+            made.extend(found.copy() for found in np.nonzero(i))
             axis += i.ndim
         else:
             made.append(i)
@@ -231,6 +257,8 @@ def _is_mask(i: Any) -> bool:
 
 def _getitem(self: Value, index: Any) -> Any:
     if is_basic(index):
+        if not self.shape:  # a number has no memory to take a view of
+            return np.reshape(self, np.empty(())[index].shape)
         return apply(part, (self,), {"index": index})
     items = index if isinstance(index, tuple) else (index,)
     given = _spelled_out(self, tuple(plain_index(i, "the mask") for i in items))
@@ -239,4 +267,4 @@ def _getitem(self: Value, index: Any) -> Any:
     return apply(gather, (self, *arrays), {"template": template})
 
 
-Value.__getitem__ = _getitem  # type: ignore[attr-defined]
+Value.__getitem__ = _getitem  # type: ignore[misc]

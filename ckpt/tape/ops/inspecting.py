@@ -75,11 +75,11 @@ def _of_values(function: Callable[..., Any]) -> None:
     ADAPTERS[function] = answer
 
 
-for _function in (
+for _asked in (
     np.nonzero, np.flatnonzero, np.argwhere, np.searchsorted, np.digitize, np.bincount,
     np.array2string, np.array_repr, np.array_str,
 ):  # fmt: skip
-    _of_values(_function)
+    _of_values(_asked)
 
 
 @adapt(np.isclose)
@@ -131,5 +131,5 @@ def _refuse(function: Callable[..., Any]) -> None:
     ADAPTERS[function] = refusal
 
 
-for _function in (np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal):
-    _refuse(_function)
+for _writer in (np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal):
+    _refuse(_writer)

@@ -149,7 +149,7 @@ def _array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]
 
 
 @adapt(np.split)
-def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     length = np.shape(ary)[axis]
     if not np.ndim(indices_or_sections) and length % int(indices_or_sections):
         raise ValueError(
@@ -160,17 +160,17 @@ def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
 
 
 @adapt(np.vsplit)
-def _vsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
+def _vsplit(ary: Any, indices_or_sections: Any) -> Any:
     return _split(ary, indices_or_sections, 0)
 
 
 @adapt(np.hsplit)
-def _hsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
+def _hsplit(ary: Any, indices_or_sections: Any) -> Any:
     return _split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
 
 
 @adapt(np.dsplit)
-def _dsplit(ary: Any, indices_or_sections: Any) -> list[Any]:
+def _dsplit(ary: Any, indices_or_sections: Any) -> Any:
     return _split(ary, indices_or_sections, 2)
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.abstract import AbstractArray, contiguous, dummy, fresh, view
 from ckpt.tape.dispatch import operand
+from ckpt.tape.node import TapeNode
 from ckpt.tape.op import adapt, op
+from ckpt.tape.ops.buffers import update
 from ckpt.tape.ops.reductions import axes_of
 
 # -- moved and repeated ----------------------------------------------------------------------------
@@ -166,7 +168,13 @@ def on_diagonal(g: Any, *, shape: Any, offset: int = 0, axis1: int = 0, axis2: i
 
 
 on_diagonal.vjp(g=lambda g, offset, axis1, axis2: np.diagonal(g, offset, axis1, axis2))
-diagonal.vjp(x=_diagonal_x).accumulate(x=_add_diagonal)
+
+
+def _diagonal_update(target: Any, g: Any, node: TapeNode) -> int:
+    return update(_infer_diagonal(target, **(node.params or {})).array, g)
+
+
+diagonal.vjp(x=_diagonal_x).accumulate(_diagonal_update, x=_add_diagonal)
 
 
 @adapt(np.diag)

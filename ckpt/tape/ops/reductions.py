@@ -209,10 +209,10 @@ def _in_line(out: Any, x: Any, *, axis: int | None, **params: Any) -> int:
     return 0 if tuple(x.strides[k] for k in axes) == dense else int(x.nbytes)
 
 
-for _function in (np.all, np.any, np.count_nonzero):
-    _plain(_function)
-for _function in (np.argmax, np.argmin):
-    _plain(_function).workspace = _in_line
+for _test in (np.all, np.any, np.count_nonzero):
+    _plain(_test)
+for _place in (np.argmax, np.argmin):
+    _plain(_place).workspace = _in_line
 
 # -- made of the others ----------------------------------------------------------------------------
 

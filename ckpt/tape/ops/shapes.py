@@ -58,6 +58,11 @@ def _reshape(a: Any, shape: Any = None, order: str = "C", *, newshape: Any = Non
     return reshape(a, shape=newshape if shape is None else shape, order=order)
 
 
+@adapt(np.copy)
+def _copy(a: Any) -> Any:
+    return np.positive(a)
+
+
 @adapt(np.ravel)
 def _ravel(a: Any, order: str = "C") -> Any:
     return np.reshape(a, (-1,), order=order)  # type: ignore[call-overload]
@@ -118,12 +123,20 @@ def _rollaxis(a: Any, axis: int, start: int = 0) -> Any:
 # -- axes of length one, and of any ----------------------------------------------------------------
 
 
-@op(np.broadcast_to, infer=lambda x, *, shape: view(np.broadcast_to, x, shape), view=True)
+@op(infer=lambda x, *, shape: view(np.broadcast_to, x, shape), view=True)
 def broadcast_to(x: Any, *, shape: Any = ()) -> Any:
     return np.broadcast_to(x, shape)
 
 
 broadcast_to.vjp(x=lambda g: g)  # the tape sums it down
+
+
+@adapt(np.broadcast_to)
+def _broadcast_to(array: Any, shape: Any) -> Any:
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if shape and not np.shape(array):
+        array = np.reshape(array, (1,))  # a number has no memory to take a view of
+    return broadcast_to(array, shape=shape)
 
 
 @adapt(np.broadcast_arrays)

@@ -12,8 +12,9 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.abstract import AbstractArray, abstract, contiguous
 from ckpt.tape.dispatch import operand
+from ckpt.tape.node import TapeNode
 from ckpt.tape.op import adapt, op
-from ckpt.tape.ops.indexing import HERE, added, gathered_strides, plain_index
+from ckpt.tape.ops.indexing import HERE, added, gathered_strides, index_buffers, plain_index
 from ckpt.tape.ops.reductions import axes_of
 
 
@@ -23,9 +24,10 @@ def _infer_take(x: Any, indices: Any, *, axis: int, mode: str) -> AbstractArray:
 
 
 def _take_workspace(out: Any, x: Any, indices: Any, **params: Any) -> int:
-    """NumPy copies an operand that isn't contiguous."""
-    x = abstract(x)
-    return 0 if x.strides == contiguous(x.shape, x.itemsize) else int(x.nbytes)
+    """NumPy copies an operand, and an array of indices, that isn't contiguous."""
+    arrays = (abstract(x), abstract(indices))
+    copied = (a.nbytes for a in arrays if a.strides != contiguous(a.shape, a.itemsize))
+    return int(sum(copied))
 
 
 @op(infer=_infer_take, workspace=_take_workspace)
@@ -42,13 +44,15 @@ def _add_taken(target: Any, g: Any, indices: Any, axis: int, mode: str) -> None:
         indices = np.remainder(indices, target.shape[axis])
     elif mode == "clip":
         indices = np.clip(indices, 0, target.shape[axis] - 1)
-    np.add.at(target, (*[slice(None)] * axis, np.asarray(indices)), g)
+    place: Any = (*[slice(None)] * axis, np.asarray(indices))
+    np.add.at(target, place, g)
 
 
 @op(
     name="put_taken",
     infer=lambda g, indices, *, shape, axis, mode: AbstractArray(shape, g.dtype),
     flops=added,
+    workspace=lambda out, g, indices, **params: index_buffers(indices),
 )
 def put_taken(g: Any, indices: Any, *, shape: Any, axis: int, mode: str) -> Any:
     """Zeros of ``shape`` to which ``g`` is added at the indices along ``axis``."""
@@ -58,7 +62,20 @@ def put_taken(g: Any, indices: Any, *, shape: Any, axis: int, mode: str) -> Any:
 
 
 put_taken.vjp(g=lambda g, indices, axis, mode: take(g, indices, axis=axis, mode=mode))
-take.vjp(x=_take_x).accumulate(x=_add_taken)
+
+
+def _taken_update(target: Any, g: Any, node: TapeNode) -> int:
+    return index_buffers(indices_of(node))
+
+
+take.vjp(x=_take_x).accumulate(_taken_update, x=_add_taken)
+
+
+def indices_of(node: TapeNode) -> Any:
+    """What the trace knows of the second operand."""
+    assert node.inputs is not None
+    indices = node.inputs[1]
+    return indices.value if type(indices) is TapeNode else indices
 
 
 @adapt(np.take)
@@ -100,6 +117,17 @@ def _along(shape: Any, indices: Any, axis: int) -> tuple[Any, ...]:
     )
 
 
+def _grids(shape: Any, indices: Any, axis: int) -> list[AbstractArray]:
+    """The same, abstractly."""
+    ndim = len(shape)
+    return [
+        abstract(indices)
+        if k == axis
+        else AbstractArray(tuple(n if j == k else 1 for j in range(ndim)), np.intp)
+        for k, n in enumerate(shape)
+    ]
+
+
 def _infer_along(x: Any, indices: Any, *, axis: int) -> AbstractArray:
     x, i = abstract(x), abstract(indices)
     if len(i.shape) != len(x.shape):
@@ -107,16 +135,21 @@ def _infer_along(x: Any, indices: Any, *, axis: int) -> AbstractArray:
     shape = np.broadcast_shapes(
         i.shape, tuple(1 if k == axis else n for k, n in enumerate(x.shape))
     )
-    grids = [
-        AbstractArray(tuple(n if j == k else 1 for j in range(len(x.shape))), np.dtype(int))
-        for k, n in enumerate(x.shape)
-    ]
-    grids[axis] = i
+    grids = _grids(x.shape, i, axis)
     strides = gathered_strides(x, grids, (HERE,) * len(x.shape), shape)
     return AbstractArray(shape, x.dtype, strides)
 
 
-@op(infer=_infer_along)
+def _along_workspace(shape: Any, indices: Any, axis: int) -> int:
+    """The indices of the other axes, and buffers for all that aren't in line."""
+    grids = [i for k, i in enumerate(_grids(shape, indices, axis)) if k != axis]
+    return int(sum(i.nbytes for i in grids)) + index_buffers(indices, *grids)
+
+
+@op(
+    infer=_infer_along,
+    workspace=lambda out, x, indices, *, axis: _along_workspace(x.shape, indices, axis),
+)
 def take_along_axis(x: Any, indices: Any, *, axis: int = -1) -> Any:
     return np.take_along_axis(x, indices, axis)
 
@@ -133,6 +166,7 @@ def _add_along(target: Any, g: Any, indices: Any, axis: int) -> None:
     name="put_along_axis",
     infer=lambda g, indices, *, shape, axis: AbstractArray(shape, g.dtype),
     flops=added,
+    workspace=lambda out, g, indices, *, shape, axis: _along_workspace(shape, indices, axis),
 )
 def put_along_axis(g: Any, indices: Any, *, shape: Any, axis: int) -> Any:
     """Zeros of ``shape`` to which ``g`` is added at the indices along ``axis``."""
@@ -142,7 +176,14 @@ def put_along_axis(g: Any, indices: Any, *, shape: Any, axis: int) -> Any:
 
 
 put_along_axis.vjp(g=lambda g, indices, axis: take_along_axis(g, indices, axis=axis))
-take_along_axis.vjp(x=_along_x).accumulate(x=_add_along)
+
+
+def _along_update(target: Any, g: Any, node: TapeNode) -> int:
+    assert node.params is not None
+    return _along_workspace(target.shape, indices_of(node), node.params["axis"])
+
+
+take_along_axis.vjp(x=_along_x).accumulate(_along_update, x=_add_along)
 
 
 @adapt(np.take_along_axis)

@@ -170,7 +170,7 @@ def test_ldexp_modf_and_divmod():
     [
         np.sign, np.floor, np.ceil, np.rint, np.trunc, np.isnan, np.isfinite, np.isinf, np.signbit,
         np.logical_not, np.round, lambda x: np.round(x, 1), lambda x: x > 0.5, lambda x: x == x,
-        lambda x: 1 <= x, lambda x: (x > 0) & (x < 1), lambda x: ~(x > 0), lambda x: x // 0.5,
+        lambda x: x.__le__(1), lambda x: (x > 0) & (x < 1), lambda x: ~(x > 0), lambda x: x // 0.5,
         lambda x: np.heaviside(x, 0.5), lambda x: np.nextafter(x, 1.0),
     ],
 )  # fmt: skip
