@@ -19,7 +19,7 @@ def frontier(
         str | None,
         typer.Option(help="Planners to compare, with commas; by default all but the slowest."),
     ] = None,
-    points: Annotated[int, typer.Option(help="How many budgets to try.")] = 10,
+    points: Annotated[int, typer.Option(help="How many budgets to try.")] = 8,
     budgets: Annotated[
         str | None, typer.Option(help="The budgets themselves, as in 64MiB,25%,50%.")
     ] = None,

@@ -28,8 +28,8 @@ only if all others fail."""
 FINALISTS = 4
 """How many schedules of the portfolio are improved; the best gets half of the iterations."""
 
-INSTRUCTIONS = 150_000
-"""Iterations are cut so that these times the instructions of a schedule stay below this."""
+WORK = 80_000_000
+"""Iterations are cut so that these times the square of a schedule's instructions stay below this."""
 
 
 @planner("auto", monotone=False, takes="iterations")
@@ -107,7 +107,9 @@ def _improved(
 ) -> tuple[Schedule, int]:
     """Each schedule improved a little, the best of them further; and the iterations it took."""
     longest = max(map(len, schedules))
-    allowed = min(iterations, max(1, INSTRUCTIONS // longest))
+    allowed = min(iterations, WORK // longest**2)
+    if not allowed:
+        schedules = schedules[:1]
     each = allowed // (2 * len(schedules))
     tried = [improve(graph, schedule, budget, each) for schedule in schedules]
     used = sum(schedule.notes["iterations"] for schedule in tried)

@@ -26,7 +26,7 @@ from ckpt.planners.stagewise import closure, read_by
 from ckpt.schedule import Backward, Compute, Instruction, describe_instruction
 
 
-LINEAR_NODES = 250
+LINEAR_NODES = 120
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Frontier:
     @property
     def knee(self) -> Row | None:
         """The best row farthest below the line between the ends: where memory gets expensive."""
-        best = self.best()
+        best = [row for row in self.best() if row["overhead"] <= WORTH_RUNNING]
         if len(best) < 3:
             return None
         x0, x1 = best[0]["predicted_peak_nbytes"], best[-1]["predicted_peak_nbytes"]
@@ -110,17 +110,18 @@ def frontier(
     *args: Any,
     planners: Iterable[str] | None = None,
     budgets: Iterable[int | str] | None = None,
-    points: int = 10,
+    points: int = 8,
     measure: bool | None = None,
     argnums: int | tuple[int, ...] = 0,
     on_row: Callable[[Row], None] | None = None,
-    iterations: int = 40,
+    iterations: int = 15,
 ) -> Frontier:
     """Plan one step of ``function(*args)`` by every planner at ``points`` budgets.
 
     The budgets lie between the floor and what store-all needs, closer together near the floor.
-    Each distinct schedule is executed and measured if the arguments are arrays, but for those that
-    recompute more than `WORTH_RUNNING` forwards. ``iterations``
+    If the arguments are arrays, the schedules that no other beats and each planner's cheapest and
+    smallest are executed and measured, but for those that recompute more than `WORTH_RUNNING`
+    forwards. ``iterations``
     bounds the local search of ``auto``. ``on_row`` sees each row as it is made; rows are dicts with
     planner, budget_nbytes, predicted_peak_nbytes, measured_peak_nbytes, recompute_flops, overhead,
     bound_flops, gap_percent, planning_seconds, error.
@@ -141,7 +142,7 @@ def frontier(
         if budgets is not None
         else spread(found.floor_nbytes, peak, points)
     )
-    measured: dict[Any, int] = {}
+    schedules: list[Schedule | None] = []
     for limit in sorted(limits, reverse=True):
         best = lower_bounds(graph, limit, time_limit=5.0)[0]
         if best.flops is not None:
@@ -149,20 +150,37 @@ def frontier(
         for name in chosen:
             options = {"iterations": iterations} if name == "auto" else {}
             row = _row(graph, name, limit, best.flops, options)
-            schedule = row.pop("schedule")
-            if schedule is not None and measure and row["overhead"] <= WORTH_RUNNING:
-                key = schedule.instructions
-                if key not in measured:
-                    run = execute(program, schedule, args, trace_memory=True)
-                    assert run.timeline is not None
-                    measured[key] = run.timeline.peak
-                row["measured_peak_nbytes"] = measured[key]
+            schedules.append(row.pop("schedule"))
             found.rows.append(row)
             if on_row is not None:
                 on_row(row)
     if all(row["error"] is not None for row in found.rows):
         raise UsageError(f"no planner found a schedule: {found.rows[0]['error']}")
+    if measure:
+        _execute(found, schedules, program, args)
     return found
+
+
+def _execute(
+    found: Frontier, schedules: list[Schedule | None], program: Program, args: tuple[Any, ...]
+) -> None:
+    """Run the schedules that no other beats, and each planner's cheapest and smallest."""
+    chosen = found.best()
+    for name in dict.fromkeys(row["planner"] for row in found.rows):
+        rows = [r for r in found.rows if r["planner"] == name and r["error"] is None]
+        if rows:
+            chosen.append(min(rows, key=lambda r: (r["recompute_flops"], r["budget_nbytes"])))
+            chosen.append(min(rows, key=lambda r: r["predicted_peak_nbytes"]))
+    wanted = {id(row) for row in chosen if row["overhead"] <= WORTH_RUNNING}
+    measured: dict[Any, int] = {}
+    for row, schedule in zip(found.rows, schedules, strict=True):
+        if id(row) in wanted and schedule is not None:
+            key = schedule.instructions
+            if key not in measured:
+                run = execute(program, schedule, args, trace_memory=True)
+                assert run.timeline is not None
+                measured[key] = run.timeline.peak
+            row["measured_peak_nbytes"] = measured[key]
 
 
 def spread(low: int, high: int, points: int) -> list[int]:
