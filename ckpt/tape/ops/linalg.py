@@ -242,3 +242,32 @@ def _slogdet_parts(a: Any) -> Any:
 @adapt(np.linalg.matrix_transpose)
 def matrix_transpose(x: Any, /) -> Any:
     return transposed(operand(x))
+
+
+@adapt(np.linalg.diagonal)
+def diagonal(x: Any, /, *, offset: int = 0) -> Any:
+    return np.diagonal(operand(x), offset, -2, -1)
+
+
+@adapt(np.linalg.trace)
+def trace(x: Any, /, *, offset: int = 0) -> Any:
+    return np.trace(operand(x), offset, -2, -1)
+
+
+@adapt(np.linalg.tensorsolve)
+def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
+    a, b = operand(a), operand(b)
+    if axes is not None:
+        a = np.moveaxis(a, axes, range(-len(axes), 0))
+    shape = a.shape[b.ndim :]
+    return np.reshape(np.linalg.solve(np.reshape(a, (b.size, -1)), np.reshape(b, -1)), shape)
+
+
+@adapt(np.linalg.tensorinv)
+def tensorinv(a: Any, ind: int = 2) -> Any:
+    a = operand(a)
+    if ind <= 0:
+        raise ValueError(f"tensorinv: ind must be positive, not {ind}")
+    shape = (*a.shape[ind:], *a.shape[:ind])
+    order = int(np.prod(a.shape[:ind]))
+    return np.reshape(np.linalg.inv(np.reshape(a, (order, -1))), shape)

@@ -150,6 +150,17 @@ def test_cond(p):
     check_op(lambda x: np.linalg.cond(x, p), regular(3, 3), exact=False, atol=1e-5)
 
 
+def test_tensors_and_diagonals():
+    a = np.eye(12).reshape(3, 4, 6, 2) + 0.1 * normal(3, 4, 6, 2)
+    check_op(lambda a, b: np.linalg.tensorsolve(a, b), a, normal(3, 4))
+    other = np.moveaxis(np.eye(12).reshape(3, 4, 12) + 0.1 * normal(3, 4, 12), 2, 1)
+    check_op(lambda a, b: np.linalg.tensorsolve(a, b, (1,)), other, normal(3, 4))
+    check_op(lambda a: np.linalg.tensorinv(a), a)
+    check_op(lambda x: np.linalg.trace(x, offset=1), normal(2, 3, 4))
+    check_op(lambda x: np.linalg.diagonal(x, offset=-1), normal(2, 3, 4))
+    check_op(lambda x: np.linalg.matrix_transpose(x), normal(2, 3, 4))
+
+
 def test_flops_are_the_leading_terms():
     def flops(function, *arrays):
         graph = ckpt.trace(lambda x: np.sum(function(x)), *arrays).graph
