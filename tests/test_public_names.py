@@ -1,0 +1,52 @@
+"""What the package exports: sorted, importable, documented."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import ckpt
+
+
+def test_the_exported_names():
+    assert list(ckpt.__all__) == sorted(ckpt.__all__)
+    assert ckpt.__all__ == [
+        "Backward", "CkptError", "Compute", "Free", "Graph", "Node", "Schedule", "Timeline",
+        "Value", "check_finite", "checkpoint", "checkpoint_sequential", "execute", "frontier",
+        "grad", "gradcheck", "load_plan", "make_schedule", "name", "op", "plan", "profile",
+        "scope", "simulate", "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ckpt.__all__)
+def test_names_are_documented(name):
+    assert inspect.getdoc(getattr(ckpt, name))
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        ckpt.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    heavy = ("numpy", "matplotlib", "scipy", "torch", "jax", "click")
+    code = (
+        "import sys\n"
+        "from ckpt.cli import main\n"
+        f"sys.argv = ['ckpt', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]"), done.stdout.splitlines()[-1]
+
+
+def test_importing_the_package_is_quick():
+    code = "import ckpt, sys; print('numpy' in sys.modules, 'matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
