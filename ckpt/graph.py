@@ -68,6 +68,7 @@ class Node:
     """Where it came from: ``model.py:7``."""
 
 
+_FIELDS = tuple(f.name for f in fields(Node))
 _DEFAULTS = {f.name: f.default for f in fields(Node) if f.default is not MISSING}
 
 
@@ -207,9 +208,12 @@ class Graph:
         """A hash of the structure: equal for two traces of the same program on the same shapes."""
         import hashlib  # it loads OpenSSL: a quarter of the time that ``ckpt --help`` takes
 
-        rows = [{k: v for k, v in _as_dict(n).items() if k not in _UNHASHED} for n in self.nodes]
-        text = json.dumps([rows, self.losses, self.outputs], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        made = hashlib.sha256()  # fed node by node: a text of all would dwarf the graph
+        for node in self.nodes:
+            row = {k: v for k, v in _as_dict(node).items() if k not in _UNHASHED}
+            made.update(json.dumps(row, separators=(",", ":")).encode())
+        made.update(json.dumps([self.losses, self.outputs]).encode())
+        return made.hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -252,7 +256,7 @@ def check_format(data: Any, expected: str, version: int, error: type[Exception])
 
 
 def _as_dict(node: Node) -> dict[str, Any]:
-    row = {f.name: getattr(node, f.name) for f in fields(Node)}
+    row = {name: getattr(node, name) for name in _FIELDS}
     return {k: v for k, v in row.items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
 
 

@@ -7,7 +7,11 @@ Theory says: a trace touches shapes only, so its time and memory follow the numb
 the model's size; the tape's own work, a few microseconds a node, is lost beside 512 KiB arrays.
 Seconds are of the processor, so that other work on the machine counts little.
 Run: python experiments/bench_trace.py [--steps 400] [--long] [-o plots/bench_trace.csv]
-Found: (see below)
+Found: gpt3 (175 billion parameters, 4433 nodes) traces in 0.11 s and is predicted within 52 MiB
+resident; the largest graph of the presets, an LSTM of 1000 steps with 72,026 nodes, in 2.1 s and
+240 MiB. A node costs 18 µs at a hundred nodes and 22 µs at a hundred thousand. A wave equation's
+step on the tape costs 0.99 to 1.03 of the same calls by hand, checkpointed in segments 0.98; ten
+thousand steps cost 1.08 times as much a step as one thousand.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +62,9 @@ def preset_row(name: str) -> Row:
     if float(seconds) > limit:
         raise SystemExit(f"{name} took {seconds} s to trace, and {limit} s are promised")
     case = f"{name}, batch {PRESETS[name][1]['batch']}"
-    return Row(case, int(nodes), float(seconds), "resident MiB", float(resident), RESIDENT_LIMIT_MIB)
+    return Row(
+        case, int(nodes), float(seconds), "resident MiB", float(resident), RESIDENT_LIMIT_MIB
+    )
 
 
 def child(name: str) -> None:
@@ -97,26 +104,30 @@ def overhead_rows(steps: int, long: bool) -> Iterator[Row]:
     for count in (steps // 4, steps // 2, steps):
         workload = build("wave", depth=count, size=256)
         arrays = workload.arrays()
-        ours, theirs = alternately(
-            lambda step=value_and_grad(workload.loss), given=arrays: step(*given),
-            lambda given=arrays, count=count: by_hand(*given, count),
-        )
+        step = partial(value_and_grad(workload.loss), *arrays)
+        ours, theirs = alternately(step, partial(by_hand, *arrays, count))
         case = f"wave 256x256 float64, {count} steps, eager"
         yield Row(case, 3 * count, ours, "ratio to by hand", ours / theirs, 1.1)
+    # Segments of 100 steps; by hand: each step once more, but for the last segment.
+    ours, forward, both = alternately(
+        segmented(1_000),
+        partial(by_hand, *arrays, steps, backward=False),
+        partial(by_hand, *arrays, 100),
+    )
+    expected = 10 * both + 900 * forward / steps
+    case = "wave 256x256 float64, 1000 steps, 10 segments"
+    yield Row(case, 3_000, ours, "ratio to by hand", ours / expected, 1.1)
     if long:
-        workload = build("wave", depth=10_000, size=256, segments=100)
-        arrays = workload.arrays()
-        start = time.process_time()
-        value_and_grad(workload.loss)(*arrays)
-        seconds = time.process_time() - start
-        # by hand: each step once more, but for the last segment
-        forward, both = alternately(
-            lambda given=arrays: by_hand(*given, steps, backward=False),
-            lambda given=arrays: by_hand(*given, steps),
-        )
-        expected = (10_000 * both + 9_900 * forward) / steps
-        case = "wave 256x256 float64, 10000 steps in 100 segments"
-        yield Row(case, 30_000, seconds, "ratio to by hand", seconds / expected, 1.1)
+        (seconds,) = alternately(segmented(10_000), repeat=1)
+        case = "wave 256x256 float64, 10000 steps, 100 segments"
+        ratio = seconds / 10 / ours
+        yield Row(case, 30_000, seconds, "ratio a step to 1000 steps", ratio, 1.15)
+
+
+def segmented(count: int) -> Callable[[], Any]:
+    """One training step through ``count`` time steps, checkpointed a hundred at a time."""
+    workload = build("wave", depth=count, size=256, segments=count // 100)
+    return partial(value_and_grad(workload.loss), *workload.arrays())
 
 
 def alternately(*works: Callable[[], Any], repeat: int = 3) -> list[float]:

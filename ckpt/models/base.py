@@ -1,8 +1,9 @@
 """What a workload is, and the table of them.
 
-A model is a function of keyword options (``depth``, ``width``, ``batch``, ``dtype``, …) that returns a
-Workload: a loss in plain NumPy and `ckpt.nn`, and its arguments described rather than made, so that
-a model of any size can be profiled without being allocated. Presets are in `ckpt.models.presets`.
+A model is a function of keyword options (``depth``, ``width``, ``batch``, ``dtype``, …) that
+returns a Workload: a loss in plain NumPy and `ckpt.nn`, and its arguments described rather than
+made, so that a model of any size can be profiled without being allocated. Presets are in
+`ckpt.models.presets`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A GPT: GPT-2's architecture (Radford et al., 2019), of which GPT-3 (Brown et al., 2020) is a larger
-one but for its sparse layers."""
+"""A GPT: GPT-2's architecture (Radford et al., 2019), of which GPT-3 (Brown et al., 2020) is a
+larger one but for its sparse layers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Two multilayer perceptrons: residual blocks, in which checkpointing shows its character, and a plain
-stack of tanh(x @ w), in which it can't."""
+"""Two multilayer perceptrons: residual blocks, in which checkpointing shows its character, and a
+plain stack of tanh(x @ w), in which it can't."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Residual nets: those of He et al. (2016, arXiv:1512.03385) on CIFAR and ImageNet, and the net of a
-thousand layers on which Chen et al. (2016, arXiv:1604.06174, section 5.3) measure sqrt n."""
+"""Residual nets: those of He et al. (2016, arXiv:1512.03385) on CIFAR and ImageNet, and the net of
+a thousand layers on which Chen et al. (2016, arXiv:1604.06174, section 5.3) measure sqrt n."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""U-Net (Ronneberger, Fischer and Brox, 2015, arXiv:1505.04597): long skips from the way down to the
-way up, so that every cut is crossed by many values."""
+"""U-Net (Ronneberger, Fischer and Brox, 2015, arXiv:1505.04597): long skips from the way down to
+the way up, so that every cut is crossed by many values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def unet(
     dtype: str = "float32",
     segments: int | None = None,
 ) -> Workload:
-    """``depth`` times down to half the size and up again; 4 and width 64 are the paper's (figure 1),
-    with zeros around each convolution's input so that sizes stay.
+    """``depth`` times down to half the size and up again; 4 and width 64 are the paper's (figure
+    1), with zeros around each convolution's input so that sizes stay.
 
     Layers hand on a pair: the image, and those waiting for the way up.
     """

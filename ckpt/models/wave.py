@@ -11,7 +11,7 @@ from ckpt.models.base import Array, Workload, model, run_layers
 from ckpt.tape.op import op
 
 
-@op
+@op()
 def laplacian(u: Any) -> Any:
     """The five-point sum over the last two axes of (batch, rows, columns), zeros around."""
     p = np.pad(u, ((0, 0), (1, 1), (1, 1)))
@@ -24,7 +24,7 @@ def laplacian(u: Any) -> Any:
 laplacian.vjp(u=lambda g: laplacian(g))  # it is its own transpose, and keeps nothing
 
 
-@op
+@op()
 def leapfrog(u: Any, before: Any, push: Any) -> Any:
     """The next time level from two. One op instead of three: no temporaries, fewer nodes."""
     return 2.0 * u - before + push

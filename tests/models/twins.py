@@ -1,4 +1,4 @@
-"""The same nets in PyTorch: ``TWINS[model](options)`` is a loss of tensors in the same structure."""
+"""The same nets in PyTorch: ``TWINS[model](options)`` is a loss of tensors, structured as ours."""
 
 from __future__ import annotations
 
