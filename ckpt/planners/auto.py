@@ -29,7 +29,7 @@ FINALISTS = 4
 """How many schedules of the portfolio are improved; the best gets half of the iterations."""
 
 WORK = 80_000_000
-"""Iterations are cut so that these times the square of a schedule's instructions stay below this."""
+"""Iterations are cut so that they times the square of the instructions stay below this."""
 
 
 @planner("auto", monotone=False, takes="iterations")

@@ -25,7 +25,6 @@ from ckpt.planners.memory import memory_of
 from ckpt.planners.stagewise import closure, read_by
 from ckpt.schedule import Backward, Compute, Instruction, describe_instruction
 
-
 LINEAR_NODES = 120
 
 

@@ -87,7 +87,7 @@ class Neighbourhood(Heuristic):
             self.changed.update(self._reach(buffer, self.parents)[1])
 
     def _reach(self, start: int, neighbours: Sequence[Sequence[int]]) -> tuple[set[int], set[int]]:
-        """Evicted buffers reached from ``start`` through evicted ones, and the others beside them."""
+        """Evicted buffers reached from ``start`` through evicted ones, and others beside them."""
         inside: set[int] = set()
         beside: set[int] = set()
         queue = [start]

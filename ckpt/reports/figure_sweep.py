@@ -53,7 +53,8 @@ def headline(rows: Sequence[Row], depth: int) -> str:
     if plain is None or root is None or plain[PREDICTED] < 1.05 * root[PREDICTED]:
         return "Peak memory and recompute by strategy"
     return (
-        f"At depth {depth:,}, sqrt segments cut peak memory {plain[PREDICTED] / root[PREDICTED]:.1f} "
+        f"At depth {depth:,}, sqrt segments cut peak memory "
+        f"{plain[PREDICTED] / root[PREDICTED]:.1f} "
         f"times for {root['overhead']:.0%} more forward FLOPs"
     )
 

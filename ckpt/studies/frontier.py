@@ -68,7 +68,7 @@ class Frontier:
         def depth(row: Row) -> float:
             along = (row["predicted_peak_nbytes"] - x0) / max(x1 - x0, 1)
             down = (row["recompute_flops"] - y1) / max(y0 - y1, 1)
-            return 1.0 - along - down
+            return float(1.0 - along - down)
 
         return max(best, key=depth)
 

@@ -114,8 +114,8 @@ class Step(Plan):
             raise StepMemoryError(
                 f"out of memory in a step that needs {format_bytes(self.timeline.peak)} beside "
                 f"{format_bytes(self.timeline.resident)} of inputs and parameters and "
-                f"{format_bytes(self.timeline.gradients_total)} of gradients; no schedule needs less "
-                f"than {format_bytes(self.certificate.floor)}: plan it with a smaller budget"
+                f"{format_bytes(self.timeline.gradients_total)} of gradients; no schedule needs "
+                f"less than {format_bytes(self.certificate.floor)}: plan it with a smaller budget"
             ) from None
 
     @property
@@ -268,7 +268,9 @@ def _traced(
         again = trace(function, *args, argnums=argnums, has_aux=has_aux, name=name)
         others = [e for e in again.entries if e.role == "captured"]
         for a, b in zip(captured, others, strict=False):
-            if a.array.shape != b.array.shape or not np.array_equal(a.array, b.array, equal_nan=a.array.dtype.kind in "fc"):  # noqa: E501
+            if a.array.shape != b.array.shape or not np.array_equal(
+                a.array, b.array, equal_nan=a.array.dtype.kind in "fc"
+            ):
                 raise TapeError(
                     f"{a.source}: the program makes a {list(a.array.shape)} {a.array.dtype} array "
                     "that differs from call to call, and a plan would freeze it; draw random masks "
@@ -280,5 +282,3 @@ def _traced(
                 "to call; pass that as an argument"
             )
     return program
-
-

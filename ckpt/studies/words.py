@@ -34,9 +34,7 @@ def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
     note = schedule.notes.get("note")
     if note:
         lines.append(f"  {note}")
-    rows = [
-        (sum(graph[i].nbytes for i in found), label, found) for label, found in kept.items()
-    ]
+    rows = [(sum(graph[i].nbytes for i in found), label, found) for label, found in kept.items()]
     if rows:
         lines.append("kept from forward to backward:")
         lines += _largest(
@@ -46,9 +44,7 @@ def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
             ],
             top,
         )
-    rows = [
-        (sum(graph[i].nbytes for i in found), label, found) for label, found in again.items()
-    ]
+    rows = [(sum(graph[i].nbytes for i in found), label, found) for label, found in again.items()]
     if rows:
         lines.append("recomputed:")
         described = []

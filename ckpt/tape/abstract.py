@@ -20,7 +20,7 @@ from ckpt.errors import AbstractError
 class AbstractArray:
     """What is known of an array while tracing. Immutable and hashable."""
 
-    __slots__ = ("shape", "dtype", "strides", "_hash")
+    __slots__ = ("_hash", "dtype", "shape", "strides")
     __array_ufunc__ = None
     abstract = True
 

@@ -77,7 +77,8 @@ def _on_tape(
             source = inputs[k]
             if type(source) is TapeNode and source.value is None:
                 source.value = arrays[k]
-                frees |= 1 << k
+                if source.op is not None:  # a leaf may be read by another loss's backward too
+                    frees |= 1 << k
     node.frees = frees
     if mask + 1 != 1 << count:  # not every operand is a Value that needs a gradient
         for k, source in enumerate(inputs):
@@ -141,6 +142,7 @@ class Whole:
     """
 
     __slots__ = ("__array_interface__", "arrays", "nbytes")
+    __array_interface__: dict[str, Any]
 
     def __init__(self, arrays: tuple[Any, ...]) -> None:
         self.arrays = arrays
@@ -164,7 +166,7 @@ def together(data: tuple[Any, ...]) -> Parts:
 class Shape:
     """What is left of a plain array that no rule reads."""
 
-    __slots__ = ("shape", "dtype")
+    __slots__ = ("dtype", "shape")
 
     def __init__(self, array: Any) -> None:
         self.shape = array.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ def place(code: Code) -> int:
     placed: dict[Var, None] = {}
     for line in code.lines:
         result = line.result
-        if line.kind == "call" and line.writes and result is not None:
-            if result.shape and result not in returned:
-                result.placed = True
-                placed[result] = None
+        if line.kind != "call" or not line.writes or result is None:
+            continue
+        if result.shape and result not in returned:
+            result.placed = True
+            placed[result] = None
     busy: list[Var] = []
     top = 0
     for var in sorted(placed, key=lambda v: (-v.array.nbytes, v.first)):
@@ -75,7 +77,7 @@ def _lowest(var: Var, busy: list[Var]) -> int:
 
 
 def beside(code: Code) -> int:
-    """The most bytes that arrays outside the arena hold at once, what is returned aside."""
+    """The most bytes outside the arena at once: arrays and workspace, what is returned aside."""
     returned = code.returned
     changes = [0] * (len(code.lines) + 2)
     seen: set[Var] = set()
@@ -88,9 +90,9 @@ def beside(code: Code) -> int:
             changes[root.first] += root.array.nbytes
             changes[root.last + 1] -= root.array.nbytes
     live = most = 0
-    for change in changes:
+    for change, line in zip_longest(changes, code.lines):
         live += change
-        most = max(most, live)
+        most = max(most, live + (line.workspace if line else 0))
     return most
 
 

@@ -33,11 +33,13 @@ def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) 
 class Descent:
     """Where a backward has come to: the nodes whose cotangent waits, and the leaves reached."""
 
-    __slots__ = ("heap", "leaves")
+    __slots__ = ("heap", "leaves", "token")
 
     def __init__(self) -> None:
         self.heap: Heap = []
         self.leaves: list[TapeNode] = []
+        self.token = object()
+        """Stands for this descent, without holding what it holds."""
 
     def reach(self, node: TapeNode) -> None:
         """Take in a node that got its first cotangent."""
@@ -52,7 +54,7 @@ class Descent:
         while heap:
             node = heappop(heap)[1]
             if node.region is not None:
-                yield from node.region.replay(node, heap)
+                yield from node.region.replay(node, heap, self.token)
             if node.extra is not None and type(node.extra) is Gradient:
                 rest(node)
             yield BACKWARD, node
@@ -62,7 +64,7 @@ class Descent:
 
     def __exit__(self, *_: object) -> None:
         """After an error, leave no half-made cotangents behind."""
-        for _, node in self.heap:
+        for _position, node in self.heap:
             node.cotangent = None
         for node in self.leaves:
             node.cotangent = None

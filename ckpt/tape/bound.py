@@ -10,7 +10,7 @@ import numpy as np
 
 from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
-from ckpt.tape.arena import beside, block, lifetimes, place
+from ckpt.tape.arena import beside, block, lifetimes, place, variables
 from ckpt.tape.compiled import Code, Line, Var, write_code
 from ckpt.tape.draws import Draws
 from ckpt.tape.execute import check_arguments
@@ -42,7 +42,7 @@ class BoundStep:
             self.beside_nbytes = beside(code)
         self.memory = block(self.arena_nbytes)
         self.source, names = _source(program, code, self.memory)
-        exec(compile(self.source, f"<step of {program.graph.name}>", "exec"), names)  # noqa: S102
+        exec(compile(self.source, f"<step of {program.graph.name}>", "exec"), names)
         self._run: Callable[..., Any] = names["step"]
         self._read = reader(program)
 
@@ -65,9 +65,8 @@ def _source(program: Program, code: Code, memory: Any) -> tuple[str, dict[str, A
     returned = {v for v in (code.loss, *code.gradients, *code.aux) if v is not None}
     last: dict[Var, int] = {}
     for at, line in enumerate(code.lines):
-        for item in (*line.sources, line.result):
-            if isinstance(item, Var):
-                last[item] = at
+        for item in variables(line):
+            last[item] = at
     taken = iter(range(10**9))
 
     def constant(value: Any) -> str:
@@ -106,21 +105,21 @@ def _source(program: Program, code: Code, memory: Any) -> tuple[str, dict[str, A
             result.name = _overwritten(line).name
         dead = [
             v.name
-            for v in dict.fromkeys(s for s in line.sources if isinstance(s, Var))
+            for v in dict.fromkeys(s for s in variables(line) if s is not result)
             if not v.root.placed and last[v] == at and v not in returned and v.name[0] == "v"
             and not (result is not None and result.name == v.name)
         ]  # fmt: skip
         if dead:
             body.append(f"    del {', '.join(dead)}")
     parameters = ", ".join(v.name for v in code.arguments)
-    result = _result(program, code, constant)
-    return "\n".join([f"def step({parameters}):", *body, f"    return {result}\n"]), names
+    outcome = _result(program, code, constant)
+    return "\n".join([f"def step({parameters}):", *body, f"    return {outcome}\n"]), names
 
 
 def _result(program: Program, code: Code, constant: Any) -> str:
     """What the step returns: loss (and aux) and gradients, in the structure of the arguments."""
     by_position = dict(zip(program.parameters, code.gradients, strict=True))
-    at_place = {at: position for at, position in program.leaves}
+    at_place = dict(program.leaves)
     place = count()
 
     def gradient(_: Any) -> str:

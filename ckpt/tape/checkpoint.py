@@ -1,10 +1,10 @@
-"""`@checkpoint`: forget what a function computed, and rematerialize it when backward comes to it."""
+"""`@checkpoint`: forget what a function computed, and rematerialize it for its backward."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, TypeVar, overload
 
 from ckpt.errors import UsageError
@@ -94,7 +94,7 @@ def checkpoint_sequential(
             return run
         return checkpoint(run) if keep is None else checkpoint(keep=keep)(run)
 
-    parts = [segment(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [segment(a, b) for a, b in pairwise(cuts)]
 
     def sequential(*args: Any) -> Any:
         result = parts[0](*args)

@@ -19,7 +19,7 @@ from ckpt.schedule import Backward, Compute, Schedule
 from ckpt.tape.abstract import AbstractArray, AbstractParts
 from ckpt.tape.draws import Draws
 from ckpt.tape.interpreter import copy, zeros_like
-from ckpt.tape.kernel import At, Kernel, is_array
+from ckpt.tape.kernel import At, Kernel, cost, is_array
 from ckpt.tape.node import TapeNode
 from ckpt.tape.op import Op
 from ckpt.tape.sweep_back import sum_layout
@@ -58,6 +58,8 @@ class Line:
     result: Var | None = None
     params: dict[str, Any] | None = None
     writes: Callable[..., Any] | None = None
+    workspace: int = 0
+    """Bytes that the call itself allocates and lets go of."""
 
 
 @dataclass(slots=True)
@@ -234,7 +236,11 @@ class _Writer:
             line = Line("over", op.ufunc, sources, result)
         else:
             result = Var(array)
-            line = Line("call", op.forward, sources, result, params, op.writes or op.ufunc)
+            given = [s.array if isinstance(s, Var) else s for s in sources]
+            workspace = cost(op, array, given, params)[1] if op.infer is not None else 0
+            line = Line(
+                "call", op.forward, sources, result, params, op.writes or op.ufunc, workspace
+            )
         self.code.lines.append(line)
         return result
 

@@ -52,7 +52,7 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
             return apply(op, inputs, dict(op.static) if op.static else None)
     if kwargs.get("out") is not None:
         raise MutationError(
-            f"np.{ufunc.__name__} can't write into a given array (out=, or array += Value), since a "
+            f"np.{ufunc.__name__} can't write into a given array (out=, array += Value), since a "
             "backward may need what was there; drop out=, or write x = x + value"
         )
     operands = []
@@ -63,19 +63,20 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
         operands.append(plain)
     if method == "reduce" and ufunc in _REDUCTIONS:
         kwargs.setdefault("axis", 0)
-        return _REDUCTIONS[ufunc](*operands, **_without_defaults(kwargs))
+        reduction: Any = _REDUCTIONS[ufunc]
+        return reduction(*operands, **_without_defaults(kwargs))
     if method == "outer" and not kwargs:
         left, right = operands
         return ufunc(np.reshape(left, (*np.shape(left), *[1] * np.ndim(right))), right)
-    op = NUMPY.get(ufunc) or _learned(ufunc)
-    if method != "__call__" or op is None:
+    found = NUMPY.get(ufunc) or _learned(ufunc)
+    if method != "__call__" or found is None:
         if ufunc in ADAPTERS and method == "__call__":
             return ADAPTERS[ufunc](*operands, **kwargs)
         raise no_rule(ufunc, "" if method == "__call__" else f".{method}")
     options = _without_defaults(kwargs)
     if options:
         raise UnsupportedError(f"np.{ufunc.__name__} of a Value takes no {', '.join(options)}")
-    return apply(op, operands, dict(op.static) if op.static else None)
+    return apply(found, operands, dict(found.static) if found.static else None)
 
 
 def _learned(ufunc: np.ufunc) -> Op | None:

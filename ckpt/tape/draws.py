@@ -1,15 +1,13 @@
-"""Random nodes of a compiled step: they draw what an eager run would, and the same when recomputed."""
+"""Random nodes of a compiled step draw what an eager run would, and the same when recomputed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ckpt.schedule import Compute, Schedule
-from ckpt.tape import tree
 from ckpt.tape.apply import random_state
+from ckpt.tape.execute import generators_given
 from ckpt.tape.interpreter import replayed
 from ckpt.tape.trace import Program
 
@@ -35,11 +33,7 @@ class Draws:
         Where the schedule doesn't draw in the program's order, each node's state is settled here,
         so that every schedule draws what an eager run does.
         """
-        traced = (leaf for argument in self.program.arguments for leaf in tree.leaves(argument))
-        given = (leaf for argument in args for leaf in tree.leaves(argument))
-        self.generators = {
-            t: g for t, g in zip(traced, given, strict=True) if isinstance(t, np.random.Generator)
-        }
+        self.generators = generators_given(self.program, args)
         self.states.clear()
         if not self.in_order:
             for i in self.nodes:

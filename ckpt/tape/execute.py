@@ -80,7 +80,8 @@ def execute(
 
     With ``observe``, the Timeline counts the bytes of the arrays that are really held after each
     instruction, by owner. With ``trace_memory`` its ``high`` is the peak that `tracemalloc` saw
-    during each instruction. An ``observer`` of one's own takes their place. Raises TapeError where an argument's shape or dtype isn't what was
+    during each instruction. An ``observer`` of one's own takes their place. Raises TapeError where
+    an argument's shape or dtype isn't what was
     traced.
     """
     nodes = _instantiate(program, args)
@@ -127,7 +128,7 @@ def _instantiate(program: Program, args: tuple[Any, ...]) -> list[TapeNode]:
     """Fresh tape nodes for one run, the arguments' arrays in their leaves."""
     nodes: list[TapeNode] = []
     ops = bound_ops(program)
-    generators = _generators(program, args)
+    generators = generators_given(program, args)
     positions = {entry.node: i for i, entry in enumerate(program.entries)}
     for entry, bound in zip(program.entries, ops, strict=True):
         pattern = entry.node
@@ -136,6 +137,7 @@ def _instantiate(program: Program, args: tuple[Any, ...]) -> list[TapeNode]:
         )
         params = pattern.params
         if bound is not None and bound.random:
+            assert params is not None
             params = {**params, "rng": generators.get(params["rng"], params["rng"])}
         node = TapeNode(bound, inputs, params, pattern.mask, pattern)
         node.requires_grad = pattern.requires_grad
@@ -147,11 +149,9 @@ def _instantiate(program: Program, args: tuple[Any, ...]) -> list[TapeNode]:
     return nodes
 
 
-def _generators(program: Program, args: tuple[Any, ...]) -> dict[Any, Any]:
+def generators_given(program: Program, args: tuple[Any, ...]) -> dict[Any, Any]:
     """For each generator among the traced arguments, the one that was given in its place."""
-    traced = [leaf for argument in program.arguments for leaf in tree.leaves(argument)]
-    given = [leaf for argument in args for leaf in tree.leaves(argument)]
-    return {t: g for t, g in zip(traced, given, strict=False) if isinstance(t, np.random.Generator)}
+    return {t: g for _, g, t in _matched(program, args) if isinstance(t, np.random.Generator)}
 
 
 def _draw_in_order(nodes: list[TapeNode], steps: list[tuple[int, TapeNode]]) -> None:
@@ -160,7 +160,9 @@ def _draw_in_order(nodes: list[TapeNode], steps: list[tuple[int, TapeNode]]) -> 
     So every schedule draws what an eager run does, and leaves the generators where it does.
     """
     program = [node for node in nodes if node.op is not None and node.op.random]
-    first = dict.fromkeys(node for kind, node in steps if kind == COMPUTE and node.op.random)
+    first = dict.fromkeys(
+        node for kind, node in steps if kind == COMPUTE and node.op and node.op.random
+    )
     if list(first) == program:
         return
     for node in program:
@@ -171,35 +173,36 @@ def _draw_in_order(nodes: list[TapeNode], steps: list[tuple[int, TapeNode]]) -> 
 
 def check_arguments(program: Program, args: tuple[Any, ...]) -> list[Any]:
     """The argument arrays, one a leaf; TapeError if they aren't as they were when traced."""
-    if len(args) != len(program.arguments):
-        raise TapeError(f"traced with {len(program.arguments)} arguments, called with {len(args)}")
-    flat = [leaf for argument in args for leaf in tree.leaves(argument)]
-    traced = [leaf for argument in program.arguments for leaf in tree.leaves(argument)]
-    if len(flat) != len(traced):
-        raise TapeError(
-            f"traced with {len(traced)} arrays in its arguments, called with {len(flat)}"
-        )
+    matched = _matched(program, args)
     places = dict(program.leaves)
-    for at, (given, expected) in enumerate(zip(flat, traced, strict=True)):
+    for at, (path, given, expected) in enumerate(matched):
         draws = isinstance(given, np.random.Generator) and type(given) is type(expected)
         if at not in places and given != expected and not draws:
             raise TapeError(
-                f"argument {at} was {expected!r} when traced and is {given!r} now: trace it again"
+                f"argument {path} was {expected!r} when traced and is {given!r} now: trace it again"
             )
     arrays = []
-    for at, position in program.leaves:
-        array = flat[at]
+    for at, _ in program.leaves:
+        path, array, expected = matched[at]
         if isinstance(array, Value):
             array = array.data
-        array = np.asarray(array)
-        expected = program.graph[position]
-        if array.shape != expected.shape or str(array.dtype) != expected.dtype:
+        weak = isinstance(array, (bool, int, float)) and not expected.shape
+        array = np.asarray(array, expected.dtype if weak else None)
+        if array.shape != expected.shape or array.dtype != expected.dtype:
             raise TapeError(
-                f"argument array {at} is {array.dtype}{list(array.shape)}, but "
-                f"{expected.dtype}{list(expected.shape)} was traced: trace it again for other shapes"
+                f"argument {path} is {array.dtype}{list(array.shape)}, but {expected.dtype}"
+                f"{list(expected.shape)} was traced: trace it again for other shapes and dtypes"
             )
-        arrays.append(_with_strides(array, traced[at]))
+        arrays.append(_with_strides(array, expected))
     return arrays
+
+
+def _matched(program: Program, args: tuple[Any, ...]) -> list[tuple[str, Any, Any]]:
+    """Each leaf of the arguments: its place in words, what is given, what was traced."""
+    traced = program.arguments
+    if len(args) != len(traced):
+        raise TapeError(f"traced with {len(traced)} arguments, called with {len(args)}")
+    return [leaf for k, like in enumerate(traced) for leaf in tree.paired(args[k], like, str(k))]
 
 
 def _with_strides(array: Any, traced: Any) -> Any:
@@ -210,7 +213,7 @@ def _with_strides(array: Any, traced: Any) -> Any:
         return array
     made = np.lib.stride_tricks.as_strided(
         np.empty(_room(traced), array.dtype), traced.shape, traced.strides
-    )  # noqa: E501
+    )
     made[...] = array
     return made
 

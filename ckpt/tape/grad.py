@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from heapq import heappop
 from typing import Any
 
 import numpy as np
 
-from ckpt.errors import TapeError
+from ckpt.errors import TapeError, UsageError
 from ckpt.tape import tree
 from ckpt.tape.backward import Descent, seed
-from ckpt.tape.interpreter import BACKWARD, Observer, fit, interpret
+from ckpt.tape.context import CURRENT
+from ckpt.tape.interpreter import BACKWARD, COMPUTE, Observer, fit, interpret
 from ckpt.tape.node import TapeNode
 from ckpt.tape.ops.parts import add_parts
 from ckpt.tape.value import Value, constant
+
+_NESTED: ContextVar[bool] = ContextVar("ckpt_nested", default=False)
+"""Is a function running that is being differentiated?"""
 
 
 def stop_gradient(x: Any) -> Any:
@@ -31,9 +36,14 @@ def value_and_grad(
     ``function`` returns a scalar (with ``has_aux``, a pair of a scalar and anything). The gradients
     have the structure of the arguments ``argnums``, which hold floats, float arrays or Values in
     nested lists, tuples and dicts; one structure for an int, a tuple of them for a tuple. Called on
-    Values, the result is differentiable again. With has_aux it returns ``((loss, aux), grads)``.
+    Values, or inside of another `grad` on whose arguments the loss depends, the result is
+    differentiable again. With has_aux it returns ``((loss, aux), grads)``.
     """
+    if not callable(function):
+        raise UsageError(f"a function is differentiated, not a {type(function).__name__}")
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not all(isinstance(number, int) for number in numbers):
+        raise UsageError(f"argnums is the position of an argument, or a tuple, not {argnums!r}")
 
     @functools.wraps(function, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
@@ -42,14 +52,23 @@ def value_and_grad(
                 raise TapeError(f"argnums {number} is out of range: got {len(args)} arguments")
         chosen = {number % len(args) for number in numbers}
         leaves: dict[int, list[Value]] = {}
-        outer = False
+        context = CURRENT.get()
+        tracing = context is not None and context.recorder is not None
+        outer = tracing
+        borrowed: list[TapeNode] = []  # constants, until their gradients are found
 
-        def leaf(item: Any) -> Value:
+        def leaf(item: Any) -> Any:
             nonlocal outer
-            if isinstance(item, Value):
-                outer = outer or item.requires_grad
-                return _follow(item)
-            return Value(item)
+            if not isinstance(item, Value):
+                if not tracing:
+                    return Value(item)
+                item = constant(Value(item).data)
+            outer = outer or item.requires_grad
+            followed = item.copy()  # type: ignore[attr-defined]
+            if not item.requires_grad:
+                followed._node.requires_grad = True
+                borrowed.append(followed._node)
+            return followed
 
         given = []
         for k, argument in enumerate(args):
@@ -57,7 +76,12 @@ def value_and_grad(
                 argument = tree.rebuild(argument, leaf)
                 leaves[k] = list(tree.leaves(argument))
             given.append(argument)
-        result = function(*given, **kwargs)
+        nested = _NESTED.get()
+        token = _NESTED.set(True)
+        try:
+            result = function(*given, **kwargs)
+        finally:
+            _NESTED.reset(token)
         aux = None
         if has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
@@ -69,8 +93,13 @@ def value_and_grad(
                 "its arguments with NumPy functions"
             )
         wanted = [leaf for k in leaves for leaf in leaves[k]]
+        outer = outer or (nested and _reads_others(result._node, {v._node for v in wanted}))
         found = gradients(result, wanted, differentiable=outer)
+        for node in borrowed:
+            node.requires_grad = False
         value = result if outer else result.data
+        if not outer:
+            aux = tree.rebuild(aux, lambda v: v.data if isinstance(v, Value) else v)
         grads = []
         for number in numbers:
             k = number % len(args)
@@ -99,9 +128,21 @@ def grad(
     return gradient
 
 
-def _follow(value: Value) -> Value:
-    """A new place on the tape for a Value, to differentiate with respect to."""
-    return value.copy()  # type: ignore[attr-defined, no-any-return]
+def _reads_others(root: TapeNode, own: set[TapeNode]) -> bool:
+    """Does a gradient flow from here to a leaf that isn't among ``own``?"""
+    seen = {root}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in own:
+            continue
+        if node.op is None:
+            return True
+        for source in node.inputs or ():
+            if type(source) is TapeNode and source.requires_grad and source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return False
 
 
 def gradients(
@@ -115,11 +156,17 @@ def gradients(
 
     Cotangents stop at the wanted Values; ``.grad`` is left alone.
     """
-    start = seed(loss, None) if loss.requires_grad else None
+    start: Any = None
+    traced = getattr(loss.data, "abstract", False)
+    if loss.requires_grad:
+        start = np.ones((), loss.dtype)[()] if traced and not loss.shape else seed(loss, None)
     if start is None:
         raise TapeError("the loss depends on none of the arguments, so there is no gradient")
     targets = {value._node for value in wanted}
     found: dict[TapeNode, Any] = {}
+    remade: list[TapeNode] = []
+    context = CURRENT.get()
+    within = context is not None and context.region is not None
     root = loss._node
     root.cotangent, root.own = (constant(start) if differentiable else start), True
     descent = Descent()
@@ -132,8 +179,11 @@ def gradients(
             if node in targets:
                 found[node], node.cotangent = node.cotangent, None
                 continue
-            if node.region is not None:
-                yield from node.region.replay(node, heap)
+            if node.region is not None and not traced:
+                for step in node.region.replay(node, heap, descent.token):
+                    if within and step[0] == COMPUTE:
+                        remade.append(step[1])
+                    yield step
             if differentiable:
                 _backward_on_values(node, descent.reach)
             else:
@@ -143,6 +193,8 @@ def gradients(
         interpret(instructions(), reached=descent.reach, observer=observer, retain=differentiable)
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
+    for node in remade:  # the region that this runs in keeps nothing
+        node.value = None
     results = []
     for value in wanted:
         g = found.get(value._node)

@@ -1,10 +1,10 @@
 """What a forward or a rule does, step by step, and so what it costs.
 
 Forwards and rules are NumPy functions. Run once on abstract Values, such a function leaves the list
-of primitives that it calls: a Kernel. FLOPs, workspace and the kind of result are read off that list;
-nothing of it is declared twice. `execute` runs the compiled list, in which a temporary that dies is
-overwritten by the next result of its shape: NumPy does the same in expressions, but only above some
-size and only on some platforms, and a promise can't rest on that.
+of primitives that it calls: a Kernel. FLOPs, workspace and the kind of result are read off that
+list; nothing of it is declared twice. `execute` runs the compiled list, in which a temporary that
+dies is overwritten by the next result of its shape: NumPy does the same in expressions, but only
+above some size and only on some platforms, and a promise can't rest on that.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def cost(op: Op, made: Any, arrays: list[Any], params: Any) -> tuple[int, int]:
 
 
 def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kernel:
-    """List what ``function`` does with ``arguments``: AbstractArrays, tuples of them, or constants."""
+    """List what ``function`` does with AbstractArrays, tuples of them, and constants."""
     flat = [a for a in _flatten(arguments) if is_array(a)]
     recorder = _KernelRecorder(flat)
     places = iter(range(len(flat)))
@@ -156,9 +156,9 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
     if isinstance(result, tuple) and all(isinstance(part, Value) for part in result):
         raise UnsupportedError(
             "a composite op returns one array; declare one with several results with infer="
-        )  # noqa: E501
+        )
     if not isinstance(result, Value) or result._node not in recorder.positions:
-        # The result doesn't depend on the arrays: a constant, copied so that it is the caller's own.
+        # The result doesn't depend on the arrays: a constant, copied to be the caller's own.
         data = np.asarray(result._data if isinstance(result, Value) else result)
         result = recorder.record(_constant_op(data), [], [], None, 0)
     kernel = Kernel(
@@ -173,8 +173,7 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
 
 
 def _constant_op(data: Any) -> Op:
-    made = Op(lambda: data.copy()[()], name="constant", infer=lambda: abstract(data))
-    return made
+    return Op(lambda: data.copy()[()], name="constant", infer=lambda: abstract(data))
 
 
 def _flatten(arguments: tuple[Any, ...]) -> list[Any]:
@@ -296,7 +295,7 @@ def _compile(kernel: Kernel) -> Callable[..., Any]:
     parameters, unpack = _parameters(kernel.signature)
     header = [f"def kernel({', '.join(parameters)}):", *unpack]
     source = "\n".join([*header, *lines, f"    return {_name(kernel.result, count)}"])
-    exec(source, names)  # noqa: S102
+    exec(source, names)
     return names["kernel"]  # type: ignore[no-any-return]
 
 

@@ -25,8 +25,21 @@ class TapeNode:
     """
 
     __slots__ = (
-        "position", "op", "inputs", "params", "mask", "frees", "requires_grad",
-        "shape", "dtype", "value", "cotangent", "own", "region", "extra", "__weakref__",
+        "__weakref__",
+        "cotangent",
+        "dtype",
+        "extra",
+        "frees",
+        "inputs",
+        "mask",
+        "op",
+        "own",
+        "params",
+        "position",
+        "region",
+        "requires_grad",
+        "shape",
+        "value",
     )  # fmt: skip
 
     frees: int
@@ -66,4 +79,7 @@ def lost(node: TapeNode) -> Exception:
             f"a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward that "
             "used it and before its backward; change parameters after backward"
         )
-    return BackwardTwiceError(f"the value of {node!r} was freed by an earlier backward")
+    return BackwardTwiceError(
+        f"the value of {node!r} was freed by an earlier backward; call that one with "
+        "retain_graph=True, or run the forward again"
+    )

@@ -1,4 +1,4 @@
-"""What an op is: one forward, and for each operand one rule whose parameter names say what it reads.
+"""What an op is: a forward, and for each operand a rule whose parameter names say what it reads.
 
 ::
 
@@ -11,14 +11,14 @@
 Positional parameters of the forward are *operands* (Values or plain arrays); keyword-only ones are
 static. A rule may name ``g`` (the incoming cotangent), ``out``, operands, an operand's
 ``x_shape``/``x_dtype`` (which keep no bytes), ``out_shape``/``out_dtype`` and the op's static
-parameters. For an op with ``*operands``, the rule of that name serves each of them and may also name
-``k`` (which one), ``operands_shapes``, and ``others`` (all but the k-th, as a tuple). After fixed
-operands, as in ``(x, *indices)``, a rule of x may name ``indices``: all of them, as a tuple. Any other
-name raises here, at import. Rules are pure NumPy - no ``out=``, no in-place update - so they run on Values
-as well, and a gradient of a gradient needs nothing more.
+parameters. For an op with ``*operands``, the rule of that name serves each of them and may also
+name ``k`` (which one), ``operands_shapes``, and ``others`` (all but the k-th, as a tuple). After
+fixed operands, as in ``(x, *indices)``, a rule of x may name ``indices``: all of them, as a tuple.
+Any other name raises here, at import. Rules are pure NumPy - no ``out=``, no in-place update - so
+they run on Values as well, and a gradient of a gradient needs nothing more.
 
-A *primitive* knows its result from shapes alone (``infer``); an op without ``infer`` is *composite*:
-its forward is made of ops, and shapes, FLOPs and workspace follow from them.
+A *primitive* knows its result from shapes alone (``infer``); an op without ``infer`` is
+*composite*: its forward is made of ops, and shapes, FLOPs and workspace follow from them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BY_NAME: dict[str, Op] = {}
 
 
 class Rule:
-    """How one operand's cotangent follows from ``g``: a function, and what it reads beside ``g``."""
+    """How an operand's cotangent follows from ``g``: a function, and what it reads beside."""
 
     __slots__ = ("accumulator", "call", "function", "into", "reads", "sources")
 
@@ -78,7 +78,7 @@ def _compiled(parameters: str, body: str, function: Any, operand: int) -> Callab
         "shape_of": shape_of,
         "dtype_of": dtype_of,
     }
-    return eval(f"lambda {parameters}: {body}", names)  # type: ignore[no-any-return]  # noqa: S307
+    return eval(f"lambda {parameters}: {body}", names)  # type: ignore[no-any-return]
 
 
 def read(source: Any) -> Any:
@@ -113,7 +113,8 @@ def _source(op: Op, operand: int, name: str, count: int, reads: list[int]) -> st
         stem = name.removesuffix(suffix)
         if name.endswith(suffix) and stem in op.operands:
             source = f"node.inputs[{op.operands.index(stem)}]"
-            return f"(i{suffix.replace('_', '.')} if type(i := {source}) is TapeNode else {function}(i))"
+            attribute = suffix.replace("_", ".")
+            return f"(i{attribute} if type(i := {source}) is TapeNode else {function}(i))"
     if op.variadic:
         fixed = len(op.operands)
         if name == op.variadic and fixed:
@@ -307,9 +308,9 @@ def op(*functions: Any, name: str = "", **traits: Any) -> Callable[..., Any]:
     only where the forward isn't itself made of differentiable NumPy functions), with ``flops`` and
     ``workspace`` (bytes) of the same arguments and the result first.
     """
-    if len(functions) == 1 and inspect.isfunction(functions[0]) and not traits and not name:
-        if functions[0].__module__.partition(".")[0] != "numpy":
-            return Op(functions[0], name=functions[0].__name__)
+    bare = len(functions) == 1 and inspect.isfunction(functions[0]) and not traits and not name
+    if bare and functions[0].__module__.partition(".")[0] != "numpy":
+        return Op(functions[0], name=functions[0].__name__)
 
     def declare(forward: Callable[..., Any]) -> Op:
         made = Op(forward, name=name or forward.__name__, **traits)

@@ -1,8 +1,8 @@
 """A checkpointed region: what ran inside, to be replayed from the tape when backward comes to it.
 
-The nodes of a region remember op, inputs and parameters and no values. What flows in from outside is
-kept on its own node (a snapshot); plain arrays met inside are captured, and fingerprinted, since a
-change in place between forward and backward would otherwise go unseen.
+The nodes of a region remember op, inputs and parameters and no values. What flows in from outside
+is kept on its own node (a snapshot); plain arrays met inside are captured, and fingerprinted, since
+a change in place between forward and backward would otherwise go unseen.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Policy = Callable[[TapeNode], bool]
 
 
 class Region:
-    """One call of a checkpointed function. Holds no nodes: they hold it, and it would be a cycle."""
+    """One call of a checkpointed function. Holds no nodes: they hold it; it would be a cycle."""
 
-    __slots__ = ("parent", "above", "label", "policy", "number", "replayed", "captured")
+    __slots__ = ("above", "captured", "label", "number", "parent", "policy", "replayed")
 
     def __init__(
         self, parent: Region | None, label: str, policy: Policy | None, number: int
@@ -38,7 +38,8 @@ class Region:
         self.label = label
         self.policy = policy
         self.number = number
-        self.replayed = False
+        self.replayed: object = None
+        """The descent that has been here last."""
         self.captured: dict[int, tuple[Any, int, str]] = {}
         """id -> (array, fingerprint, where it was met), for the outermost region only."""
 
@@ -82,7 +83,7 @@ class Region:
                     continue
                 if source.value is None:
                     source.value = array
-                    frees |= 1 << k
+                    frees |= (source.op is not None) << k  # a leaf may be read by another loss too
                 if source.op is not None:
                     continue  # computed by the tape: nobody can write into it
             if type(array) is np.ndarray and id(array) not in outermost.captured:
@@ -91,20 +92,22 @@ class Region:
 
     # -- backward ----------------------------------------------------------------------------------
 
-    def replay(self, node: TapeNode, heap: Heap) -> Iterator[tuple[int, TapeNode]]:
+    def replay(self, node: TapeNode, heap: Heap, descent: object) -> Iterator[tuple[int, TapeNode]]:
         """Rematerialize what the Backwards of the regions around ``node`` will read.
 
-        Called when backward first comes to a region, from the outermost inwards: all cotangents
-        from outside have arrived by then, so what is reachable from the waiting nodes is all that
-        will be differentiated. Values inside a nested region are left to that region's own replay.
+        Once a ``descent``, of which there are several where a block's results go into several
+        losses, or with retain_graph. Called when backward first comes to a region, from the
+        outermost inwards: all cotangents from outside have arrived by then, so what is reachable
+        from the waiting nodes is all that will be differentiated. Values inside a nested region are
+        left to that region's own replay.
         """
         around = []
         region: Region | None = self
-        while region is not None and not region.replayed:
+        while region is not None and region.replayed is not descent:
             around.append(region)
             region = region.parent
         for region in reversed(around):
-            region.replayed = True
+            region.replayed = descent
             if region.parent is None:
                 region.verify()
             roots = [node, *(waiting for _, waiting in heap if region.holds(waiting))]
@@ -116,8 +119,8 @@ class Region:
             if fingerprint(array) != before:
                 shape = "x".join(map(str, array.shape))
                 raise MutationError(
-                    f"{where}: a {shape} {array.dtype} array that {self.label} reads was changed in "
-                    "place between forward and backward; pass a copy, or change it after backward"
+                    f"{where}: a {shape} {array.dtype} array that {self.label} reads was changed "
+                    "in place between forward and backward; pass a copy, or change it afterwards"
                 )
 
     def _rematerialize(self, differentiated: list[TapeNode]) -> Iterator[tuple[int, TapeNode]]:
@@ -147,6 +150,9 @@ class Region:
         last: dict[TapeNode, TapeNode] = {}
         nested: dict[Region, list[TapeNode]] = {}
         for n in differentiated:  # descending, so that the last reader stays
+            for k, source in enumerate(n.inputs or ()):
+                if n.frees >> k & 1 and self.holds(source):
+                    n.frees ^= 1 << k  # it was the last reader in an earlier descent
             if n.region is self:
                 for source in _residuals(n):
                     last[source] = n

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.trace import Program
+from ckpt.tape.tree import filled
 
 
 def reader(program: Program) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | None]:
@@ -64,7 +65,7 @@ def reader(program: Program) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | No
     body = "\n".join(f"    {line}" for line in lines)
     condition = " and ".join(checks) or "True"
     text = f"def read(args):\n{body}\n    if {condition}:\n        return ({''.join(f'{n}, ' for n in found)})\n"  # noqa: E501
-    exec(text, names)  # noqa: S102
+    exec(text, names)
     return names["read"]  # type: ignore[no-any-return]
 
 
@@ -75,7 +76,7 @@ def expression(tree: Any, leaf: Callable[[Any], str], constant: Callable[[Any], 
             f"{constant(key)}: {expression(item, leaf, constant)}" for key, item in tree.items()
         )
         text = "{" + items + "}"
-        return text if type(tree) is dict else f"{constant(type(tree))}({text})"
+        return text if type(tree) is dict else f"{constant(filled)}({constant(tree)}, {text})"
     if isinstance(tree, (list, tuple)):
         items = "".join(f"{expression(item, leaf, constant)}, " for item in tree)
         if hasattr(tree, "_fields"):

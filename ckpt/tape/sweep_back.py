@@ -1,4 +1,4 @@
-"""A trace's backward on abstract cotangents: what each rule costs and what kind of array it makes."""
+"""A trace's backward on abstract cotangents: what each rule costs, and what it makes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def pull_back(
 def _zeros(node: TapeNode) -> Any:
     """What parts of the node's cotangent are added into; see `ckpt.tape.interpreter.zeros_like`."""
     if type(node.dtype) is tuple:
-        return AbstractParts(map(AbstractArray, node.shape, node.dtype))
+        shapes: tuple[Any, ...] = node.shape
+        return AbstractParts(AbstractArray(s, d) for s, d in zip(shapes, node.dtype, strict=True))
     return AbstractArray(node.shape, node.dtype)
 
 

@@ -25,7 +25,7 @@ from ckpt.tape.sweep_back import Edge, pull_back
 from ckpt.tape.value import Value
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
     """What a trace knows of a tape node beside the node: how it runs and where it came from."""
 
@@ -255,10 +255,9 @@ def trace(
             if isinstance(item, Value):
                 item = item.data
             if not isinstance(item, (np.ndarray, AbstractArray, np.generic)):
-                if number in numbers and isinstance(item, float):
-                    item = np.float64(item)
-                else:
+                if number not in numbers or not isinstance(item, (bool, int, float, complex)):
                     return item
+                item = np.complex128(item) if isinstance(item, complex) else np.float64(item)
             array = abstract(item)
             differentiated = number in numbers
             if differentiated and array.dtype.kind not in "fc":
@@ -301,12 +300,9 @@ def trace(
         outputs=(loss, *aux_nodes),
         name=name or getattr(function, "__name__", ""),
     )
-    abstract_args = tuple(
-        tree.rebuild(
-            a, lambda v: abstract(v) if hasattr(v, "dtype") and not isinstance(v, Value) else v
-        )  # noqa: E501
-        for a in args
-    )
+    arrays = {at: recorder.entries[position].array for at, position in leaves}
+    place = count()
+    abstract_args = tuple(tree.rebuild(a, lambda v: arrays.get(next(place), v)) for a in args)
     return Program(
         graph, recorder.entries, edges, abstract_args, leaves, parameters,
         numbers, single, loss, aux, aux_nodes, has_aux,
@@ -323,6 +319,8 @@ def _loss(result: Any, recorder: Recorder) -> int:
         raise TapeError(
             f"the loss is not a scalar but has shape {result.shape}: reduce it (np.sum, np.mean)"
         )
+    if result._node.op is None and result.requires_grad:
+        raise TapeError("the loss is a parameter as it is, so there is nothing to compute")
     if not result.requires_grad or result._node not in recorder.positions:
         raise TapeError("the loss depends on none of the parameters, so there is no gradient")
     return recorder.positions[result._node]
@@ -356,7 +354,7 @@ def _node(entry: Entry, edges: tuple[Edge | None, ...], positions: dict[TapeNode
     if not kernel.is_fresh:
         places = [
             k for k, s in enumerate(node.inputs) if type(s) is TapeNode or isinstance(s, np.generic)
-        ]  # noqa: E501
+        ]
         alias = positions[node.inputs[places[kernel.root]]]
     else:
         common["nbytes"] = kernel.nbytes

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
+
+from ckpt.errors import TapeError
 
 
 def leaves(tree: Any) -> Iterator[Any]:
@@ -21,12 +24,54 @@ def leaves(tree: Any) -> Iterator[Any]:
 def rebuild(tree: Any, function: Callable[[Any], Any]) -> Any:
     """A tree of the same structure, each leaf replaced by ``function(leaf)``."""
     if isinstance(tree, dict):
-        return type(tree)((key, rebuild(item, function)) for key, item in tree.items())
+        return filled(tree, {key: rebuild(item, function) for key, item in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(rebuild(item, function) for item in tree))
     if isinstance(tree, (list, tuple)):
         return type(tree)(rebuild(item, function) for item in tree)
     return None if tree is None else function(tree)
+
+
+def paired(given: Any, like: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each leaf of ``like`` with what ``given`` has in its place: (path, given leaf, leaf).
+
+    Dicts are matched by key, whatever their order. Raises TapeError where the structures differ.
+    """
+    if isinstance(like, dict):
+        if not isinstance(given, dict) or given.keys() != like.keys():
+            raise _unlike(path, given, like)
+        for key in like:
+            yield from paired(given[key], like[key], f"{path}[{key!r}]")
+    elif isinstance(like, (list, tuple)):
+        if type(given) is not type(like) or len(given) != len(like):
+            raise _unlike(path, given, like)
+        for k, item in enumerate(like):
+            yield from paired(given[k], item, f"{path}[{k}]")
+    elif given is None or like is None or isinstance(given, (dict, list, tuple)):
+        if given is not like:
+            raise _unlike(path, given, like)
+    else:
+        yield path, given, like
+
+
+def _unlike(path: str, given: Any, like: Any) -> TapeError:
+    def said(tree: Any) -> str:
+        if isinstance(tree, dict):
+            return f"a dict with the keys {', '.join(map(repr, tree))}"
+        if isinstance(tree, (list, tuple)):
+            return f"a {type(tree).__name__} of {len(tree)}"
+        return "None" if tree is None else f"one {type(tree).__name__.removeprefix('Abstract')}"
+
+    return TapeError(f"argument {path} was {said(like)} when traced and is {said(given)} now")
+
+
+def filled(tree: Any, items: dict[Any, Any]) -> Any:
+    """A dict like ``tree`` with other items; a defaultdict keeps its factory."""
+    if type(tree) is dict:
+        return items
+    made = copy(tree)
+    made.update(items)
+    return made
 
 
 def unflatten(tree: Any, items: Any) -> Any:

@@ -1,13 +1,13 @@
 """`Value`: a number or an array that remembers how it was made.
 
-Plain NumPy works on Values: operators, `np.tanh(x)`, `np.sum(x, axis=0)`, `x[1:]`, through NumPy's own
-protocols. What NumPy can't hand over (`np.array([value])`, `math.sqrt(value)`) raises.
+Plain NumPy works on Values: operators, `np.tanh(x)`, `np.sum(x, axis=0)`, `x[1:]`, through NumPy's
+own protocols. What NumPy can't hand over (`np.array([value])`, `math.sqrt(value)`) raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,12 @@ class Value:
     arrays raise TapeError: they have no gradient, and can be passed to functions as plain arrays.
     """
 
-    __slots__ = ("_data", "_node", "__weakref__")
+    if TYPE_CHECKING:  # operators, indexing and methods are installed below, from the table of ops
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, index: Any) -> Any: ...
+
+    __slots__ = ("__weakref__", "_data", "_node")
     __array_priority__ = 1000.0
 
     def __init__(self, data: Any, _node: TapeNode | None = None) -> None:
@@ -47,7 +52,7 @@ class Value:
 
     @property
     def data(self) -> Any:
-        """The array or NumPy scalar. A leaf's may be changed between steps; others are read-only."""
+        """The array or NumPy scalar. A leaf's may be changed between steps, others may not."""
         return self._data
 
     @data.setter
@@ -59,8 +64,9 @@ class Value:
             )
         if np.shape(data) != old.shape:
             raise TapeError(
-                f"this leaf has shape {old.shape}; its .data can't become one of shape {np.shape(data)}"
-            )  # noqa: E501
+                f"this leaf has shape {old.shape}; its .data can't become one of shape "
+                f"{np.shape(data)}"
+            )
         if data is not self._data:
             data = np.asarray(data, dtype=old.dtype)[() if np.ndim(data) == 0 else ...]
         # A new node, so that a backward of what was computed before can't read the new value.
@@ -181,7 +187,7 @@ def _leaf(data: Any) -> tuple[Any, TapeNode]:
     array = np.asarray(data)
     if array.dtype.kind not in "fc":
         raise TapeError(
-            f"a Value of dtype {array.dtype} can't have a gradient; use floats (array.astype(float)), "
+            f"a Value of dtype {array.dtype} can't have a gradient; use floats (.astype(float)), "
             "or pass the array as it is, without Value"
         )
     array = array[()] if array.ndim == 0 else array
@@ -270,7 +276,7 @@ def _install_operators() -> None:
 
 
 def _install_methods() -> None:
-    """The methods of ndarray that are functions of NumPy: ``x.sum(axis=0)`` is ``np.sum(x, axis=0)``."""
+    """The methods of ndarray that are functions: ``x.sum(axis=0)`` is ``np.sum(x, axis=0)``."""
 
     def method(name: str) -> None:
         function = getattr(np, name)
@@ -293,23 +299,27 @@ def _install_methods() -> None:
 
     def reshape(self: Value, *shape: Any, order: str = "C") -> Any:
         new = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        return np.reshape(self, new, order=order)  # type: ignore[call-overload]
+        return numpy.reshape(self, new, order=order)
 
     def transpose(self: Value, *axes: Any) -> Any:
         if not axes or axes == (None,):
-            return np.transpose(self)  # type: ignore[call-overload]
-        return np.transpose(
-            self, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-        )  # type: ignore[call-overload]  # noqa: E501
+            return numpy.transpose(self)
+        several = len(axes) > 1 or isinstance(axes[0], int)
+        return numpy.transpose(self, axes if several else axes[0])
 
-    Value.reshape = reshape  # type: ignore[attr-defined]
-    Value.transpose = transpose  # type: ignore[attr-defined]
-    Value.flatten = lambda self, order="C": np.ravel(self, order)  # type: ignore[attr-defined]
-    Value.__round__ = lambda self, ndigits=0: np.round(self, ndigits or 0)  # type: ignore[attr-defined]
-    Value.__divmod__ = lambda self, other: np.divmod(self, other)  # type: ignore[attr-defined]
-    Value.__rdivmod__ = lambda self, other: np.divmod(other, self)  # type: ignore[attr-defined]
-    Value.copy = lambda self: np.positive(self)  # type: ignore[attr-defined]
-    Value.T = property(lambda self: np.transpose(self))  # type: ignore[attr-defined]
-    Value.mT = property(lambda self: np.swapaxes(self, -1, -2))  # type: ignore[attr-defined]
-    Value.real = property(lambda self: np.real(self))  # type: ignore[attr-defined]
-    Value.imag = property(lambda self: np.imag(self))  # type: ignore[attr-defined]
+    numpy: Any = np
+    methods: dict[str, Any] = {
+        "reshape": reshape,
+        "transpose": transpose,
+        "flatten": lambda self, order="C": numpy.ravel(self, order),
+        "copy": lambda self: numpy.positive(self),
+        "__round__": lambda self, ndigits=0: numpy.round(self, ndigits or 0),
+        "__divmod__": lambda self, other: numpy.divmod(self, other),
+        "__rdivmod__": lambda self, other: numpy.divmod(other, self),
+        "T": property(lambda self: numpy.transpose(self)),
+        "mT": property(lambda self: numpy.swapaxes(self, -1, -2)),
+        "real": property(lambda self: numpy.real(self)),
+        "imag": property(lambda self: numpy.imag(self)),
+    }
+    for name, function in methods.items():
+        setattr(Value, name, function)

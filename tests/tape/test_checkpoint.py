@@ -1,5 +1,5 @@
-"""`@checkpoint` keeps nothing but its inputs and gives the plain gradients, bit for bit - also where
-other checkpoints go silently wrong."""
+"""`@checkpoint` keeps nothing but its inputs and gives the plain gradients, bit for bit - also
+where other checkpoints go silently wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ X = RNG.standard_normal((8, 16))
 
 
 def same(function, *args):
-    """Gradients of ``function(args, checkpoint)`` with and without the decorator are the same bits."""
+    """With and without the decorator, gradients are the same bits."""
     plain = ckpt.value_and_grad(lambda a: function(a, lambda f: f))(*args)
     made = ckpt.value_and_grad(lambda a: function(a, ckpt.checkpoint))(*args)
     assert plain[0] == made[0]
@@ -137,7 +137,7 @@ def test_policy_keeps_by_op_and_by_name():
     assert [n.op for n in program.graph if n.keep] == ["matmul", "matmul"]
 
 
-# -- where replaying Python goes silently wrong --------------------------------------------------------
+# -- where replaying Python goes silently wrong ----------------------------------------------------
 
 
 def test_user_code_runs_once():
@@ -168,8 +168,8 @@ def test_numpy_random_numbers():
 
 def test_legacy_global_random_numbers():
     def loss(ws, wrap):
-        np.random.seed(3)  # noqa: NPY002
-        f = wrap(lambda x: np.tanh(x @ ws[0]) * np.random.rand(*x.shape))  # noqa: NPY002
+        np.random.seed(3)
+        f = wrap(lambda x: np.tanh(x @ ws[0]) * np.random.rand(*x.shape))
         return np.mean(f(X))
 
     same(loss, WEIGHTS[:1])
@@ -263,7 +263,7 @@ def test_fingerprint_sees_swapped_rows_and_single_bits():
         fingerprint(odd)
 
 
-# -- errors, memory ------------------------------------------------------------------------------------
+# -- errors, memory --------------------------------------------------------------------------------
 
 
 def test_an_exception_inside_leaves_nothing_behind():
