@@ -64,7 +64,7 @@ def value_and_grad(
                     return Value(item)
                 item = constant(Value(item).data)
             outer = outer or item.requires_grad
-            followed = item.copy()  # type: ignore[attr-defined]
+            followed = item.copy()
             if not item.requires_grad:
                 followed._node.requires_grad = True
                 borrowed.append(followed._node)

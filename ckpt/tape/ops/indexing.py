@@ -267,4 +267,4 @@ def _getitem(self: Value, index: Any) -> Any:
     return apply(gather, (self, *arrays), {"template": template})
 
 
-Value.__getitem__ = _getitem  # type: ignore[misc]
+Value.__getitem__ = _getitem  # type: ignore[method-assign]
