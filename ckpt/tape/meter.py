@@ -6,7 +6,6 @@ and it allocates nothing while it measures.
 
 from __future__ import annotations
 
-import gc
 import tracemalloc
 from array import array as int_array
 from typing import Any
@@ -52,7 +51,6 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if self.trace_memory:
-            gc.collect()
             tracemalloc.start()
             self.base = tracemalloc.get_traced_memory()[0]
         return self
