@@ -32,7 +32,7 @@ FORMAT = "ckpt-plan"
 VERSION = 1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Plan:
     """A graph, a schedule of it within a budget, what that costs, and how good it is."""
 
@@ -47,6 +47,14 @@ class Plan:
 
     def __str__(self) -> str:
         return "\n".join([*in_words(self.graph, self.timeline), str(self.certificate)])
+
+    def __repr__(self) -> str:
+        graph, schedule = self.graph, self.schedule
+        return (
+            f"<{type(self).__name__} of {graph.name or 'a program'} by {schedule.planner}: "
+            f"{len(graph)} nodes, {len(schedule.instructions)} instructions, peak "
+            f"{format_bytes(self.timeline.peak)}>"
+        )
 
     def plot(self, path: Any) -> Any:
         """Draw the schedule - instructions across, nodes up, live bytes below - into ``path``."""
@@ -86,7 +94,7 @@ class Plan:
         return Step(program.graph, self.schedule, self.certificate, program, function)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Step(Plan):
     """A plan that runs: ``value, grads = step(*args)``, again and again, as it was planned.
 
@@ -153,7 +161,9 @@ class Step(Plan):
         if not found.equal and not program.has_aux:
             raise VerificationError("the planned step's gradients differ from plain backward's")
         allowed = found.promised + found.promised // 100 + 64 * 1024 + 768 * len(self.graph)
+        # What is returned is the caller's: gradients, and copies of what aux holds.
         whole -= self.timeline.gradients_total
+        whole -= sum(self.graph[i].nbytes for i in program.aux_nodes)
         for peak in (found.measured, found.reused, whole):
             if peak > allowed:
                 raise VerificationError(
@@ -204,6 +214,8 @@ def plan(
     Raises BudgetError where no schedule of the planner fits, UnitError for a budget that can't be
     read, TapeError for a program that can't be traced or that makes its arrays anew at every call.
     """
+    if not isinstance(planner, str):
+        raise UsageError(f"planner is the name of one, such as 'auto', not {planner!r}")
     program = _traced(function, args, argnums, has_aux, name)
     graph = program.graph
     limit = _limit(graph, budget, whole)
@@ -237,7 +249,14 @@ def load_plan(path: Any) -> Plan:
         raise UsageError(f"{path} is damaged: it has no {error}") from None
     if graph.digest != schedule.graph:
         raise UsageError(f"{path} is damaged: its schedule is for another graph than its own")
-    return Plan(graph, schedule, certificate)
+    found = Plan(graph, schedule, certificate)
+    try:
+        whole = found.timeline.peak == certificate.peak and str(found)
+    except (TypeError, IndexError, AttributeError):
+        whole = ""
+    if not whole:
+        raise UsageError(f"{path} is damaged: its certificate is not that of its schedule")
+    return found
 
 
 def _limit(graph: Graph, budget: int | str | None, whole: bool) -> int | None:

@@ -21,7 +21,6 @@ class AbstractArray:
     """What is known of an array while tracing. Immutable and hashable."""
 
     __slots__ = ("_hash", "dtype", "shape", "strides")
-    __array_ufunc__ = None
     abstract = True
 
     def __init__(
@@ -51,6 +50,13 @@ class AbstractArray:
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
+
+    def __array_ufunc__(self, *_: Any, **__: Any) -> Any:
+        return self.__array__()
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __array_ufunc__
+    __rtruediv__ = __pow__ = __matmul__ = __rmatmul__ = __neg__ = __getitem__ = __array_ufunc__
+    __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = __int__ = __array_ufunc__
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise AbstractError(

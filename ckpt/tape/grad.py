@@ -41,9 +41,7 @@ def value_and_grad(
     """
     if not callable(function):
         raise UsageError(f"a function is differentiated, not a {type(function).__name__}")
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if not all(isinstance(number, int) for number in numbers):
-        raise UsageError(f"argnums is the position of an argument, or a tuple, not {argnums!r}")
+    numbers = tree.positions_of(argnums)
 
     @functools.wraps(function, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
@@ -52,6 +50,7 @@ def value_and_grad(
                 raise TapeError(f"argnums {number} is out of range: got {len(args)} arguments")
         chosen = {number % len(args) for number in numbers}
         leaves: dict[int, list[Value]] = {}
+        here: list[Value] = []
         context = CURRENT.get()
         tracing = context is not None and context.recorder is not None
         outer = tracing
@@ -61,10 +60,11 @@ def value_and_grad(
             nonlocal outer
             if not isinstance(item, Value):
                 if not tracing:
-                    return Value(item)
+                    here.append(followed := Value(item))
+                    return followed
                 item = constant(Value(item).data)
             outer = outer or item.requires_grad
-            followed = item.copy()
+            here.append(followed := item.copy())
             if not item.requires_grad:
                 followed._node.requires_grad = True
                 borrowed.append(followed._node)
@@ -73,8 +73,8 @@ def value_and_grad(
         given = []
         for k, argument in enumerate(args):
             if k in chosen:
+                leaves[k] = here = []
                 argument = tree.rebuild(argument, leaf)
-                leaves[k] = list(tree.leaves(argument))
             given.append(argument)
         nested = _NESTED.get()
         token = _NESTED.set(True)
@@ -162,7 +162,8 @@ def gradients(
         start = np.ones((), loss.dtype)[()] if traced and not loss.shape else seed(loss, None)
     if start is None:
         raise TapeError("the loss depends on none of the arguments, so there is no gradient")
-    targets = {value._node for value in wanted}
+    # Only what has a history waits for a Backward; a cotangent that comes to a leaf stays there.
+    targets = {value._node for value in wanted if value._node.op is not None}
     found: dict[TapeNode, Any] = {}
     remade: list[TapeNode] = []
     context = CURRENT.get()
@@ -176,7 +177,7 @@ def gradients(
         heap = descent.heap
         while heap:
             node = heappop(heap)[1]
-            if node in targets:
+            if targets and node in targets:
                 found[node], node.cotangent = node.cotangent, None
                 continue
             if node.region is not None and not traced:

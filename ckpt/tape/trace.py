@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import TapeError
+from ckpt.errors import TapeError, UsageError
 from ckpt.graph import Graph, Node
 from ckpt.tape import tree
 from ckpt.tape.abstract import AbstractArray, AbstractParts, abstract
@@ -238,9 +238,11 @@ def trace(
     Raises TapeError where the loss isn't a scalar that depends on a parameter, and AbstractError
     where the program needs values.
     """
+    if not callable(function):
+        raise UsageError(f"a function is traced, not a {type(function).__name__}")
     recorder = Recorder()
     single = isinstance(argnums, int)
-    numbers: tuple[int, ...] = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    numbers = tree.positions_of(argnums)
     for number in numbers:
         if not -len(args) <= number < len(args):
             raise TapeError(f"argnums {number} is out of range: there are {len(args)} arguments")

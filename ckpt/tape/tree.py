@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Any
 
-from ckpt.errors import TapeError
+from ckpt.errors import TapeError, UsageError
+
+
+def positions_of(argnums: Any) -> tuple[int, ...]:
+    """``argnums`` as a tuple; UsageError unless it is an int or several."""
+    numbers = tuple(argnums) if isinstance(argnums, (tuple, list)) else (argnums,)
+    if not numbers or not all(isinstance(number, int) for number in numbers):
+        raise UsageError(f"argnums is an argument's position or a tuple of them, not {argnums!r}")
+    return numbers
 
 
 def leaves(tree: Any) -> Iterator[Any]:

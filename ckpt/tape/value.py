@@ -86,7 +86,23 @@ class Value:
     def grad(self, grad: Any) -> None:
         if not isinstance(self._node.extra, Gradient):
             raise TapeError("only a leaf, or a Value that asked with retain_grad(), has a gradient")
+        if grad is not None:
+            if np.shape(grad) != self._node.shape:
+                raise TapeError(
+                    f"the gradient of a Value of shape {self._node.shape} can't have shape "
+                    f"{np.shape(grad)}"
+                )
+            grad = np.asarray(grad, dtype=self._node.dtype)[()]
         self._node.extra.value = grad
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles of a leaf or a constant are Values of their own, with its gradient."""
+        if self._node.op is not None:
+            raise TapeError(
+                "a computed Value can't be copied or pickled, for all that it was computed from "
+                "would go with it; copy its .data, or use stop_gradient"
+            )
+        return _restored, (self._data, self.requires_grad, self.grad)
 
     @property
     def requires_grad(self) -> bool:
@@ -195,6 +211,14 @@ def _leaf(data: Any) -> tuple[Any, TapeNode]:
     node.requires_grad = True
     node.extra = Gradient()
     return array, node
+
+
+def _restored(data: Any, requires_grad: bool, grad: Any) -> Value:
+    if not requires_grad:
+        return constant(data)
+    value = Value(data)
+    value.grad = None if grad is None else grad.copy()
+    return value
 
 
 def constant(data: Any) -> Value:
