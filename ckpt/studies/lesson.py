@@ -56,9 +56,9 @@ def one_graph() -> Iterator[str]:
 def two_ways() -> Iterator[str]:
     yield "2. Another way to write it, the same gradients"
     yield paragraph("""
-        The same loss with a power: fewer nodes, because the bracket is computed once and
-        read twice by one op. The mathematics is the same, and so are the gradients; by
-        hand, dL/dw = 2 (w x - y) x.
+        The same loss with a power: fewer nodes, because the bracket is computed once, and
+        one op squares it. The mathematics is the same, and so are the gradients; by hand,
+        dL/dw = 2 (w x - y) x.
     """)
     yield from told(POWER)
     yield paragraph("""
@@ -95,12 +95,13 @@ def passes_row(inputs: int) -> dict[str, int]:
         total = total + leaf * leaf
     order = topological(total)
     tangents = [tangent(order, leaf._node) for leaf in leaves]
+    cotangents = [hops(order)]
     return {
         "inputs": inputs,
         "forward_passes": len(tangents),
         "forward_calls": sum(calls for _, calls in tangents),
-        "reverse_passes": 1,
-        "reverse_calls": len(hops(order)),
+        "reverse_passes": len(cotangents),
+        "reverse_calls": sum(map(len, cotangents)),
     }
 
 
@@ -150,9 +151,9 @@ def must_keep() -> Iterator[str]:
     yield "5. And it must keep the activations"
     yield paragraph("""
         A rule reads residuals, and backward begins with the last layer: so the first
-        layer's residual waits through the whole forward and nearly the whole backward. The residuals of
-        all layers wait at once, and memory grows with depth. This is where the memory of
-        training goes.
+        layer's residual waits through the whole forward and nearly the whole backward. The
+        residuals of all layers wait at once, and memory grows with depth. This is where the
+        memory of training goes.
     """)
     yield ""
     yield render([kept_row(depth) for depth in DEPTHS]).rstrip()
@@ -182,8 +183,8 @@ def the_trade() -> Iterator[str]:
         that was kept, a snapshot. Less memory, more FLOPs, and the gradients stay the same,
         bit for bit. Three ways for {DEPTHS[-1]} layers: keep all; keep the boundaries of
         about sqrt(n) segments, and compute each segment once more; or keep a handful of
-        snapshots and place
-        them anew as the backward proceeds (revolve:5 has five slots for them).
+        snapshots and place them anew as the backward proceeds (revolve:5 has five slots for
+        them).
     """)
     rows = trade_rows()
     yield ""
