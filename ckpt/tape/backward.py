@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import TapeError
+from ckpt.errors import NonFiniteError, TapeError
+from ckpt.tape.context import CURRENT
 from ckpt.tape.interpreter import BACKWARD, copy, interpret
 from ckpt.tape.node import TapeNode
 from ckpt.tape.value import Gradient, Value
@@ -25,9 +26,40 @@ def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) 
     descent = Descent()
     descent.reach(node)
     with descent:
-        interpret(descent.instructions(), reached=descent.reach, retain=retain_graph)
+        interpret(
+            descent.instructions(),
+            reached=descent.reach,
+            observer=finite_observer(),
+            retain=retain_graph,
+        )
         for leaf in descent.leaves:
             rest(leaf)
+
+
+def finite_observer() -> FiniteObserver | None:
+    """What watches a backward inside of `check_finite`."""
+    context = CURRENT.get()
+    return FiniteObserver() if context is not None and context.finite else None
+
+
+class FiniteObserver:
+    """Raises NonFiniteError at the first Backward that makes a NaN or an infinity."""
+
+    __slots__ = ("inputs",)
+
+    def before(self, kind: int, node: TapeNode) -> None:
+        self.inputs = node.inputs or ()
+
+    def after(self, kind: int, node: TapeNode) -> None:
+        for source in self.inputs if kind == BACKWARD else ():
+            g = source.cotangent if type(source) is TapeNode else None
+            if g is None or isinstance(g, tuple) or np.isfinite(g).all():
+                continue
+            assert node.op is not None
+            raise NonFiniteError(
+                f"the backward of {node.op.name} gave {g[~np.isfinite(g)].ravel()[0]} in the "
+                f"cotangent of {source!r}, the first that isn't finite"
+            )
 
 
 class Descent:

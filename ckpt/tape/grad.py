@@ -12,7 +12,7 @@ import numpy as np
 
 from ckpt.errors import TapeError, UsageError
 from ckpt.tape import tree
-from ckpt.tape.backward import Descent, seed
+from ckpt.tape.backward import Descent, finite_observer, seed
 from ckpt.tape.context import CURRENT
 from ckpt.tape.interpreter import BACKWARD, COMPUTE, Observer, fit, interpret
 from ckpt.tape.node import TapeNode
@@ -191,7 +191,12 @@ def gradients(
                 yield BACKWARD, node
 
     with descent:
-        interpret(instructions(), reached=descent.reach, observer=observer, retain=differentiable)
+        interpret(
+            instructions(),
+            reached=descent.reach,
+            observer=observer or finite_observer(),
+            retain=differentiable,
+        )
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
     for node in remade:  # the region that this runs in keeps nothing

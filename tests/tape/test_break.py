@@ -9,7 +9,7 @@ import pytest
 
 import ckpt
 from ckpt import Value
-from ckpt.errors import BackwardTwiceError, TapeError, UsageError
+from ckpt.errors import BackwardTwiceError, NonFiniteError, TapeError, UsageError
 from ckpt.tape.bound import BoundStep
 
 RNG = np.random.default_rng(0)
@@ -225,3 +225,14 @@ def test_workspace_beside_the_reused_buffers_keeps_the_promise():
         return np.sum(n**3) + np.sum(np.var(n, axis=0, ddof=1))
 
     plans(loss, RNG.standard_normal((128, 128)), RNG.standard_normal((300, 128)))
+
+
+@pytest.mark.parametrize("data", [0.0, np.array([1.0, 0.0])])
+def test_an_infinity_in_a_backward_is_named(data):
+    with ckpt.check_finite(), np.errstate(divide="ignore"):
+        loss = np.sum(np.sqrt(Value(data)))
+        with pytest.raises(NonFiniteError, match="backward of sqrt gave inf"):
+            loss.backward()
+        with pytest.raises(NonFiniteError, match="backward of sqrt gave inf"):
+            ckpt.grad(lambda x: np.sum(np.sqrt(x)))(data)
+        ckpt.grad(f)(X)
