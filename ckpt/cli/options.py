@@ -37,6 +37,14 @@ Set = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the arrays.")]
 Repeats = Annotated[int, typer.Option(help="Untraced steps to take the median time of.")]
+MeasureIfItFits = Annotated[
+    bool | None,
+    typer.Option(
+        "--measure/--no-measure",
+        help="Run it for real, or predict only, allocating nothing. [default: run if it fits]",
+        show_default=False,
+    ),
+]
 Measure = Annotated[
     bool,
     typer.Option(

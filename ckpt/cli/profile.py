@@ -40,7 +40,7 @@ def profile(
     argnums: Annotated[
         str, typer.Option(help="Numbers of the arguments to differentiate, as in 0,1.")
     ] = "0",
-    measure: o.Measure = True,
+    measure: o.MeasureIfItFits = None,
     repeats: o.Repeats = 1,
     seed: o.Seed = 0,
     nan: Annotated[
@@ -56,7 +56,6 @@ def profile(
     """
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
-    from ckpt.models.memory import require
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
     from ckpt.reports.reproduce import reproduction
@@ -77,10 +76,9 @@ def profile(
     }
     found = run(chosen.loss, *chosen.specs, measure=False, **common)
     ledger = found.ledger(sort=sort, top=top, by=by)
-    if measure and not chosen.real:
+    if measure is not False and not chosen.real:
         note(f"{target} returns shapes alone, so nothing is measured")
-    elif measure:
-        require(found.simulated.whole_peak, f"one step of {chosen.name}")
+    elif measure is not False and _fits(found.simulated.whole_peak, chosen.name, bool(measure)):
         with check_finite() if nan else nullcontext():
             found = run(chosen.loss, *chosen.arrays(), measure=True, repeats=repeats, **common)
     if json:
@@ -96,6 +94,21 @@ def profile(
         about=reproduction("ckpt profile", {"target": chosen.name, **given}, seed=seed),
     )
     note(f"next: {_next(target, given, bool(paths), found.simulated.recompute_flops)}")
+
+
+def _fits(nbytes: int, name: str, asked: bool) -> bool:
+    """Is there memory for a real run? If it was asked for and there isn't, StepMemoryError."""
+    from ckpt.errors import StepMemoryError
+    from ckpt.models.memory import require
+
+    try:
+        require(nbytes, f"one step of {name}")
+    except StepMemoryError as error:
+        if asked:
+            raise
+        note(f"predicted only: {error}")
+        return False
+    return True
 
 
 def _next(target: str, given: dict[str, Any], drawn: bool, recompute: int) -> str:

@@ -238,8 +238,12 @@ def test_a_budget_that_no_plan_fits(capsys: pytest.CaptureFixture[str], command:
 def test_a_step_that_does_not_fit_this_machine_is_refused_before_it_allocates(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    result = run(capsys, "profile", "mlp", "--depth", "3", "--batch", "1000000000")
+    huge = ["mlp", "--depth", "3", "--batch", "1000000000"]
+    result = run(capsys, "profile", *huge, "--measure")
     assert_one_line(result, 1, "TiB", "free here", "--no-measure")
+    predicted = run(capsys, "profile", *huge)
+    assert predicted.code == 0
+    assert "predicted only: one step of mlp needs" in predicted.err
 
 
 def test_a_missing_solver(
