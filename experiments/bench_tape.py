@@ -6,20 +6,21 @@ segments cost in seconds, what does a bound plan gain, and how long do the piece
 Theory says: the products are the same, so that from width 256 the ratio is one; at width 16 it is
 the price of about 200 nodes a step. A chain costs the same an operation however long it is, but for
 caches and Python's cycle collector, which walks live nodes more than once (a part that grows with
-the square would show as 10 from 10,000 to 100,000). Of 100
-equal layers in 10 segments 10 boundaries, 10 layers' values and a cotangent are live (0.21), and
-all segments but the last run forward again but for their last layer, whose output is kept.
+the square would show as 10 from 10,000 to 100,000). Of 100 equal layers in 10 segments 10
+boundaries, 10 layers' values and a cotangent are live (0.21), and all segments but the last run
+forward again but for their last layer, whose output is kept.
 Run: python experiments/bench_tape.py [--quick] [--json] [--only steps chain ...]
-Found: (two cores, a load of 5 to 8 by other programs, which shows in the last digits) a step on Values takes 2.8 of the time by hand at width 16, 1.07 at 256, 1.00 to 1.04 at 1024;
+Found: (two cores, a load of 5 to 8 by other programs, which shows in the last digits) a step on
+Values takes 2.8 of the time by hand at width 16, 1.07 at 256, 1.00 to 1.04 at 1024;
 `value_and_grad`, which makes a Value of each array anew, 3.1 to 3.2 (over the limit), 1.07, and
 1.01 to 1.07. At width 16 a step takes 0.6 of PyTorch's time and 0.12 of HIPS autograd's; at 256 and
-1024 PyTorch's fused and in-place backward is ahead of NumPy's, 0.8 to 0.94 of the time by hand. A
-chain's operation takes 3.9 us, 0.51 of micrograd's, and 1.25 of that in a chain of 10,000. Segments
-take 1.28 of plain's time, 0.21 of its peak, and theory's FLOPs exactly. A bound store-all plan
-takes 0.95 to 0.96 of eager's time at width 256 (at its limit) and 0.35 at 16, where it takes 1.15
-to 1.23 of the time by hand (over). 256 KiB are fingerprinted in 11 us, twice a copy's time;
-`simulate` performs a million instructions a second; `ckpt --help` takes 1.25 of a bare typer app's
-time, and importing ckpt 0.54 of importing numpy.
+1024 PyTorch takes 0.8 to 0.94 of the time by hand, and is ahead. A chain's operation takes 3.9 to
+4.8 us, 0.5 of micrograd's, and 1.25 to 1.6 of one in a chain of 10,000. Segments take 1.28 of
+plain's time, 0.21 of its peak, and theory's FLOPs exactly. A bound store-all plan takes 0.95 to
+0.96 of eager's time at width 256 (at its limit) and 0.35 at 16, where it takes 1.15 to 1.23 of the
+time by hand (over). 256 KiB are fingerprinted in 11 us, twice a copy's time; `simulate` performs a
+million instructions a second; `ckpt --help` takes 1.25 of a bare typer app's time, and importing
+ckpt 0.54 of importing numpy.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def in_torch(ws: list[Array], x: Array) -> Step:
         for w in leaves:
             h = torch.tanh(h @ w)
         loss = (h * h).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         grads = [w.grad for w in leaves]
         for w in leaves:
             w.grad = None
