@@ -165,8 +165,18 @@ def _statement(line: Line, at: int, use: Any, function: Any, constant: Any) -> l
             arguments = [*sources, f"out={result.name}", *options]
         return [f"    {function(line.writes)}({', '.join(arguments)})"]
     result.name = f"v{at}"
+    if line.kind == "view" and _is_transpose(line):
+        return [f"    {result.name} = {sources[0]}.T"]  # an attribute is quicker than a call
     call = f"{function(line.function)}({', '.join([*sources, *options])})"
     return [f"    {result.name} = {call}"]
+
+
+def _is_transpose(line: Line) -> bool:
+    source, result = line.sources[0], line.result
+    if result is None or not isinstance(source, Var) or len(result.shape) != 2:
+        return False
+    x, y = source.array, result.array
+    return bool(x.shape == y.shape[::-1] and x.strides == y.strides[::-1])
 
 
 def _overwritten(line: Line) -> Var:
