@@ -62,7 +62,7 @@ def compare(
     seed: int,
     caption: str,
 ) -> dict[str, list[Row]]:
-    """Train each workload from the same parameters on the same batches; print, draw, return rows."""
+    """Train each workload from the same parameters on the same batches; print, draw, return."""
     runs, timelines = {}, {}
     for label, workload in workloads.items():
         params, *_ = workload.arrays(seed)
