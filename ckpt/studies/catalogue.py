@@ -6,8 +6,9 @@ from typing import Any
 
 from ckpt.models import build
 from ckpt.tape.abstract import spec
+from ckpt.tape.kernels import forward_kernel
 from ckpt.tape.op import ADAPTERS, BY_NAME, NUMPY, OUT, Op
-from ckpt.tape.trace import forward_kernel, trace
+from ckpt.tape.trace import trace
 
 
 def model_row(name: str) -> dict[str, Any]:

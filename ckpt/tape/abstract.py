@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ckpt.errors import AbstractError
+from ckpt.tape.node import Parts
 
 
 class AbstractArray:
@@ -65,24 +66,12 @@ class AbstractArray:
         )
 
 
-class AbstractParts(tuple[AbstractArray, ...]):
+class AbstractParts(Parts):
     """What is known of a value that is several arrays."""
 
     __slots__ = ()
     abstract = True
     strides = ()
-
-    @property
-    def shape(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(part.shape for part in self)
-
-    @property
-    def dtype(self) -> tuple[Any, ...]:
-        return tuple(part.dtype for part in self)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self)
 
 
 class Shared:

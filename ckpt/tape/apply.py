@@ -8,7 +8,7 @@ import numpy as np
 
 from ckpt.errors import NonFiniteError, TapeError
 from ckpt.tape.context import CURRENT, Context, caller
-from ckpt.tape.node import TapeNode
+from ckpt.tape.node import Parts, TapeNode
 from ckpt.tape.op import OUT, Op
 from ckpt.tape.value import Value
 
@@ -112,27 +112,6 @@ def _as_data(op: Op, data: Any) -> Any:
     if isinstance(data, (bool, int, float, complex)):
         return np.asarray(data)[()]
     raise TapeError(f"{op.name} returned a {type(data).__name__}, not an array or a number")
-
-
-class Parts(tuple[Any, ...]):
-    """The value of an op with several results; `item` nodes are views of it.
-
-    Its shape and dtype are the tuples of its parts' shapes and dtypes.
-    """
-
-    __slots__ = ()
-
-    @property
-    def shape(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(part.shape for part in self)
-
-    @property
-    def dtype(self) -> tuple[Any, ...]:
-        return tuple(part.dtype for part in self)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self)
 
 
 class Whole:

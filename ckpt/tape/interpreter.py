@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ckpt.errors import BackwardTwiceError
-from ckpt.tape.apply import Parts, compute, random_state
-from ckpt.tape.node import TapeNode, lost
+from ckpt.tape.apply import compute, random_state
+from ckpt.tape.node import Parts, TapeNode, lost
 
 COMPUTE, FREE, BACKWARD = range(3)
 ndarray = np.ndarray

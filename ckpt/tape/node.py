@@ -15,6 +15,27 @@ count = itertools.count(1).__next__
 """The creation counter: positions rise in the order of creation, a topological order."""
 
 
+class Parts(tuple[Any, ...]):
+    """The value of an op with several results; `item` nodes are views of it.
+
+    Its shape and dtype are the tuples of its parts' shapes and dtypes.
+    """
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(part.shape for part in self)
+
+    @property
+    def dtype(self) -> tuple[Any, ...]:
+        return tuple(part.dtype for part in self)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self)
+
+
 class TapeNode:
     """Op, inputs and parameters of one value, and the value itself while some Backward reads it.
 

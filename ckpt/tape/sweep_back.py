@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.abstract import AbstractArray, AbstractParts, fresh
+from ckpt.tape.kernels import rule_kernel
 from ckpt.tape.node import TapeNode
 
 
@@ -32,8 +33,6 @@ def pull_back(
     entries: list[Any], positions: dict[TapeNode, int], loss: int
 ) -> list[tuple[Edge | None, ...]]:
     """For each node, an Edge an input (None where no cotangent flows), as the interpreter goes."""
-    from ckpt.tape.trace import rule_kernel
-
     edges: list[tuple[Edge | None, ...]] = [()] * len(entries)
     waiting: dict[int, _Cotangent] = {loss: _Cotangent(_ones(entries[loss].node), True)}
     for position in range(len(entries) - 1, -1, -1):
