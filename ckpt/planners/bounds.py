@@ -26,6 +26,7 @@ from ckpt.planners.stagewise import closure, read_by
 from ckpt.schedule import Backward, Compute, Instruction, describe_instruction
 
 LINEAR_NODES = 120
+"""Of larger graphs the linear program is left out."""
 
 
 @dataclass(frozen=True)
