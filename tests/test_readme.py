@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,8 +19,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_python_blocks_run(number, tmp_path):
     path = tmp_path / "block.py"
     path.write_text(BLOCKS[number])
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
     done = subprocess.run(
-        [sys.executable, path], capture_output=True, text=True, check=False, cwd=TOP
+        [sys.executable, path], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert "live at the peak" in done.stdout
