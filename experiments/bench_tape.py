@@ -10,17 +10,17 @@ the square would show as 10 from 10,000 to 100,000). Of 100 equal layers in 10 s
 boundaries, 10 layers' values and a cotangent are live (0.21), and all segments but the last run
 forward again but for their last layer, whose output is kept.
 Run: python experiments/bench_tape.py [--quick] [--json] [--only steps chain ...]
-Found: (two cores, a load of 5 to 8 by other programs, which shows in the last digits) a step on
-Values takes 2.8 of the time by hand at width 16, 1.07 at 256, 1.00 to 1.04 at 1024;
-`value_and_grad`, which makes a Value of each array anew, 3.1 to 3.2 (over the limit), 1.07, and
-1.01 to 1.07. At width 16 a step takes 0.6 of PyTorch's time and 0.12 of HIPS autograd's; at 256 and
-1024 PyTorch takes 0.8 to 0.94 of the time by hand, and is ahead. A chain's operation takes 3.9 to
-4.8 us, 0.5 of micrograd's, and 1.25 to 1.6 of one in a chain of 10,000. Segments take 1.28 of
-plain's time, 0.21 of its peak, and theory's FLOPs exactly. A bound store-all plan takes 0.95 to
-0.96 of eager's time at width 256 (at its limit) and 0.35 at 16, where it takes 1.15 to 1.23 of the
-time by hand (over). 256 KiB are fingerprinted in 11 us, twice a copy's time; `simulate` performs a
-million instructions a second; `ckpt --help` takes 1.25 of a bare typer app's time, and importing
-ckpt 0.54 of importing numpy.
+Found: (two cores, hardly any other load; a load of 5 to 8 by other programs adds up to a tenth to
+what is given for width 16) a step on Values takes 2.8 of the time by hand at width 16, 1.06 at 256,
+1.01 at 1024; `value_and_grad`, which makes a Value of each array anew, 2.9, 1.05 and 1.01. At width
+16 a step takes 0.7 of PyTorch's time and 0.12 of HIPS autograd's; at 256 and 1024 PyTorch takes 0.8
+to 0.9 of the time by hand, and is ahead. A chain's operation takes 5.1 us, 0.5 of micrograd's, and
+1.6 of one in a chain of 10,000. Segments take 1.30 of plain's time, 0.21 of its peak, and theory's
+FLOPs exactly. A bound store-all plan takes 0.92 of eager's time at width 256 and 0.31 at 16, where
+it takes 0.99 of the time by hand. 256 KiB are fingerprinted in 11 us, less than twice a copy's
+time; `simulate` performs 1.2 million instructions a second; `ckpt --help` takes 1.27 of a bare
+typer app's time, and importing ckpt 0.56 of importing numpy, which `from ckpt import Value` takes
+2.1 times.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,20 @@ def test_the_exported_names():
 @pytest.mark.parametrize("name", ckpt.__all__)
 def test_names_are_documented(name):
     assert inspect.getdoc(getattr(ckpt, name))
+
+
+@pytest.mark.parametrize("name", ckpt.__all__)
+def test_names_are_typed(name):
+    found = getattr(ckpt, name)
+    if inspect.isfunction(found):
+        signature = inspect.signature(found)
+        assert signature.return_annotation is not signature.empty
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not parameter.empty, parameter
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (Path(ckpt.__file__).parent / "py.typed").exists()
 
 
 def test_unknown_names_are_attribute_errors():
