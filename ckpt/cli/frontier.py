@@ -23,7 +23,7 @@ def frontier(
     budgets: Annotated[
         str | None, typer.Option(help="The budgets themselves, as in 64MiB,25%,50%.")
     ] = None,
-    iterations: Annotated[int, typer.Option(help="Local-search steps of auto, a budget.")] = 40,
+    iterations: Annotated[int, typer.Option(help="Local-search steps of auto, a budget.")] = 15,
     depth: o.Depth = None,
     width: o.Width = None,
     batch: o.Batch = None,
