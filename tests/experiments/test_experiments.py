@@ -1,0 +1,108 @@
+"""Each paper-scale experiment at a small size, and the numbers that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+GB = 10**9
+
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs an experiment with options; it must draw its figure twice, as png and svg."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+
+    def runs(name: str, *options: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = import_module(name).main([*options, "--folder", str(tmp_path)])
+        assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.png", f"{name}.svg"]
+        return rows
+
+    return runs
+
+
+def only(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if wanted.items() <= row.items()]
+
+
+def test_chen_sqrt_trades_a_forward_for_memory(run: Run) -> None:
+    rows = run("chen_sqrt", "--blocks", "12", "24", "--size", "32", "--batch", "2", "--width", "8")
+    for layers in (38, 74):
+        stored, sqrt = (only(rows, layers=layers, planner=p)[0] for p in ("store_all", "sqrt"))
+        assert stored["recompute_overhead"] == 0
+        assert sqrt["peak_nbytes"] < 0.7 * stored["peak_nbytes"]
+        assert 0.5 < sqrt["recompute_overhead"] <= 1
+        chain = only(rows, layers=layers, planner="chain:at sqrt's cost")[0]
+        assert chain["peak_nbytes"] <= sqrt["peak_nbytes"]
+        assert chain["recompute_overhead"] <= sqrt["recompute_overhead"]
+
+
+def test_the_thousand_layers_take_what_chen_et_al_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """48 GB -> 7 GB for 30 % of time (arXiv:1604.06174, abstract); in GiB here, and FLOPs."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    planning = import_module("planning")
+    graph = planning.trace("chen-resnet-1000", batch=32)
+    stored, sqrt = (planning.plan_row(graph, p) for p in ("store_all", "sqrt"))
+    assert stored["peak_nbytes"] == pytest.approx(48 * GB, rel=0.1)
+    assert sqrt["peak_nbytes"] == pytest.approx(7 * GB, rel=0.1)
+    assert sqrt["step_overhead"] == pytest.approx(0.30, abs=0.03)
+
+
+def test_chen_lstm_keeps_seven_vectors_a_layer(run: Run) -> None:
+    options = ["--width", "64", "--batch", "8", "--vocab", "32", "--layers", "3"]
+    rows = run("chen_lstm", "--steps", "12", "24", "--long", "48", *options)
+    stored = only(rows, planner="store_all")
+    assert [row["steps"] for row in stored] == [12, 24, 48]
+    beyond = {row["peak_nbytes"] - row["theory_nbytes"] for row in stored}
+    assert max(beyond) - min(beyond) <= 64  # a constant, but for a few scalars
+    for row in only(rows, planner="sqrt"):
+        assert 0 < row["recompute_overhead"] <= 1
+
+
+def test_revolve_advances_as_often_as_the_closed_form_says(run: Run) -> None:
+    rows = run("revolve_wave", "--steps", "40", "120", "--memory-steps", "30", "--size", "8")
+    counted = [row for row in rows if "closed_form" in row]
+    assert len(counted) == 8
+    assert all(row["advances"] == row["closed_form"] > 0 for row in counted)
+    budgets = [row for row in rows if row.get("budget_nbytes") and row["outcome"] == "fits"]
+    assert budgets
+    assert all(row["peak_nbytes"] <= row["budget_nbytes"] for row in budgets)
+
+
+def test_checkmate_batches_fit_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = run("checkmate_bytes", "--nets", "vgg16:64", "mobilenet-v1:64", "--memory", "4GB")
+    kept = only(rows, net="vgg16", batch=64)[0]
+    # without batch norm, what backwards read is every layer's output, but for the last ones
+    assert kept["store_all_peak_nbytes"] == pytest.approx(kept["layer_outputs_nbytes"], rel=0.05)
+    planning = import_module("planning")
+    largest = only(rows, net="mobilenet-v1", planner="store_all")[0]["largest_batch"]
+    for batch, fits in ((largest, True), (largest + 1, False)):
+        graph = planning.trace("mobilenet-v1", batch=batch)
+        assert (planning.simulated(graph, "store_all").whole_peak <= 4 * GB) == fits
+    batches = [row["largest_batch"] for row in only(rows, net="mobilenet-v1") if "planner" in row]
+    assert batches == sorted(batches)
+
+
+def test_a_gpt_layer_keeps_what_korthikanti_et_al_count(run: Run) -> None:
+    sizes = ["--sequence", "32", "--sequences", "32", "64", "--batch", "2"]
+    for row in run("gpt_layer_bytes", *sizes):
+        itemsize = 4 if row["dtype"] == "float32" else 2
+        statistics = 4 * itemsize * 2 * row["sequence"]  # mean and deviation of two norms
+        assert row["nbytes"] == row["paper_nbytes"] + statistics
+
+
+def test_no_planner_beats_the_optimum_or_the_bound(run: Run) -> None:
+    rows = run("planner_gaps", "--chains", "2", "--stages", "5", "--models", "mlp")
+    plans = [row for row in rows if "beyond_overhead" in row]
+    assert {row["planner"] for row in plans} >= {"greedy", "chain", "dtr", "auto", "ilp"}
+    assert all(row["beyond_overhead"] > -1e-12 for row in plans)
+    assert all(row["peak_nbytes"] <= row["budget_nbytes"] for row in plans)
+    chains = [row for row in plans if row["graph"].startswith("chain")]
+    assert all(abs(row["beyond_overhead"]) < 1e-12 for row in only(chains, planner="auto"))
