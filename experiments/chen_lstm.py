@@ -84,7 +84,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
             y_unit="nbytes",
             guides={
                 "sqrt n": (sqrt.x[0], 1.35 * sqrt.y[0]),
-                "log n": (revolve.x[0], 0.55 * revolve.y[0]),
+                "log n": (revolve.x[0], 1.3 * revolve.y[0]),
             },
         ),
         Panel(

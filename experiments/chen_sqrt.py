@@ -8,8 +8,8 @@ take O(sqrt n). All segments but the last run forward once more, and a forward i
 at most a third more FLOPs.
 Run: python experiments/chen_sqrt.py [--blocks 21 42 83 166 333] [--size 224] [--batch 32]
 Found: at 1001 layers store-all peaks at 47.8 GiB (51.3 GB) and sqrt at 7.05 GiB (7.57 GB), for 96 %
-of a forward or 32 % more FLOPs a step: the paper's 48 GB, 7 GB and 30 % almost to the digit. That
-is partly luck. The paper's bytes are MXNet's static plan of feature maps (with what it shares and
+of a forward or 32 % more FLOPs a step: the paper's 48 GB, 7 GB and 30 % within 8 %. That is partly
+luck. The paper's bytes are MXNet's static plan of feature maps (with what it shares and
 overwrites in place), its 30 % is seconds on a GPU; ours are all activations, cotangents and
 workspace, and FLOPs. How its 333 blocks lie in the four stages isn't printed: we scale the 3, 24,
 36, 3 of the authors' code, and another layout would move both numbers.
