@@ -12,7 +12,13 @@ import pytest
 
 from ckpt.cli.app import call
 
-COMMAND = [sys.executable, "-m", "ckpt"]
+LISTENING = """
+import signal
+from ckpt.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+"""``ckpt`` hearing Ctrl-C even where the tests run as a shell's background job, which doesn't."""
 
 
 class Result(NamedTuple):
@@ -34,7 +40,7 @@ def spawn(*arguments: str, folder: Path) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        [sys.executable, "-c", LISTENING, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
