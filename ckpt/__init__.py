@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from ckpt.studies.plan import load_plan, plan
     from ckpt.studies.profile import profile
     from ckpt.studies.sweep import sweep
-    from ckpt.tape.abstract import spec
-    from ckpt.tape.checkpoint import checkpoint, checkpoint_sequential, name
-    from ckpt.tape.context import check_finite, scope
-    from ckpt.tape.execute import execute
-    from ckpt.tape.grad import grad, stop_gradient, value_and_grad
-    from ckpt.tape.gradcheck import gradcheck
-    from ckpt.tape.op import op
-    from ckpt.tape.trace import trace
-    from ckpt.tape.value import Value
+    from ckpt.tape.core.abstract import spec
+    from ckpt.tape.core.context import check_finite, scope
+    from ckpt.tape.core.op import op
+    from ckpt.tape.core.value import Value
+    from ckpt.tape.eager.checkpoint import checkpoint, checkpoint_sequential, name
+    from ckpt.tape.eager.grad import grad, stop_gradient, value_and_grad
+    from ckpt.tape.eager.gradcheck import gradcheck
+    from ckpt.tape.execution.run import execute
+    from ckpt.tape.traced.trace import trace
 
 _HOMES = {
-    "Value": "ckpt.tape.value",
-    "check_finite": "ckpt.tape.context",
-    "checkpoint": "ckpt.tape.checkpoint",
-    "checkpoint_sequential": "ckpt.tape.checkpoint",
-    "execute": "ckpt.tape.execute",
+    "Value": "ckpt.tape.core.value",
+    "check_finite": "ckpt.tape.core.context",
+    "checkpoint": "ckpt.tape.eager.checkpoint",
+    "checkpoint_sequential": "ckpt.tape.eager.checkpoint",
+    "execute": "ckpt.tape.execution.run",
     "frontier": "ckpt.studies.frontier",
-    "grad": "ckpt.tape.grad",
-    "gradcheck": "ckpt.tape.gradcheck",
+    "grad": "ckpt.tape.eager.grad",
+    "gradcheck": "ckpt.tape.eager.gradcheck",
     "load_plan": "ckpt.studies.plan",
     "make_schedule": "ckpt.planners",
-    "name": "ckpt.tape.checkpoint",
-    "op": "ckpt.tape.op",
+    "name": "ckpt.tape.eager.checkpoint",
+    "op": "ckpt.tape.core.op",
     "plan": "ckpt.studies.plan",
     "profile": "ckpt.studies.profile",
-    "scope": "ckpt.tape.context",
-    "spec": "ckpt.tape.abstract",
-    "stop_gradient": "ckpt.tape.grad",
+    "scope": "ckpt.tape.core.context",
+    "spec": "ckpt.tape.core.abstract",
+    "stop_gradient": "ckpt.tape.eager.grad",
     "sweep": "ckpt.studies.sweep",
-    "trace": "ckpt.tape.trace",
-    "value_and_grad": "ckpt.tape.grad",
+    "trace": "ckpt.tape.traced.trace",
+    "value_and_grad": "ckpt.tape.eager.grad",
 }
 """Public name -> the module it is imported from, when it is first asked for."""
 

@@ -33,7 +33,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 import ckpt
 from ckpt import nn
-from ckpt.tape.tree import leaves, rebuild
+from ckpt.tape.core.tree import leaves, rebuild
 
 Array = Any
 Params = dict[str, Array]

@@ -26,8 +26,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ckpt.planners.chain_dp import Table
-from ckpt.planners.chain_model import Kind, Tape, Visit
+from ckpt.planners.chain.kinds import Kind, Tape, Visit
+from ckpt.planners.chain.table import Table
 
 T = TypeVar("T")
 

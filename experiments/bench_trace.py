@@ -34,8 +34,8 @@ import numpy as np
 
 from ckpt.models import build
 from ckpt.models.presets import PRESETS
-from ckpt.tape.grad import value_and_grad
-from ckpt.tape.trace import trace
+from ckpt.tape.eager.grad import value_and_grad
+from ckpt.tape.traced.trace import trace
 
 LIMITS = {"gpt3": 5.0}
 """Seconds promised; 30 for the others."""

@@ -30,7 +30,7 @@ from pathlib import Path
 from planning import PLOTS, Row, draw, plan_row, trace
 
 from ckpt.graph import Graph
-from ckpt.planners.chain import frontier
+from ckpt.planners.chain.chain import frontier
 from ckpt.reports.figure import Panel, Series, growth_figure
 from ckpt.reports.table import show
 

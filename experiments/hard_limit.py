@@ -33,7 +33,7 @@ def child(kind: str) -> int:
     import ckpt
     from ckpt.models import build
     from ckpt.studies.measure import digest
-    from ckpt.tape import tree
+    from ckpt.tape.core import tree
     from ckpt.units import format_bytes
 
     workload = build("mlp", depth=64, width=256, batch=8192)

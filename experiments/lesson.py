@@ -16,7 +16,7 @@ segments bring that to 2.63 MiB for 27 % more FLOPs a step, three slots of revol
 
 from __future__ import annotations
 
-from ckpt.studies.lesson import lesson
+from ckpt.lesson.lesson import lesson
 
 if __name__ == "__main__":
     lesson()

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
 from ckpt.graph import Graph, Node
-from ckpt.planners.bounds import lower_bounds
+from ckpt.planners.bounds.bounds import lower_bounds
 from ckpt.reports.canvas import dress, halo, legend, new_figure
 from ckpt.reports.style import FAINT, look, words
 from ckpt.reports.table import show

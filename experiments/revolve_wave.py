@@ -28,7 +28,7 @@ from pathlib import Path
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
 from ckpt.graph import Graph
-from ckpt.planners.revolve import eta
+from ckpt.planners.revolve.revolve import eta
 from ckpt.reports.figure import Panel, Series, growth_figure
 from ckpt.reports.table import show
 

@@ -13,7 +13,7 @@ import ckpt
 from ckpt.models.base import Workload
 from ckpt.reports.figure import save, training_figure
 from ckpt.studies.profile import profile
-from ckpt.tape import tree
+from ckpt.tape.core import tree
 from ckpt.units import format_bytes, format_seconds
 
 PLOTS = Path(__file__).resolve().parent.parent / "plots"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import ckpt
 from ckpt.errors import BudgetError, UsageError
 from ckpt.planners import make_schedule, resolve_budget
-from ckpt.tape import tree
-from ckpt.tape.bound import BoundStep
+from ckpt.tape.core import tree
+from ckpt.tape.execution.compiled import BoundStep
 from tests.programs import choices, make
 
 PLANNERS = (

@@ -49,7 +49,7 @@ def frontier(
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
-    from ckpt.tape.trace import trace
+    from ckpt.tape.traced.trace import trace
 
     paths = outputs.check(output or _DEFAULTS)
     journal = outputs.partial(paths)

@@ -7,7 +7,7 @@ from ckpt.cli.run import note
 
 def lesson() -> None:
     """Learn reverse mode on the tape itself, and what checkpointing does."""
-    from ckpt.studies.lesson import lesson as run
+    from ckpt.lesson.lesson import lesson as run
 
     run(print)
     note("next: ckpt profile mlp --depth 10")

@@ -22,9 +22,9 @@ def models(
     """
     from ckpt import models as known
     from ckpt.cli.progress import progress
+    from ckpt.lesson.catalogue import model_row
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
-    from ckpt.studies.catalogue import model_row
 
     rows = []
     with progress(len(names or known.names()), "tracing") as tell:

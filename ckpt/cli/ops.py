@@ -22,9 +22,9 @@ def ops(
     counted on operands of 64x64 float32.
     """
     from ckpt.errors import UsageError
+    from ckpt.lesson.catalogue import op_rows
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
-    from ckpt.studies.catalogue import op_rows
 
     rows = [row for row in op_rows() if word in row["op"] or word in row["functions"]]
     if not rows:

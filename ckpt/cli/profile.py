@@ -60,7 +60,7 @@ def profile(
     from ckpt.reports.exports import dumps
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies.profile import profile as run
-    from ckpt.tape.context import check_finite
+    from ckpt.tape.core.context import check_finite
 
     paths = outputs.check(output or ())
     given = o.model_options(

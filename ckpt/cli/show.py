@@ -23,8 +23,7 @@ def show(
     A plan is shown in words, with its certificate.
     """
     from ckpt.cli import outputs
-    from ckpt.reports import figure
-    from ckpt.studies import documents
+    from ckpt.studies import documents, figure
 
     paths = outputs.check(output or (), kinds=figure.FIGURE_KINDS)
     document = documents.read(file)

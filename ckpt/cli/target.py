@@ -97,7 +97,7 @@ def _takes_arguments(function: Callable[..., Any]) -> bool:
 
 
 def _abstract(args: Any) -> bool:
-    from ckpt.tape import tree
-    from ckpt.tape.abstract import AbstractArray
+    from ckpt.tape.core import tree
+    from ckpt.tape.core.abstract import AbstractArray
 
     return any(isinstance(leaf, AbstractArray) for leaf in tree.leaves(args))

@@ -19,10 +19,10 @@ import numpy as np
 from ckpt.errors import UsageError
 from ckpt.models import memory
 from ckpt.models.presets import PRESETS
-from ckpt.tape import tree
-from ckpt.tape.abstract import AbstractArray, spec
-from ckpt.tape.checkpoint import checkpoint_sequential
-from ckpt.tape.context import scope
+from ckpt.tape.core import tree
+from ckpt.tape.core.abstract import AbstractArray, spec
+from ckpt.tape.core.context import scope
+from ckpt.tape.eager.checkpoint import checkpoint_sequential
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ckpt import nn
 from ckpt.models.base import Array, Workload, model, run_layers
-from ckpt.tape.context import scope
+from ckpt.tape.core.context import scope
 
 
 @model("lstm")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.models.base import Array, Workload, model, run_layers
-from ckpt.tape.op import op
+from ckpt.tape.core.op import op
 
 
 @op()

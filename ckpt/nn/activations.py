@@ -17,7 +17,7 @@ import numpy as np
 
 from ckpt.errors import UsageError
 from ckpt.nn.blocks import in_blocks, traits
-from ckpt.tape.op import op
+from ckpt.tape.core.op import op
 
 # -- relu ------------------------------------------------------------------------------------------
 

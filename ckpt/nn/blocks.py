@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.abstract import AbstractArray, contiguous
-from ckpt.tape.ops.buffers import ELEMENTS
+from ckpt.tape.core.abstract import AbstractArray, contiguous
+from ckpt.tape.ops.pointwise.buffers import ELEMENTS
 
 BLOCK = 1 << 15
 """Elements a block: 128 KiB of float32. Smaller ones pay NumPy's overhead a call, larger ones miss

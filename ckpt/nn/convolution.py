@@ -15,8 +15,8 @@ from ckpt.errors import UsageError
 from ckpt.nn.blocks import copied_nbytes, float_dtype, strided_nbytes
 from ckpt.nn.convolution_plan import Convolution, plan
 from ckpt.nn.geometry import Pair, pair
-from ckpt.tape.abstract import AbstractArray
-from ckpt.tape.op import op
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.op import op
 
 # Elements of temporaries, each allocated once and used by all blocks.
 

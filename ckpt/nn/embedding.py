@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.abstract import AbstractArray
-from ckpt.tape.op import op
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.op import op
 
 
 def _infer(table: Any, indices: Any) -> AbstractArray:

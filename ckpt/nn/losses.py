@@ -16,9 +16,9 @@ from ckpt.nn.blocks import (
     row_blocks,
 )
 from ckpt.nn.softmax import log_softmax
-from ckpt.tape.abstract import AbstractArray
-from ckpt.tape.op import op
-from ckpt.tape.ops.reductions import axes_of
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.op import op
+from ckpt.tape.ops.reducing.reductions import axes_of
 
 
 def _rows(logits: Any, targets: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ckpt.errors import UsageError
 from ckpt.nn.normalized import Axes, normalized, row_mean, row_rstd
-from ckpt.tape.ops.reductions import axes_of
+from ckpt.tape.ops.reducing.reductions import axes_of
 
 
 def _normalize(x: Any, weight: Any, bias: Any, axes: Axes, eps: float, center: bool = True) -> Any:

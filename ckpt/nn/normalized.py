@@ -21,9 +21,9 @@ from ckpt.nn.blocks import (
     row_blocks,
     row_buffer,
 )
-from ckpt.tape.abstract import AbstractArray
-from ckpt.tape.op import op
-from ckpt.tape.ops.reductions import reduced
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.op import op
+from ckpt.tape.ops.reducing.reductions import reduced
 
 Axes = tuple[int, ...]
 """The axes that are normalized over, from 0: trailing ones, perhaps the first one too."""

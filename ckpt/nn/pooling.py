@@ -16,8 +16,8 @@ import numpy as np
 from ckpt.errors import UsageError
 from ckpt.nn.blocks import strided_nbytes
 from ckpt.nn.geometry import Pair, Windows, pair
-from ckpt.tape.abstract import AbstractArray
-from ckpt.tape.op import op
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.op import op
 
 
 def _windows(

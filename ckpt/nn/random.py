@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
-from ckpt.tape.abstract import AbstractArray, fresh
-from ckpt.tape.op import op
+from ckpt.tape.core.abstract import AbstractArray, fresh
+from ckpt.tape.core.op import op
 
 _DRAW = 1 << 13
 """Uniform numbers drawn at a time: 32 KiB of float32."""

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ckpt.nn.blocks import float_dtype, infer_float
-from ckpt.tape.abstract import AbstractArray
-from ckpt.tape.op import op
-from ckpt.tape.ops.buffers import buffers
-from ckpt.tape.ops.reductions import Axis, expand, reduced
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.op import op
+from ckpt.tape.ops.pointwise.buffers import buffers
+from ckpt.tape.ops.reducing.reductions import Axis, expand, reduced
 
 
 def row_sums(x: Any, y: Any, axis: int) -> Any:

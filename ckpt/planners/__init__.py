@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ckpt.graph import Graph
-from ckpt.planners.base import Planner, get, names, planner
+from ckpt.planners.base.registry import Planner, get, names, planner
 from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
 from ckpt.units import format_bytes, parse_bytes

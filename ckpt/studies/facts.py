@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ckpt.graph import Graph
 from ckpt.models import Workload
-from ckpt.tape.trace import trace
+from ckpt.tape.traced.trace import trace
 
 
 @dataclass(frozen=True, eq=False)

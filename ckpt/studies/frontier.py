@@ -11,12 +11,12 @@ from ckpt.errors import CkptError, UsageError
 from ckpt.graph import Graph
 from ckpt.planners import make_schedule, resolve_budget
 from ckpt.planners import names as planner_names
-from ckpt.planners.bounds import lower_bounds, memory_floor
+from ckpt.planners.bounds.bounds import lower_bounds, memory_floor
 from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
-from ckpt.tape import tree
-from ckpt.tape.execute import execute
-from ckpt.tape.trace import Program, trace
+from ckpt.tape.core import tree
+from ckpt.tape.execution.run import execute
+from ckpt.tape.traced.trace import Program, trace
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes, format_flops
 

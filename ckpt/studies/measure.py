@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ckpt.schedule import Schedule
-from ckpt.tape import tree
-from ckpt.tape.execute import Execution, execute
-from ckpt.tape.grad import gradients, value_and_grad
-from ckpt.tape.node import TapeNode
-from ckpt.tape.trace import Program
-from ckpt.tape.value import Value
+from ckpt.tape.core import tree
+from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.value import Value
+from ckpt.tape.eager.grad import gradients, value_and_grad
+from ckpt.tape.execution.run import Execution, execute
+from ckpt.tape.traced.trace import Program
 from ckpt.timeline import Timeline
 
 

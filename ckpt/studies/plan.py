@@ -14,17 +14,17 @@ import numpy as np
 from ckpt.errors import StepMemoryError, TapeError, UnitError, UsageError, VerificationError
 from ckpt.graph import Graph, check_format
 from ckpt.planners import make_schedule, resolve_budget
-from ckpt.planners.certificate import Certificate, certify
+from ckpt.planners.bounds.certificate import Certificate, certify
 from ckpt.reports.exports import dumps
 from ckpt.reports.files import write_text
+from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.simulate import simulate
 from ckpt.studies.measure import digest, generators, peak_of
-from ckpt.studies.words import in_words
-from ckpt.tape.bound import BoundStep
-from ckpt.tape.execute import execute
-from ckpt.tape.grad import value_and_grad
-from ckpt.tape.trace import Program, trace
+from ckpt.tape.eager.grad import value_and_grad
+from ckpt.tape.execution.compiled import BoundStep
+from ckpt.tape.execution.run import execute
+from ckpt.tape.traced.trace import Program, trace
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes, parse_bytes
 

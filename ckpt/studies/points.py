@@ -14,7 +14,7 @@ from ckpt.models import Workload, build, memory
 from ckpt.schedule import Schedule
 from ckpt.simulate import holdings, simulate
 from ckpt.studies import measure
-from ckpt.tape.trace import Program, trace
+from ckpt.tape.traced.trace import Program, trace
 from ckpt.timeline import Timeline
 from ckpt.units import GIB, parse_bytes
 

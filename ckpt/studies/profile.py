@@ -10,14 +10,14 @@ import numpy as np
 
 from ckpt.errors import CkptError
 from ckpt.planners import make_schedule
+from ckpt.reports.advice import advice
 from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
 from ckpt.simulate import holdings, simulate
-from ckpt.studies.advice import advice
 from ckpt.studies.measure import eager_peak, eager_seconds, measured
-from ckpt.tape import tree
-from ckpt.tape.trace import Program, trace
-from ckpt.tape.value import Value
+from ckpt.tape.core import tree
+from ckpt.tape.core.value import Value
+from ckpt.tape.traced.trace import Program, trace
 from ckpt.timeline import Timeline
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ckpt.graph import Graph
 from ckpt.planners import make_schedule
-from ckpt.tape.execute import execute
-from ckpt.tape.node import TapeNode
-from ckpt.tape.trace import Program
+from ckpt.tape.core.node import TapeNode
+from ckpt.tape.execution.run import execute
+from ckpt.tape.traced.trace import Program
 
 REPEATS = 3
 

@@ -11,9 +11,9 @@ from ckpt.planners import make_schedule
 from ckpt.schedule import Schedule
 from ckpt.simulate import holdings, simulate
 from ckpt.studies.measure import digest, tolerance
-from ckpt.tape.execute import execute
-from ckpt.tape.grad import value_and_grad
-from ckpt.tape.trace import trace
+from ckpt.tape.eager.grad import value_and_grad
+from ckpt.tape.execution.run import execute
+from ckpt.tape.traced.trace import trace
 from tests.models.small import SMALL
 
 DROPOUT = {"vgg": {"dropout": 0.4}, "gpt": {"dropout": 0.1}}

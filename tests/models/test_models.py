@@ -11,8 +11,8 @@ from ckpt.errors import StepMemoryError, UsageError
 from ckpt.models import build, memory, names
 from ckpt.models.base import spread
 from ckpt.studies.facts import facts
-from ckpt.tape import tree
-from ckpt.tape.trace import trace
+from ckpt.tape.core import tree
+from ckpt.tape.traced.trace import trace
 from tests.models.small import SMALL
 
 

@@ -11,8 +11,8 @@ import pytest
 
 import ckpt
 from ckpt.models import build
-from ckpt.tape import tree
-from ckpt.tape.trace import Program, trace
+from ckpt.tape.core import tree
+from ckpt.tape.traced.trace import Program, trace
 from tests.models.small import SMALL
 
 torch = pytest.importorskip("torch")

@@ -10,8 +10,8 @@ import pytest
 
 import ckpt
 from ckpt import nn
-from ckpt.tape import apply as apply_module
-from ckpt.tape.interpreter import owner
+from ckpt.tape.core import apply as apply_module
+from ckpt.tape.eager.interpreter import owner
 from tests.tape.ops.checking import check_agreement
 
 rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ IMAGES = rng.normal(size=(2, 2, 8, 8)).astype("f4")
 
 def grads(loss, *args, **options):
     value, found = ckpt.value_and_grad(loss)(*args, **options)
-    return value, list(ckpt.tape.tree.leaves(found))
+    return value, list(ckpt.tape.core.tree.leaves(found))
 
 
 def equal(a, b) -> bool:
@@ -93,11 +93,11 @@ def test_a_checkpointed_conv_net() -> None:
 
 
 def test_nets_hold_what_is_simulated() -> None:
-    leaves = list(ckpt.tape.tree.leaves(transformer()))
+    leaves = list(ckpt.tape.core.tree.leaves(transformer()))
 
     def loss(*flat):
         return transformer_loss(
-            ckpt.tape.tree.unflatten(transformer(), list(flat)), TOKENS, TARGETS
+            ckpt.tape.core.tree.unflatten(transformer(), list(flat)), TOKENS, TARGETS
         )
 
     check_agreement(loss, *leaves)
@@ -121,10 +121,10 @@ def test_poison(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ws = transformer()
         loss = lambda p: transformer_loss(p, TOKENS, TARGETS, np.random.default_rng(5))  # noqa: E731
     expected = grads(loss, ws)
-    leaves = ckpt.tape.tree.rebuild(ws, lambda a: ckpt.Value(a.copy()))
+    leaves = ckpt.tape.core.tree.rebuild(ws, lambda a: ckpt.Value(a.copy()))
     monkeypatch.setattr(apply_module, "_on_tape", remember)
     result = loss(leaves)
-    values += ckpt.tape.tree.leaves(leaves)
+    values += ckpt.tape.core.tree.leaves(leaves)
     kept = {id(owner(v._node.value)) for v in values if v._node.value is not None}
     poisoned = 0
     for v in values:
@@ -135,7 +135,7 @@ def test_poison(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
             poisoned += 1
     assert poisoned > 5
     result.backward()
-    for a, b in zip(ckpt.tape.tree.leaves(leaves), expected[1], strict=True):
+    for a, b in zip(ckpt.tape.core.tree.leaves(leaves), expected[1], strict=True):
         assert np.array_equal(a.grad, b)
 
 
@@ -145,7 +145,7 @@ def test_flops_of_a_transformer_are_torchs() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     p = transformer()
-    t = ckpt.tape.tree.rebuild(p, lambda a: torch.tensor(a, requires_grad=True))
+    t = ckpt.tape.core.tree.rebuild(p, lambda a: torch.tensor(a, requires_grad=True))
     n, d = TOKENS.size, WIDTH // HEADS
 
     def torch_loss():
@@ -176,12 +176,12 @@ def test_flops_of_a_transformer_are_torchs() -> None:
     assert edges == backward.get_total_flops()
     value, found = ckpt.value_and_grad(transformer_loss)(p, TOKENS, TARGETS)
     np.testing.assert_allclose(value, theirs.item(), rtol=1e-5)
-    for a, b in zip(ckpt.tape.tree.leaves(found), ckpt.tape.tree.leaves(t), strict=True):
+    for a, b in zip(ckpt.tape.core.tree.leaves(found), ckpt.tape.core.tree.leaves(t), strict=True):
         np.testing.assert_allclose(a, b.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_public_names() -> None:
     assert sorted(nn.__all__) == nn.__all__
     assert all(callable(getattr(nn, name)) for name in nn.__all__)
-    assert all(getattr(nn, name).__doc__ or isinstance(getattr(nn, name), ckpt.tape.op.Op)
+    assert all(getattr(nn, name).__doc__ or isinstance(getattr(nn, name), ckpt.tape.core.op.Op)
                for name in nn.__all__)  # fmt: skip

@@ -10,7 +10,7 @@ from ckpt import nn
 from ckpt.nn.random import masked
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.simulate import simulate
-from ckpt.tape.gradcheck import gradcheck
+from ckpt.tape.eager.gradcheck import gradcheck
 from tests.tape.ops.checking import check_agreement, check_op, store_all
 
 data = np.random.default_rng(1)

@@ -8,9 +8,9 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
-from ckpt.planners import base
-from ckpt.planners.improve import improve
-from ckpt.planners.intervals import Plan, Program
+from ckpt.planners.base import registry as base
+from ckpt.planners.search.improve import improve
+from ckpt.planners.search.intervals import Plan, Program
 from ckpt.schedule import Backward, Compute, Schedule
 from ckpt.simulate import simulate
 from tests.graphs import Build, mlp, random_graph, unet, zoo

@@ -10,15 +10,15 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
-from ckpt.planners import base
-from ckpt.planners.bounds import (
+from ckpt.planners.base import registry as base
+from ckpt.planners.bounds.bounds import (
     advances,
     chain_bound,
     knapsack_bound,
     lower_bounds,
     memory_floor,
 )
-from ckpt.planners.lp_bound import lp_bound
+from ckpt.planners.bounds.lp import lp_bound
 from ckpt.simulate import simulate
 from tests.graphs import (
     Build,

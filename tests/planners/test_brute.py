@@ -9,7 +9,7 @@ import pytest
 
 from ckpt.errors import BudgetError, ScheduleError, UsageError
 from ckpt.graph import Graph, Node
-from ckpt.planners import base
+from ckpt.planners.base import registry as base
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 from ckpt.simulate import simulate
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from ckpt.errors import BudgetError, UsageError
-from ckpt.planners import base
-from ckpt.planners.certificate import ALWAYS, Certificate, certify
+from ckpt.planners.base import registry as base
+from ckpt.planners.bounds.certificate import ALWAYS, Certificate, certify
 from ckpt.simulate import simulate
 from tests.graphs import uneven_chain, unit_chain
 

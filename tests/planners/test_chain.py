@@ -10,8 +10,9 @@ from hypothesis import given, settings
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
-from ckpt.planners import base, make_schedule
-from ckpt.planners.chain import Plans, frontier
+from ckpt.planners import make_schedule
+from ckpt.planners.base import registry as base
+from ckpt.planners.chain.chain import Plans, frontier
 from ckpt.schedule import Backward, Compute
 from ckpt.simulate import simulate
 from ckpt.timeline import Timeline

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from ckpt.planners.chain_dp import Table
-from ckpt.planners.chain_model import Kind, Operation, Tape, Visit
+from ckpt.planners.chain.kinds import Kind, Operation, Tape, Visit
+from ckpt.planners.chain.table import Table
 
 
 def random_kind(rng: Random, tapes: int = 2, scale: int = 6) -> Kind:

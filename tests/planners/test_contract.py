@@ -1,4 +1,4 @@
-"""Every planner, every graph, every budget: the promise of `ckpt.planners.base`, kept."""
+"""Every planner, every graph, every budget: the promise of `ckpt.planners.base.registry`, kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ckpt.errors import BudgetError, MissingExtraError, UsageError
 from ckpt.graph import Graph
 from ckpt.planners import get, make_schedule, names
-from ckpt.planners.base import Planner
+from ckpt.planners.base.registry import Planner
 from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 from tests import graphs

@@ -6,8 +6,8 @@ import pytest
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph, Node
-from ckpt.planners import base
-from ckpt.planners.evicted import HEURISTICS, Ancestors, Components, Neighbourhood
+from ckpt.planners.base import registry as base
+from ckpt.planners.online.heuristics import HEURISTICS, Ancestors, Components, Neighbourhood
 from ckpt.schedule import Compute, Free
 from ckpt.simulate import simulate
 from tests.planners.test_brute import small_dag

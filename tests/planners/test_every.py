@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckpt.planners import make_schedule
-from ckpt.planners.every import round_sqrt
+from ckpt.planners.simple.every import round_sqrt
 from ckpt.simulate import simulate
 from tests.graphs import ZOO, uneven_chain
 

@@ -13,9 +13,9 @@ import pytest
 
 from ckpt.errors import BudgetError, MissingExtraError
 from ckpt.graph import Graph
-from ckpt.planners import base
-from ckpt.planners.checkmate import Checkmate, perform
-from ckpt.planners.stagewise import Stagewise, closure, join, stagewise
+from ckpt.planners.base import registry as base
+from ckpt.planners.exact.checkmate import Checkmate, perform
+from ckpt.planners.exact.stagewise import Stagewise, closure, join, stagewise
 from ckpt.schedule import Compute
 from ckpt.simulate import simulate
 from tests.graphs import Build, masked, mlp, random_graph, residual_net, uneven_chain
@@ -248,7 +248,10 @@ def test_without_scipy_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_scipy_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys, ckpt.planners.ilp, ckpt.planners.certificate; print('scipy' in sys.modules)"
+    code = (
+        "import sys, ckpt.planners.exact.ilp, ckpt.planners.bounds.certificate; "
+        "print('scipy' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.graph import Graph
-from ckpt.planners.emit import free_early, permanent
-from ckpt.planners.lower import closed_cuts, lower
+from ckpt.planners.base.emit import free_early, permanent
+from ckpt.planners.base.lower import closed_cuts, lower
 from ckpt.schedule import Compute, Free
 from ckpt.simulate import simulate
 from tests.graphs import ZOO, Build, graphs, uneven_chain

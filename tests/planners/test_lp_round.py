@@ -8,7 +8,7 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
-from ckpt.planners import base
+from ckpt.planners.base import registry as base
 from ckpt.simulate import simulate
 from tests.graphs import ZOO, mlp, random_graph, uneven_chain
 

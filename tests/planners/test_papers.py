@@ -7,10 +7,10 @@ from math import comb
 
 import pytest
 
-from ckpt.planners.mixed import mixed_ops, mixed_tables
-from ckpt.planners.revolve import eta, revolve_ops, split, sweeps, total_forwards
-from ckpt.planners.stage_ops import BACK, TAPE, StageOp, emit
-from ckpt.planners.stages import cut_at
+from ckpt.planners.base.stages import cut_at
+from ckpt.planners.revolve.mixed import mixed_ops, mixed_tables
+from ckpt.planners.revolve.revolve import eta, revolve_ops, split, sweeps, total_forwards
+from ckpt.planners.revolve.stage_ops import BACK, TAPE, StageOp, emit
 from ckpt.simulate import simulate
 from tests.graphs import uneven_chain
 

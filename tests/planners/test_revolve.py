@@ -6,8 +6,8 @@ import pytest
 
 from ckpt.graph import Graph
 from ckpt.planners import make_schedule
-from ckpt.planners.revolve import eta, revolve_ops, total_forwards
-from ckpt.planners.stage_ops import ADVANCE, BACK, KEEP, StageOp
+from ckpt.planners.revolve.revolve import eta, revolve_ops, total_forwards
+from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, StageOp
 from ckpt.simulate import simulate
 from tests.graphs import lstm, residual_net, uneven_chain, unit_chain
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
-from ckpt.planners.stage_costs import StageCosts
-from ckpt.planners.stage_ops import ADVANCE, BACK, KEEP, TAPE, StageOp, emit, store_all_ops
-from ckpt.planners.stages import Stages, cut_at, find_stages
+from ckpt.planners.base.stages import Stages, cut_at, find_stages
+from ckpt.planners.chain.stage_costs import StageCosts
+from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, TAPE, StageOp, emit, store_all_ops
 from ckpt.simulate import simulate
 from tests import graphs as zoo
 from tests.graphs import ZOO, Build, graphs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ckpt.errors import UsageError
-from ckpt.planners import make_schedule, recompute_all
+from ckpt.planners import make_schedule
+from ckpt.planners.simple import recompute_all
 from ckpt.simulate import simulate
 from tests.graphs import ZOO, unit_chain
 

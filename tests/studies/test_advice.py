@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import ckpt
-from ckpt.studies.advice import advice
+from ckpt.reports.advice import advice
 
 W = np.ones((8, 8))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import ckpt
+from ckpt.lesson import by_hand
+from ckpt.lesson import lesson as chapters
 from ckpt.models import build
-from ckpt.studies import by_hand
-from ckpt.studies import lesson as chapters
 
 PROGRAM = """\
 from ckpt import Value

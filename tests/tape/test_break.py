@@ -10,7 +10,7 @@ import pytest
 import ckpt
 from ckpt import Value
 from ckpt.errors import BackwardTwiceError, NonFiniteError, TapeError, UsageError
-from ckpt.tape.bound import BoundStep
+from ckpt.tape.execution.compiled import BoundStep
 
 RNG = np.random.default_rng(0)
 X = np.array([1.0, 2.0, 3.0])

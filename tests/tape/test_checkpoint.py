@@ -13,7 +13,7 @@ import pytest
 import ckpt
 from ckpt import Value
 from ckpt.errors import BackwardTwiceError, MutationError
-from ckpt.tape.region import fingerprint
+from ckpt.tape.eager.region import fingerprint
 
 RNG = np.random.default_rng(0)
 WEIGHTS = [RNG.standard_normal((16, 16)) / 4 for _ in range(6)]

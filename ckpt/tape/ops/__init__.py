@@ -1,47 +1,5 @@
-"""The table of ops, by family. Importing this package fills `ckpt.tape.op.NUMPY`."""
+"""The table of ops, by family. Importing this package fills `ckpt.tape.core.op.NUMPY`."""
 
-from ckpt.tape.ops import (
-    arithmetic,
-    choosing,
-    complex_numbers,
-    cumulative,
-    decompositions,
-    einsum,
-    fft,
-    indexing,
-    inspecting,
-    joining,
-    linalg,
-    norms,
-    parts,
-    products,
-    rearranging,
-    reductions,
-    shapes,
-    sorting,
-    special,
-    taking,
-)
+from ckpt.tape.ops import inspecting, linear, parts, pointwise, reducing, shaping
 
-__all__ = [
-    "arithmetic",
-    "choosing",
-    "complex_numbers",
-    "cumulative",
-    "decompositions",
-    "einsum",
-    "fft",
-    "indexing",
-    "inspecting",
-    "joining",
-    "linalg",
-    "norms",
-    "parts",
-    "products",
-    "rearranging",
-    "reductions",
-    "shapes",
-    "sorting",
-    "special",
-    "taking",
-]
+__all__ = ["inspecting", "linear", "parts", "pointwise", "reducing", "shaping"]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import AbstractError, MutationError, UnsupportedError
-from ckpt.tape import tree
-from ckpt.tape.abstract import dummy
-from ckpt.tape.op import ADAPTERS, adapt
-from ckpt.tape.value import Value
+from ckpt.tape.core import tree
+from ckpt.tape.core.abstract import dummy
+from ckpt.tape.core.op import ADAPTERS, adapt
+from ckpt.tape.core.value import Value
 
 # -- of shapes and dtypes alone --------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """Ops with several results: one tuple node, and an `item` view for each result.
 
-The forward of such an op returns a tuple of arrays; the value of its node is a
-`ckpt.tape.apply.Parts`. A cotangent of an item is accumulated in place into the tuple node's own
+The forward of such an op returns a tuple of arrays; the value of its node is a `Parts`. A cotangent of an item is accumulated in place into the tuple node's own
 cotangent, which starts as zeros, so the rule of a tuple op gets ``g`` as a tuple too. Rules take
 ``g`` and ``out`` apart with `parts`, which also works on Values.
 """
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.abstract import AbstractArray, AbstractParts, Shared
-from ckpt.tape.apply import apply
-from ckpt.tape.op import op
-from ckpt.tape.value import Value
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, Shared
+from ckpt.tape.core.apply import apply
+from ckpt.tape.core.op import op
+from ckpt.tape.core.value import Value
 
 
 def parts(value: Any) -> tuple[Any, ...]:

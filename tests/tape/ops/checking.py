@@ -22,7 +22,7 @@ import ckpt
 from ckpt.graph import Graph
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.simulate import simulate
-from ckpt.tape.gradcheck import gradcheck
+from ckpt.tape.eager.gradcheck import gradcheck
 
 LAYOUTS = ("C", "F", "rows", "columns", "reversed")
 COTANGENTS = ("spread", "C", "F")

@@ -7,7 +7,7 @@ import pytest
 
 import ckpt
 from ckpt.errors import MutationError, TapeError, UnsupportedError
-from ckpt.tape.gradcheck import gradcheck
+from ckpt.tape.eager.gradcheck import gradcheck
 from tests.tape.ops.checking import check_agreement, check_dtype, check_op, layouts
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ckpt
-from ckpt.tape.op import ADAPTERS, NUMPY, Op
+from ckpt.tape.core.op import ADAPTERS, NUMPY, Op
 
 DIFFERENTIABLE = """
     absolute add amax amin angle arccos arccosh arcsin arcsinh arctan arctan2 arctanh array_split

@@ -1,0 +1,1 @@
+"""Reverse mode for someone who has never seen it."""

@@ -1,0 +1,190 @@
+"""Inside a stage: what to keep between its forward and its backward is itself a choice.
+
+Keep all that the backward reads; keep the matmuls and rematerialize the elementwise; keep
+attention's output but not its scores; keep nothing: each choice is a point of bytes held against
+FLOPs recomputed, and `chain_dp` picks one for each stage. (Rockmate, Zhao et al. 2023, offers
+such points per block, found by an integer programme; here sweeps find them.)
+
+Whatever is kept, a stage's backward rematerializes late: before each Backward what that one reads
+and isn't there, each value at most once. So FLOPs follow from the kept set alone, and peaks from
+the resulting order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import combinations
+from typing import NamedTuple
+
+from ckpt.planners.chain.interior import Interior, levels_of
+from ckpt.planners.chain.kinds import Kind, Tape, Visit
+
+MEASURED = 64
+"""Kept sets of one stage that are priced to the byte, about; more would be thinned out anyway."""
+
+
+class Option(NamedTuple):
+    """The steps of a choice, i for a Compute of value i, ~i for its Backward; local numbers."""
+
+    forward: tuple[int, ...]
+    backward: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a stage may do: a `Kind` with numbers, and the steps that they stand for."""
+
+    kind: Kind
+    advance: tuple[int, ...]
+    tapes: tuple[Option, ...]
+    visits: tuple[Option, ...]
+
+
+def choices(interior: Interior, *, options: bool, effort: int, points: int) -> Choices:
+    """The Pareto points of a stage, at most ``points``; without ``options`` its full tape only.
+
+    Every subset of its buffers is tried if there are at most ``effort``; otherwise two greedy
+    sweeps, one that drops from the full tape the bytes that are cheapest to recompute, and one that
+    keeps, beginning with nothing, the bytes that save most.
+    """
+    advance = tuple(interior.missing((*interior.crossing, *interior.lasting), frozenset()))
+    full = interior.needs
+    sets = [full, frozenset[int]()]
+    if options:
+        sets += _kept_sets(interior, effort)
+    tapes: dict[Option, Tape] = {}
+    visits: dict[Option, Visit] = {}
+    for kept in dict.fromkeys(sets):
+        option, tape = _tape(interior, kept)
+        if options or kept == full:
+            tapes[option] = tape
+        option, visit = _visit(interior, kept)
+        if options or kept == full:
+            visits[option] = visit
+    # A stage that holds little at the price of a high peak must not hide one that does the reverse.
+    by_peak = _thin(tapes, (3, 0, 2), points // 2)
+    best_tapes = list(dict.fromkeys([*_thin(tapes, (0, 3, 2), points), *by_peak]))
+    best_visits = _thin(visits, (1,), points)
+    held_on = replace(interior, released=(-1,) * interior.inputs)
+    levels = levels_of(held_on, advance, len(advance))
+    kind = Kind(
+        once_flops=interior.cost(range(interior.inputs, len(interior.deps))),
+        advance_flops=interior.cost(advance),
+        advance_peak=max(levels),
+        crossing=interior.crossing_nbytes,
+        cotangents=interior.cotangents[0],
+        tapes=tuple(tapes[o] for o in best_tapes),
+        visits=tuple(visits[o] for o in best_visits),
+    )
+    return Choices(kind, advance, tuple(best_tapes), tuple(best_visits))
+
+
+def _thin(
+    found: Mapping[Option, Tape] | Mapping[Option, Visit], sizes: Sequence[int], points: int
+) -> list[Option]:
+    """The Pareto points of bytes (item ``sizes[0]``) and FLOPs; on a tie the other sizes decide.
+
+    Of too many, those go first whose loss adds the least area under the staircase.
+    """
+    nbytes = {option: row[sizes[0]] for option, row in found.items()}
+    flops = {option: row.flops for option, row in found.items()}
+    ranked = sorted(
+        found, key=lambda o: (nbytes[o], flops[o], *(found[o][size] for size in sizes[1:]))
+    )
+    front: list[Option] = []
+    for option in ranked:
+        if not front or flops[option] < flops[front[-1]]:
+            front.append(option)
+    while len(front) > max(points, 2):
+        areas = [
+            (flops[a] - flops[b]) * (nbytes[c] - nbytes[b])
+            for a, b, c in zip(front, front[1:], front[2:], strict=False)
+        ]
+        del front[1 + areas.index(min(areas))]
+    return front
+
+
+def _kept_sets(interior: Interior, effort: int) -> list[frozenset[int]]:
+    """Sets of values worth keeping: all, or those that the sweeps pass."""
+    always = frozenset(interior.crossing) | frozenset(interior.lasting)
+    useful = interior.missing(interior.needs, always)
+    shared = {interior.buffers[i] for i in interior.crossing} | set(range(-1, interior.inputs))
+    free = frozenset(i for i in useful if interior.buffers[i] in shared)
+    groups: dict[int, frozenset[int]] = {}
+    for i in useful:
+        if i not in free:
+            owner = interior.buffers[i]
+            groups[owner] = groups.get(owner, frozenset()) | {i}
+
+    def recompute(kept: Iterable[int]) -> int:
+        there = always.union(free, *(groups[g] for g in kept))
+        return interior.cost(interior.missing(interior.needs, there))
+
+    def sweep(kept: frozenset[int], candidates: Iterable[int]) -> list[frozenset[int]]:
+        """Take in or out, one by one, what costs fewest FLOPs (saves most) per byte. A price may
+        be out of date, and is looked at again before it is paid; dearer it seldom gets."""
+        steps, cost = [], recompute(kept)
+        heap = [(float("-inf"), g) for g in candidates]
+        while heap:
+            price, g = heappop(heap)
+            changed = kept ^ {g}
+            now = recompute(changed)
+            price = (now - cost) / max(interior.nbytes[g], 1)
+            if heap and price > heap[0][0]:
+                heappush(heap, (price, g))
+                continue
+            kept, cost = changed, now
+            steps.append(kept)
+        return steps
+
+    weighed = sorted(groups, key=lambda g: -interior.nbytes[g])[:effort]
+    if 2 ** len(groups) <= effort:
+        chosen = [
+            frozenset(some) for n in range(len(groups) + 1) for some in combinations(groups, n)
+        ]
+    else:
+        read = frozenset(g for g in groups if not groups[g].isdisjoint(interior.needs))
+        chosen = [
+            *sweep(read, read.intersection(weighed)),
+            *sweep(frozenset(), weighed),
+        ]
+        chosen = chosen[:: 1 + len(chosen) // MEASURED]
+    return [free.union(*(groups[g] for g in some)) for some in chosen]
+
+
+def _tape(interior: Interior, kept: frozenset[int]) -> tuple[Option, Tape]:
+    forward = interior.missing((*interior.crossing, *kept, *interior.lasting), frozenset())
+    there = kept | frozenset(interior.crossing) | frozenset(interior.lasting)
+    option = Option(tuple(forward), _late(interior, there))
+    levels = levels_of(interior, (*option.forward, *option.backward), len(forward))
+    split = len(forward)
+    return option, Tape(
+        held=levels[split],
+        flops=_flops(interior, option),
+        forward_peak=max(levels[: split + 1]),
+        backward_peak=max(levels[split + 1 :], default=0),
+    )
+
+
+def _visit(interior: Interior, kept: frozenset[int]) -> tuple[Option, Visit]:
+    forward = interior.missing((*kept, *interior.lasting), frozenset())
+    option = Option(tuple(forward), _late(interior, kept | frozenset(interior.lasting)))
+    levels = levels_of(interior, (*option.forward, *option.backward), 0)
+    return option, Visit(_flops(interior, option), max(levels))
+
+
+def _flops(interior: Interior, option: Option) -> int:
+    return interior.cost(option.forward) + interior.cost(i for i in option.backward if i >= 0)
+
+
+def _late(interior: Interior, there: frozenset[int]) -> tuple[int, ...]:
+    """The Backwards, each preceded by what it reads and isn't there yet."""
+    steps: list[int] = []
+    available = set(there)
+    for i in interior.backwards:
+        computed = interior.missing(interior.residuals[i], frozenset(available))
+        available.update(computed)
+        steps += [*computed, ~i]
+    return tuple(steps)

@@ -1,0 +1,1 @@
+"""Eviction when memory runs out."""

@@ -1,0 +1,303 @@
+"""Dynamic tensor rematerialization: evict when memory runs out, recompute what is missed.
+
+The paper decides online, while the program runs. Here its machine is run ahead of time, on bytes
+and FLOPs, over the program's own order; what it did is the Schedule.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ckpt.errors import UsageError
+from ckpt.graph import Graph
+from ckpt.planners.base.memory import memory_of, store_all_instructions
+from ckpt.planners.base.registry import over_budget, planner, within
+from ckpt.planners.online.heuristics import HEURISTICS, Heuristic
+from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
+from ckpt.simulate import simulate
+
+THRASHING = 2.0
+"""The slowdown of the step, FLOPs with over FLOPs without recomputation, that is reported."""
+
+
+@planner("dtr", monotone=False, takes="heuristic")
+def dtr(
+    graph: Graph,
+    budget: int | None = None,
+    *,
+    heuristic: str = "dtr_eq",
+    max_computes: int = 1_000_000,
+) -> Schedule:
+    """Evict the value of least ``heuristic`` score until what comes next fits; recompute on demand.
+
+    Source: Kirisame et al., "Dynamic Tensor Rematerialization", ICLR 2021 (arXiv:2006.09616),
+    section 2 and appendices A-C. With c the FLOPs of a buffer's ops, m its bytes, s the FLOPs
+    performed since it was last read or written, and e* the evicted neighbourhood (evicted ancestors
+    and descendants that are reached through evicted values), the scores are::
+
+        dtr        (c + sum of c over e*) / (m s)        dtr_local  c / (m s)
+        dtr_eq     as dtr, e* by union-find: undirected,  lru        1 / s
+                   and never split when one comes back    size       1 / m
+        msps       (c + sum over evicted ancestors) / m
+
+    Guarantee: the simulated peak is within the budget; nothing about the cost, and a larger budget
+    may cost more. Where it fails, the budget it names is one that it meets, found by bisection (to
+    1 %), and not always its smallest: what fits is not monotone in the budget either.
+    Deviations: a free op ages values by one FLOP, so that scores stay finite; an instruction's
+    cotangents are part of its need, and are never evicted; captured arrays stay until nothing can
+    need them; values without a reader left are evicted at once (the paper's eager eviction), and
+    leave e* once nothing can need them (its banishing).
+    Ignores: what is still to come - it is an online policy.
+    Cost: one vectorised scan over the buffers an eviction, O(buffers); ``dtr`` and ``msps`` also
+    walk e* each time. A run of more than ``max_computes`` Computes is given up. ``notes`` tells the
+    slowdown of the step, and says ``thrashing`` from 2 x on.
+    """
+    if heuristic not in HEURISTICS:
+        raise UsageError(f"dtr has no heuristic {heuristic!r}; choose from {', '.join(HEURISTICS)}")
+    run = _Run(graph, HEURISTICS[heuristic], max_computes)
+    ceiling = simulate(graph, Schedule(tuple(store_all_instructions(graph)))).peak
+    instructions = run(ceiling if budget is None else budget)
+    if instructions is None:
+        assert budget is not None
+        low, high, found = budget, ceiling, run(ceiling)
+        while high - low > max(1, high // 100):
+            middle = (low + high) // 2
+            attempt = run(middle)
+            if attempt is None:
+                low = middle
+            else:
+                high, found = middle, attempt
+        assert found is not None  # at the store-all peak nothing is ever evicted for room
+        timeline = simulate(graph, Schedule(tuple(found)))
+        raise over_budget(graph, timeline, "dtr", budget)
+    plain = graph.forward_flops + graph.backward_flops
+    computed = sum(graph.nodes[s.node].flops for s in instructions if isinstance(s, Compute))
+    slowdown = (computed + graph.backward_flops) / plain if plain else 1.0
+    notes = {
+        "heuristic": heuristic,
+        "evictions": run.evictions,
+        "slowdown": round(slowdown, 4),
+        "thrashing": slowdown >= THRASHING,
+        "assumptions": "online: each eviction is decided without knowing what comes",
+    }
+    schedule = Schedule(
+        tuple(instructions), graph=graph.digest, planner="dtr", budget=budget, notes=notes
+    )
+    return within(graph, schedule, budget)
+
+
+class _Run:
+    """The graph by buffers, and the machine that runs it under a budget.
+
+    A buffer is an owner and its views. It is evicted whole, and a view's owner is computed before
+    it, so the owner of a live buffer is live.
+    """
+
+    def __init__(self, graph: Graph, heuristic: type[Heuristic], max_computes: int) -> None:
+        self.graph = graph
+        self.heuristic = heuristic
+        self.max_computes = max_computes
+        self.evictions = 0
+        self.memory = memory_of(graph)
+        self.forward = [i for i in sorted(graph.needed) if not graph.nodes[i].resident]
+        owners = {i: graph.owners[i] for i in self.forward}
+        index = {owner: b for b, owner in enumerate(dict.fromkeys(owners.values()))}
+        self.buffer_of = {i: index[owner] for i, owner in owners.items()}
+        self.members: list[list[int]] = [[] for _ in index]
+        for i in self.forward:
+            self.members[self.buffer_of[i]].append(i)
+        # A view of an input or parameter is free of bytes: there is nothing to gain from it.
+        self.size = [0 if graph.nodes[o].resident else graph.nodes[o].nbytes for o in index]
+        self.captured = [graph.nodes[o].captured for o in index]
+        self.deps = {
+            i: [d for d in dict.fromkeys(graph.nodes[i].deps) if d in owners] for i in owners
+        }
+        parents = [
+            {self.buffer_of[d] for i in members for d in self.deps[i]} - {b}
+            for b, members in enumerate(self.members)
+        ]
+        self.parents = [sorted(row) for row in parents]
+        self.cost = [sum(graph.nodes[i].flops for i in members) for members in self.members]
+
+        # The program's own reads: by later Computes, by Backwards, and by the caller (outputs).
+        self.reads = [0] * len(index)
+        for i in self.forward:
+            for dep in self.deps[i]:
+                self.reads[self.buffer_of[dep]] += 1
+        self.residuals = [
+            [r for r in dict.fromkeys(graph.nodes[i].residuals) if r in owners]
+            for i in graph.backward_order
+        ]
+        self.outputs = [o for o in graph.outputs if o in owners]
+        for row in [*self.residuals, self.outputs]:
+            for r in row:
+                self.reads[self.buffer_of[r]] += 1
+
+        # retired[k]: buffers that nothing can need once k Backwards are done.
+        last = [-1] * len(index)
+        for k, row in enumerate(self.residuals):
+            for r in row:
+                last[self.buffer_of[r]] = k
+        for o in self.outputs:
+            last[self.buffer_of[o]] = len(self.residuals)
+        for i in reversed(self.forward):
+            for dep in self.deps[i]:
+                b = self.buffer_of[dep]
+                last[b] = max(last[b], last[self.buffer_of[i]])
+        self.retired: list[list[int]] = [[] for _ in range(len(self.residuals) + 2)]
+        for b, k in enumerate(last):
+            self.retired[k + 1].append(b)
+
+    def __call__(self, budget: int) -> list[Instruction] | None:
+        """What was done within ``budget`` bytes, or None if it ran out of room or of patience."""
+        machine = _Machine(self, budget)
+        try:
+            for i in self.forward:
+                machine.bring([i])
+                machine.release(self.deps[i])
+            for i, residuals in zip(self.graph.backward_order, self.residuals, strict=True):
+                machine.bring(residuals, backward=i)
+                machine.release(residuals)
+            machine.bring(self.outputs)
+        except _GaveUpError:
+            return None
+        self.evictions = machine.evictions
+        return machine.steps
+
+
+class _GaveUpError(Exception):
+    """All that is live is in use, and the next instruction doesn't fit; or patience is up."""
+
+
+class _Machine:
+    """One run: what is live, who uses it, and when it was last read or written."""
+
+    def __init__(self, run: _Run, budget: int) -> None:
+        self.run = run
+        self.nodes = run.graph.nodes
+        self.budget = budget
+        self.steps: list[Instruction] = []
+        self.evictions = self.computes = self.backwards = self.held = self.clock = 0
+        self.live = bytearray(len(self.nodes))
+        self.is_held = bytearray(len(run.size))  # by buffer
+        self.users = [0] * len(run.size)  # ops on the stack that read the buffer
+        self.reads = list(run.reads)
+        self.is_retired = bytearray(len(run.size))
+        self.score = run.heuristic(run.cost, run.parents)
+        buffers = len(run.size)
+        # By buffer: what it would cost (score without age), the same but infinite unless it may be
+        # evicted, and the clock when it was last read or written.
+        self.weight = np.ones(buffers)
+        self.offered = np.full(buffers, np.inf)
+        self.last = np.zeros(buffers)
+
+    def bring(self, wanted: list[int], backward: int | None = None) -> None:
+        """Make all of ``wanted`` live at once, with whatever they need; then do the Backward."""
+        run = self.run
+        stack: list[tuple[int | None, list[int]]] = [(None, wanted)]
+        self._use(wanted)
+        while stack:
+            node, deps = stack[-1]
+            missing = next((d for d in deps if not self.live[d]), None)
+            if missing is not None:
+                stack.append((missing, run.deps[missing]))
+                self._use(run.deps[missing])
+                continue
+            stack.pop()
+            if node is not None:
+                self._compute(node)
+            elif backward is not None:
+                self._backward(backward)
+            for dep in deps:
+                buffer = run.buffer_of[dep]
+                self.users[buffer] -= 1
+                self._settle(buffer)
+
+    def release(self, read: list[int]) -> None:
+        """The program has read these for the last time here."""
+        for i in read:
+            buffer = self.run.buffer_of[i]
+            self.reads[buffer] -= 1
+            self._settle(buffer)
+
+    def _use(self, nodes: list[int]) -> None:
+        for i in nodes:
+            buffer = self.run.buffer_of[i]
+            self.users[buffer] += 1
+            self.offered[buffer] = np.inf
+
+    def _settle(self, buffer: int) -> None:
+        """Once nobody uses it: offer it for eviction, or drop it if the program is done with it."""
+        if self.users[buffer] or not self.is_held[buffer]:
+            return
+        if self.is_retired[buffer] or not (self.reads[buffer] or self.run.captured[buffer]):
+            self._drop(buffer)
+        elif self.run.size[buffer] and not self.run.captured[buffer]:
+            self.offered[buffer] = self.weight[buffer]
+
+    def _drop(self, buffer: int) -> None:
+        self.offered[buffer] = np.inf
+        self.is_held[buffer] = 0
+        self.held -= self.run.size[buffer]
+        for i in self.run.members[buffer]:
+            if self.live[i]:
+                self.live[i] = 0
+                self.steps.append(Free(i))
+        if not self.is_retired[buffer]:
+            self.score.evict(buffer)
+
+    def _compute(self, node: int) -> None:
+        self.computes += 1
+        if self.computes > self.run.max_computes:
+            raise _GaveUpError
+        buffer = self.run.buffer_of[node]
+        size = 0 if self.is_held[buffer] else self.run.size[buffer]
+        between = self.run.memory.between[self.backwards]
+        self._make_room(size + self.nodes[node].workspace + between)
+        self.steps.append(Compute(node))
+        self.live[node] = 1
+        self._touch([node, *self.run.deps[node]], self.nodes[node].flops)
+        if not self.is_held[buffer]:
+            self.is_held[buffer] = 1
+            self.held += size
+            self.score.restore(buffer)
+
+    def _backward(self, node: int) -> None:
+        self._make_room(self.run.memory.during[self.backwards])
+        self.steps.append(Backward(node))
+        self._touch(self.run.residuals[self.backwards], self.nodes[node].backward_flops)
+        self.backwards += 1
+        for buffer in self.run.retired[self.backwards]:
+            self.is_retired[buffer] = 1
+            self.score.restore(buffer)
+            self._settle(buffer)
+
+    def _touch(self, nodes: list[int], flops: int) -> None:
+        """An op of that many FLOPs has read or written these; then the clock moves on."""
+        for i in nodes:
+            self.last[self.run.buffer_of[i]] = self.clock
+        self.clock += flops + 1
+
+    def _make_room(self, need: int) -> None:
+        """Evict until ``need`` bytes fit beside what is held."""
+        while self.held + need > self.budget:
+            self._reweigh()
+            ages = self.clock - self.last
+            candidates = self.offered / ages if self.score.by_age else self.offered
+            buffer = int(candidates.argmin())
+            if self.offered[buffer] == np.inf:
+                raise _GaveUpError
+            self.evictions += 1
+            self._drop(buffer)
+
+    def _reweigh(self) -> None:
+        for buffer in self.score.changed:
+            if not self.is_held[buffer]:
+                continue
+            weight = self.score.numerator(buffer)
+            if self.score.by_size and self.run.size[buffer]:
+                weight /= self.run.size[buffer]
+            self.weight[buffer] = weight
+            if self.offered[buffer] != np.inf:
+                self.offered[buffer] = weight
+        self.score.changed.clear()

@@ -1,0 +1,1 @@
+"""Snapshots of a chain of equal steps."""

@@ -1,0 +1,1 @@
+"""The portfolio, and a local search."""

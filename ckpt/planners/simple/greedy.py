@@ -1,0 +1,65 @@
+"""Chen's greedy: a snapshot whenever enough bytes have gathered since the last one."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from ckpt.graph import Graph
+from ckpt.planners.base.lower import lower
+from ckpt.planners.base.registry import fits, over_budget, planner
+from ckpt.planners.base.stages import find_stages
+from ckpt.planners.simple.every import keep_boundaries
+from ckpt.schedule import Schedule
+from ckpt.simulate import simulate
+
+THRESHOLDS = 32
+
+
+@planner("greedy")
+def greedy(graph: Graph, budget: int | None = None) -> Schedule:
+    """Keep the boundary at a cut once more than a threshold of bytes was made since the last one.
+
+    Source: Chen et al. 2016 (arXiv:1604.06174), Algorithm 3, with the search over thresholds of its
+    appendix A widened: instead of six around one guess, THRESHOLDS in equal ratios from the
+    smallest stage to everything. Each is simulated; the one with the least recompute within the
+    budget wins, then the smaller peak. The last segment is kept whole. Store-all, the
+    limit of a threshold that is never reached, is among the candidates.
+
+    Guarantee: the thresholds don't depend on the budget, so a larger one never costs more. Ignores:
+    FLOPs, when it places snapshots. Cost: THRESHOLDS simulations. Raises UsageError where the graph
+    can't be cut (`find_stages`).
+    """
+    stages = find_stages(graph)
+    owners = graph.owners
+    made = [
+        sum(graph.nodes[i].nbytes for i in stage.nodes if owners[i] == i) for stage in stages.stages
+    ]
+    plans: dict[tuple[int, ...], int] = {}  # the stages that start a segment -> threshold
+    for threshold in _thresholds(made):
+        starts, gathered = [0], 0
+        for k, nbytes in enumerate(made[:-1]):
+            gathered += nbytes
+            if gathered > threshold:
+                starts.append(k + 1)
+                gathered = 0
+        plans.setdefault(tuple(starts), threshold)
+    timelines = []
+    for segments, threshold in plans.items():
+        cuts = [stages[s].start for s in segments]
+        notes = {"stages": len(stages), "segments": len(segments), "threshold_nbytes": threshold}
+        kept = keep_boundaries(stages, segments)
+        schedule = lower(graph, kept, cuts, planner="greedy", budget=budget, notes=notes)
+        timelines.append(simulate(graph, schedule))
+    feasible = [t for t in timelines if fits(t, budget)]
+    if not feasible:
+        raise over_budget(graph, min(timelines, key=lambda t: t.peak), "greedy", budget)
+    return min(feasible, key=lambda t: (t.recompute_flops, t.peak)).schedule
+
+
+def _thresholds(made: list[int]) -> list[int]:
+    """From zero, then from the smallest positive to all bytes in equal ratios; distinct."""
+    total = max(sum(made), 1)
+    low = max(min((m for m in made if m), default=1), 1)
+    ratio = (total / low) ** (1 / (THRESHOLDS - 2))
+    steps = accumulate([ratio] * (THRESHOLDS - 2), lambda size, r: size * r, initial=float(low))
+    return list(dict.fromkeys([0, *map(int, steps)]))

@@ -1,0 +1,1 @@
+"""What the tape is made of: nodes, Values, ops, and how one is applied."""

@@ -1,0 +1,192 @@
+"""One step forward: compute an op's value and write the tape's node for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import NonFiniteError, TapeError
+from ckpt.tape.core.context import CURRENT, Context, caller
+from ckpt.tape.core.node import Parts, TapeNode
+from ckpt.tape.core.op import OUT, Op
+from ckpt.tape.core.value import Value
+
+ndarray = np.ndarray
+_current = CURRENT.get
+
+
+def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
+    """The op's value on ``operands`` (Values, arrays, scalars), recorded on the tape.
+
+    Outside of a region a value that some rule reads is kept on its own node. Nobody else holds it:
+    whatever no Backward reads is gone with the caller's last reference.
+    """
+    arrays = []
+    inputs = []
+    mask = 0
+    bit = 1
+    for operand in operands:
+        if type(operand) is Value:
+            node = operand._node
+            arrays.append(operand._data)
+            inputs.append(node)
+            if node.requires_grad:
+                mask |= bit
+        else:
+            arrays.append(operand)
+            inputs.append(operand)
+        bit += bit
+    if not op.differentiable:
+        mask = 0
+    context = _current()
+    if context is not None:
+        return _apply_within(context, op, arrays, inputs, params, mask)
+    data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
+    if type(data) is ndarray and data.ndim and not op.view:
+        data.setflags(write=False)
+    else:
+        data = _settled(op, arrays, data)
+    return _on_tape(op, arrays, inputs, params, mask, data)
+
+
+def is_recorded(op: Op, operands: Any) -> bool:
+    """Does a call of the op belong on the tape, or is it plain arithmetic on plain arrays?"""
+    return any(type(x) is Value for x in operands) or (op.random and _current() is not None)
+
+
+def _on_tape(
+    op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int, data: Any
+) -> Value:
+    """Write the node, and keep what the rules read, each value on its own node.
+
+    Plain arrays that no rule reads are let go of.
+    """
+    if not mask:
+        return Value(data, TapeNode(None, (), None, 0, data))
+    node = TapeNode(op, inputs, params, mask, data)
+    count = len(inputs)
+    kept = op.kept.get(mask | 1 << count)
+    if kept is None:
+        kept = op.keeps(count, mask)
+    frees = 0
+    for k in kept:
+        if k == OUT:
+            node.value = data
+        else:
+            source = inputs[k]
+            if type(source) is TapeNode and source.value is None:
+                source.value = arrays[k]
+                if source.op is not None:  # a leaf may be read by another loss's backward too
+                    frees |= 1 << k
+    node.frees = frees
+    if mask + 1 != 1 << count:  # not every operand is a Value that needs a gradient
+        for k, source in enumerate(inputs):
+            if type(source) is ndarray and k not in kept:
+                inputs[k] = Shape(source)
+    return Value(data, node)
+
+
+def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
+    """The op's forward on plain arrays."""
+    data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
+    return _settled(op, arrays, data)
+
+
+def _settled(op: Op, arrays: Any, data: Any) -> Any:
+    """A forward's result as the tape holds it: an array that can't be written into by mistake, or,
+    if it has no axes, a NumPy scalar."""
+    if type(data) is ndarray:
+        if not data.ndim:
+            return data[()]
+        if op.view and any(data is array for array in arrays):
+            data = data.view()
+        data.setflags(write=False)
+        return data
+    return data if isinstance(data, np.generic) else _as_data(op, data)
+
+
+def _as_data(op: Op, data: Any) -> Any:
+    if isinstance(data, tuple):
+        return together(data)
+    if isinstance(data, (bool, int, float, complex)):
+        return np.asarray(data)[()]
+    raise TapeError(f"{op.name} returned a {type(data).__name__}, not an array or a number")
+
+
+class Whole:
+    """Owns the buffers of several results: as long as one of them is held, all are.
+
+    That is what a graph says of a tuple node and its items, which are views of it.
+    """
+
+    __slots__ = ("__array_interface__", "arrays", "nbytes")
+    __array_interface__: dict[str, Any]
+
+    def __init__(self, arrays: tuple[Any, ...]) -> None:
+        self.arrays = arrays
+        self.nbytes = sum(array.nbytes for array in arrays)
+
+
+def together(data: tuple[Any, ...]) -> Parts:
+    """The results of one op as arrays that can't be written into and that share one owner."""
+    whole = Whole(tuple(part for part in data if np.ndim(part)))
+    made = []
+    for part in data:
+        if np.ndim(part):
+            part.setflags(write=False)
+            whole.__array_interface__ = part.__array_interface__
+            made.append(np.asarray(whole))
+        else:
+            made.append(part[()])
+    return Parts(made)
+
+
+class Shape:
+    """What is left of a plain array that no rule reads."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, array: Any) -> None:
+        self.shape = array.shape
+        self.dtype = array.dtype
+
+
+def _apply_within(
+    context: Context,
+    op: Op,
+    arrays: list[Any],
+    inputs: list[Any],
+    params: dict[str, Any] | None,
+    mask: int,
+) -> Value:
+    """The same, inside a trace (nothing is computed) or a checkpointed region (nothing is kept)."""
+    if context.recorder is not None:
+        return context.recorder.record(op, arrays, inputs, params, mask)  # type: ignore[no-any-return]
+    state = random_state(params) if op.random else None
+    data = compute(op, arrays, params)
+    if context.finite and not isinstance(data, Parts) and not np.isfinite(data).all():
+        raise NonFiniteError(_not_finite(op, data))
+    region = context.region
+    if region is None:
+        return _on_tape(op, arrays, inputs, params, mask, data)
+    node = TapeNode(op, inputs, params, mask, data)
+    node.region = region
+    node.extra = state
+    region.enter(node, arrays)
+    if region.keeps(node):
+        node.value = data
+    return Value(data, node)
+
+
+def random_state(params: dict[str, Any] | None) -> Any:
+    """The state of a random op's generator before it draws, for a replay to start from."""
+    assert params is not None
+    return params["rng"].bit_generator.state
+
+
+def _not_finite(op: Op, data: Any) -> str:
+    bad = np.argwhere(~np.isfinite(np.atleast_1d(data)))[0]
+    value = np.atleast_1d(data)[tuple(bad)]
+    at = f" at {list(map(int, bad))}" if np.ndim(data) else ""
+    return f"{caller()}: {op.name} gave {value}{at}, the first value that isn't finite"

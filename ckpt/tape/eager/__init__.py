@@ -1,0 +1,1 @@
+"""The tape as it is used: backward, checkpointed regions, gradients."""

@@ -1,0 +1,246 @@
+"""`grad` and `value_and_grad`: gradients as functions, of any order."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from heapq import heappop
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import TapeError, UsageError
+from ckpt.tape.core import tree
+from ckpt.tape.core.context import CURRENT
+from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.value import Value, constant
+from ckpt.tape.eager.backward import Descent, finite_observer, seed
+from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, Observer, fit, interpret
+from ckpt.tape.ops.parts import add_parts
+
+_NESTED: ContextVar[bool] = ContextVar("ckpt_nested", default=False)
+"""Is a function running that is being differentiated?"""
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same data, cut from its history: no gradient flows back through it."""
+    return tree.rebuild(x, lambda v: constant(v.data) if isinstance(v, Value) else v)
+
+
+def value_and_grad(
+    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns ``function``'s loss and its gradients.
+
+    ``function`` returns a scalar (with ``has_aux``, a pair of a scalar and anything). The gradients
+    have the structure of the arguments ``argnums``, which hold floats, float arrays or Values in
+    nested lists, tuples and dicts; one structure for an int, a tuple of them for a tuple. Called on
+    Values, or inside of another `grad` on whose arguments the loss depends, the result is
+    differentiable again. With has_aux it returns ``((loss, aux), grads)``.
+    """
+    if not callable(function):
+        raise UsageError(f"a function is differentiated, not a {type(function).__name__}")
+    numbers = tree.positions_of(argnums)
+
+    @functools.wraps(function, updated=())
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        for number in numbers:
+            if not -len(args) <= number < len(args):
+                raise TapeError(f"argnums {number} is out of range: got {len(args)} arguments")
+        chosen = {number % len(args) for number in numbers}
+        leaves: dict[int, list[Value]] = {}
+        here: list[Value] = []
+        context = CURRENT.get()
+        tracing = context is not None and context.recorder is not None
+        outer = tracing
+        borrowed: list[TapeNode] = []  # constants, until their gradients are found
+
+        def leaf(item: Any) -> Any:
+            nonlocal outer
+            if not isinstance(item, Value):
+                if not tracing:
+                    here.append(followed := Value(item))
+                    return followed
+                item = constant(Value(item).data)
+            outer = outer or item.requires_grad
+            here.append(followed := item.copy())
+            if not item.requires_grad:
+                followed._node.requires_grad = True
+                borrowed.append(followed._node)
+            return followed
+
+        given = []
+        for k, argument in enumerate(args):
+            if k in chosen:
+                leaves[k] = here = []
+                argument = tree.rebuild(argument, leaf)
+            given.append(argument)
+        nested = _NESTED.get()
+        token = _NESTED.set(True)
+        try:
+            result = function(*given, **kwargs)
+        finally:
+            _NESTED.reset(token)
+        aux = None
+        if has_aux:
+            if not isinstance(result, tuple) or len(result) != 2:
+                raise TapeError("with has_aux the function returns a pair (loss, aux)")
+            result, aux = result
+        if not isinstance(result, Value):
+            raise TapeError(
+                f"the function returned a {type(result).__name__}, and not a loss computed from "
+                "its arguments with NumPy functions"
+            )
+        wanted = [leaf for k in leaves for leaf in leaves[k]]
+        outer = outer or (nested and _reads_others(result._node, {v._node for v in wanted}))
+        found = gradients(result, wanted, differentiable=outer)
+        for node in borrowed:
+            node.requires_grad = False
+        value = result if outer else result.data
+        if not outer:
+            aux = tree.rebuild(aux, lambda v: v.data if isinstance(v, Value) else v)
+        grads = []
+        for number in numbers:
+            k = number % len(args)
+            start = sum(len(leaves[j]) for j in leaves if j < k)
+            grads.append(tree.unflatten(args[k], found[start : start + len(leaves[k])]))
+        structure = grads[0] if isinstance(argnums, int) else tuple(grads)
+        return ((value, aux), structure) if has_aux else (value, structure)
+
+    return differentiated
+
+
+def grad(
+    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """A function that returns the gradients of ``function``; see `value_and_grad`.
+
+    With ``has_aux`` it returns ``(grads, aux)``.
+    """
+    both = value_and_grad(function, argnums, has_aux=has_aux)
+
+    @functools.wraps(function, updated=())
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, grads = both(*args, **kwargs)
+        return (grads, value[1]) if has_aux else grads
+
+    return gradient
+
+
+def _reads_others(root: TapeNode, own: set[TapeNode]) -> bool:
+    """Does a gradient flow from here to a leaf that isn't among ``own``?"""
+    seen = {root}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in own:
+            continue
+        if node.op is None:
+            return True
+        for source in node.inputs or ():
+            if type(source) is TapeNode and source.requires_grad and source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return False
+
+
+def gradients(
+    loss: Value,
+    wanted: list[Value],
+    *,
+    differentiable: bool = False,
+    observer: Observer | None = None,
+) -> list[Any]:
+    """The gradients of ``loss`` with respect to ``wanted``: arrays, or Values if differentiable.
+
+    Cotangents stop at the wanted Values; ``.grad`` is left alone.
+    """
+    start: Any = None
+    traced = getattr(loss.data, "abstract", False)
+    if loss.requires_grad:
+        start = np.ones((), loss.dtype)[()] if traced and not loss.shape else seed(loss, None)
+    if start is None:
+        raise TapeError("the loss depends on none of the arguments, so there is no gradient")
+    # Only what has a history waits for a Backward; a cotangent that comes to a leaf stays there.
+    targets = {value._node for value in wanted if value._node.op is not None}
+    found: dict[TapeNode, Any] = {}
+    remade: list[TapeNode] = []
+    context = CURRENT.get()
+    within = context is not None and context.region is not None
+    root = loss._node
+    root.cotangent, root.own = (constant(start) if differentiable else start), True
+    descent = Descent()
+    descent.reach(root)
+
+    def instructions() -> Iterator[tuple[int, TapeNode]]:
+        heap = descent.heap
+        while heap:
+            node = heappop(heap)[1]
+            if targets and node in targets:
+                found[node], node.cotangent = node.cotangent, None
+                continue
+            if node.region is not None and not traced:
+                for step in node.region.replay(node, heap, descent.token):
+                    if within and step[0] == COMPUTE:
+                        remade.append(step[1])
+                    yield step
+            if differentiable:
+                _backward_on_values(node, descent.reach)
+            else:
+                yield BACKWARD, node
+
+    with descent:
+        interpret(
+            instructions(),
+            reached=descent.reach,
+            observer=observer or finite_observer(),
+            retain=differentiable,
+        )
+        for leaf in descent.leaves:
+            found[leaf] = leaf.cotangent
+    for node in remade:  # the region that this runs in keeps nothing
+        node.value = None
+    results = []
+    for value in wanted:
+        g = found.get(value._node)
+        if g is None:
+            zeros = np.zeros(value.shape, value.dtype)[()]
+            g = constant(zeros) if differentiable else zeros
+        results.append(g)
+    return results
+
+
+class _Lifted:
+    """A tape node as rules see it, with Values in place of arrays."""
+
+    __slots__ = ("dtype", "inputs", "params", "shape", "value")
+
+    def __init__(self, node: TapeNode) -> None:
+        self.shape, self.dtype, self.params = node.shape, node.dtype, node.params
+        self.value = Value(node.value, node) if node.value is not None else None
+        self.inputs = [
+            Value(s.value, s) if type(s) is TapeNode and s.value is not None else s
+            for s in node.inputs or ()
+        ]
+
+
+def _backward_on_values(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
+    """The interpreter's Backward with Values for arrays, so that it is itself on the tape."""
+    assert node.op is not None and node.inputs is not None
+    g, node.cotangent = node.cotangent, None
+    lifted = _Lifted(node)
+    for k, rule in enumerate(node.op.rules(len(node.inputs))):
+        dep = node.inputs[k]
+        if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
+            continue
+        new = rule.call(g, lifted)
+        if new.shape != dep.shape or new.dtype != dep.dtype:
+            new = fit(new, dep.shape, dep.dtype)
+        if dep.cotangent is None:
+            reached(dep)
+            dep.cotangent = new
+        elif type(dep.dtype) is tuple:
+            dep.cotangent = add_parts(dep.cotangent, new)
+        else:
+            dep.cotangent = dep.cotangent + new

@@ -1,0 +1,248 @@
+"""A checkpointed region: what ran inside, to be replayed from the tape when backward comes to it.
+
+The nodes of a region remember op, inputs and parameters and no values. What flows in from outside
+is kept on its own node (a snapshot); plain arrays met inside are captured, and fingerprinted, since
+a change in place between forward and backward would otherwise go unseen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ckpt.errors import MutationError
+from ckpt.tape.core.context import caller
+from ckpt.tape.core.node import TapeNode, lost
+from ckpt.tape.core.op import OUT
+from ckpt.tape.eager.interpreter import COMPUTE, FREE
+
+if TYPE_CHECKING:
+    from ckpt.tape.eager.backward import Heap
+
+Policy = Callable[[TapeNode], bool]
+
+
+class Region:
+    """One call of a checkpointed function. Holds no nodes: they hold it; it would be a cycle."""
+
+    __slots__ = ("above", "captured", "label", "number", "parent", "policy", "replayed")
+
+    def __init__(
+        self, parent: Region | None, label: str, policy: Policy | None, number: int
+    ) -> None:
+        self.parent = parent
+        self.above: Region | None = parent.outermost if parent else None
+        self.label = label
+        self.policy = policy
+        self.number = number
+        self.replayed: object = None
+        """The descent that has been here last."""
+        self.captured: dict[int, tuple[Any, int, str]] = {}
+        """id -> (array, fingerprint, where it was met), for the outermost region only."""
+
+    @property
+    def outermost(self) -> Region:
+        return self.above or self  # not stored: it would be a cycle
+
+    def keeps(self, node: TapeNode) -> bool:
+        """Does this region's policy say to keep the node's value?"""
+        return self.policy is not None and self.policy(node)
+
+    def path(self) -> tuple[int, ...]:
+        """The numbers of the regions around, outermost first."""
+        region: Region | None = self
+        numbers: list[int] = []
+        while region is not None:
+            numbers.append(region.number)
+            region = region.parent
+        return tuple(reversed(numbers))
+
+    def holds(self, node: TapeNode) -> bool:
+        """Is the node in this region, or in one nested in it?"""
+        region = node.region
+        while region is not None:
+            if region is self:
+                return True
+            region = region.parent
+        return False
+
+    # -- forward -----------------------------------------------------------------------------------
+
+    def enter(self, node: TapeNode, arrays: list[Any]) -> None:
+        """Keep what flows in from outside, and take the fingerprint of plain memory."""
+        outermost = self.outermost
+        assert node.inputs is not None
+        frees = 0
+        for k, source in enumerate(node.inputs):
+            array = arrays[k]
+            if type(source) is TapeNode:
+                if source.region is not None and source.region.outermost is outermost:
+                    continue
+                if source.value is None:
+                    source.value = array
+                    frees |= (source.op is not None) << k  # a leaf may be read by another loss too
+                if source.op is not None:
+                    continue  # computed by the tape: nobody can write into it
+            if type(array) is np.ndarray and id(array) not in outermost.captured:
+                outermost.captured[id(array)] = (array, fingerprint(array), caller())
+        node.frees = frees
+
+    # -- backward ----------------------------------------------------------------------------------
+
+    def replay(self, node: TapeNode, heap: Heap, descent: object) -> Iterator[tuple[int, TapeNode]]:
+        """Rematerialize what the Backwards of the regions around ``node`` will read.
+
+        Once a ``descent``, of which there are several where a block's results go into several
+        losses, or with retain_graph. Called when backward first comes to a region, from the
+        outermost inwards: all cotangents from outside have arrived by then, so what is reachable
+        from the waiting nodes is all that will be differentiated. Values inside a nested region are
+        left to that region's own replay.
+        """
+        around = []
+        region: Region | None = self
+        while region is not None and region.replayed is not descent:
+            around.append(region)
+            region = region.parent
+        for region in reversed(around):
+            region.replayed = descent
+            if region.parent is None:
+                region.verify()
+            roots = [node, *(waiting for _, waiting in heap if region.holds(waiting))]
+            yield from region._rematerialize(_reachable(roots, region))
+
+    def verify(self) -> None:
+        """Raise MutationError if a captured array isn't what it was in the forward."""
+        for array, before, where in self.captured.values():
+            if fingerprint(array) != before:
+                shape = "x".join(map(str, array.shape))
+                raise MutationError(
+                    f"{where}: a {shape} {array.dtype} array that {self.label} reads was changed "
+                    "in place between forward and backward; pass a copy, or change it afterwards"
+                )
+
+    def _rematerialize(self, differentiated: list[TapeNode]) -> Iterator[tuple[int, TapeNode]]:
+        wanted = self._wanted(differentiated)
+        missing = [n for n in wanted if n.value is None]
+        order = _closure(missing)
+        last_use: dict[TapeNode, TapeNode] = {}
+        for n in order:
+            for source in n.inputs or ():
+                if type(source) is TapeNode:
+                    last_use[source] = n
+        drops: dict[TapeNode, list[TapeNode]] = {}
+        computed = set(order)
+        for source, n in last_use.items():
+            if source in computed and source not in wanted:
+                drops.setdefault(n, []).append(source)
+        for n in order:
+            yield COMPUTE, n
+            for source in drops.get(n, ()):
+                yield FREE, source
+
+    def _wanted(self, differentiated: list[TapeNode]) -> set[TapeNode]:
+        """The values that the Backwards directly in this region, and nested replays, will read.
+
+        Each is freed by the Backward of its last reader: the lowest in position.
+        """
+        last: dict[TapeNode, TapeNode] = {}
+        nested: dict[Region, list[TapeNode]] = {}
+        for n in differentiated:  # descending, so that the last reader stays
+            for k, source in enumerate(n.inputs or ()):
+                if n.frees >> k & 1 and self.holds(source):
+                    n.frees ^= 1 << k  # it was the last reader in an earlier descent
+            if n.region is self:
+                for source in _residuals(n):
+                    last[source] = n
+            else:
+                nested.setdefault(self._child(n), []).append(n)
+        for child, nodes in nested.items():
+            inner = _closure(
+                [v for v in child._wanted(nodes) if v.value is None and child.holds(v)],
+                within=child,
+            )
+            for n in (*nodes, *inner):
+                for source in n.inputs or ():
+                    if type(source) is TapeNode and not child.holds(source):
+                        reader = last.get(source)
+                        if reader is None or n.position < reader.position:
+                            last[source] = n
+        wanted = {source for source in last if self.holds(source)}
+        for source in wanted:
+            reader = last[source]
+            if reader is not source and reader.inputs is not None:
+                reader.frees |= 1 << reader.inputs.index(source)
+        return wanted
+
+    def _child(self, node: TapeNode) -> Region:
+        """The region nested directly in this one that holds the node."""
+        region: Region = node.region
+        while region.parent is not self:
+            assert region.parent is not None
+            region = region.parent
+        return region
+
+
+def _residuals(node: TapeNode) -> list[TapeNode]:
+    """The tape nodes whose values this node's Backward reads."""
+    assert node.op is not None and node.inputs is not None
+    sources = [
+        node if k == OUT else node.inputs[k] for k in node.op.keeps(len(node.inputs), node.mask)
+    ]
+    return [s for s in sources if type(s) is TapeNode]
+
+
+def _reachable(roots: list[TapeNode], region: Region) -> list[TapeNode]:
+    """The region's nodes that a cotangent will reach from the roots, descending."""
+    seen = set(roots)
+    stack = list(roots)
+    while stack:
+        for source in stack.pop().inputs or ():
+            if (
+                type(source) is TapeNode
+                and source.requires_grad
+                and source not in seen
+                and region.holds(source)
+            ):
+                seen.add(source)
+                stack.append(source)
+    return sorted(seen, key=lambda n: -n.position)
+
+
+def _closure(wanted: list[TapeNode], within: Region | None = None) -> list[TapeNode]:
+    """What must be computed, ascending, to have the wanted values from those that are live."""
+    seen = set(wanted)
+    stack = list(wanted)
+    while stack:
+        node = stack.pop()
+        if node.op is None:
+            raise lost(node)
+        for source in node.inputs or ():
+            if type(source) is TapeNode and source.value is None and source not in seen:
+                if within is not None and not within.holds(source):
+                    continue
+                seen.add(source)
+                stack.append(source)
+    return sorted(seen, key=lambda n: n.position)
+
+
+_PRIME = 1021
+"""Words a row: prime, so that no row of the array is a row here, and swapped rows are seen."""
+
+
+def fingerprint(array: Any) -> int:
+    """A check sum of an array's bytes: 64-bit column sums over rows of a prime length, then CRC-32.
+
+    Reads the array once, at memory speed, and makes no copy of a contiguous one.
+    """
+    if not array.flags.c_contiguous:
+        array = array.T if array.flags.f_contiguous else np.ascontiguousarray(array)
+    flat = array.reshape(-1).view(np.uint8)
+    words = flat[: flat.size - flat.size % 8].view(np.uint64)
+    if words.size < 4 * _PRIME:
+        return zlib.crc32(flat)
+    whole = words.size - words.size % _PRIME
+    sums = np.add.reduce(words[:whole].reshape(-1, _PRIME), axis=0)
+    return zlib.crc32(flat[8 * whole :], zlib.crc32(sums))

@@ -1,0 +1,1 @@
+"""A schedule of a traced function, performed on arrays."""

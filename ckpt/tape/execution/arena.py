@@ -1,0 +1,103 @@
+"""Where each array of a compiled step lies: offsets in one block of memory, by lifetime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.execution.lines import Code, Var
+
+ALIGNMENT = 64
+
+
+def place(code: Code) -> int:
+    """Give every array that its call can write into an offset; return the bytes of the arena.
+
+    Largest first, each at the lowest offset that is free during its life: for the equal arrays of a
+    layered net this reaches the most bytes that are ever live at once, which no placing can beat.
+    """
+    lifetimes(code)
+    returned = code.returned
+    placed: dict[Var, None] = {}
+    for line in code.lines:
+        result = line.result
+        if line.kind != "call" or not line.writes or result is None:
+            continue
+        if result.shape and result not in returned:
+            result.placed = True
+            placed[result] = None
+    busy: list[Var] = []
+    top = 0
+    for var in sorted(placed, key=lambda v: (-v.array.nbytes, v.first)):
+        var.offset = _lowest(var, busy)
+        busy.append(var)
+        top = max(top, var.offset + padded(var))
+    return top
+
+
+def lifetimes(code: Code) -> None:
+    """From which line to which each buffer is used."""
+    for at, line in enumerate(code.lines):
+        for var in variables(line):
+            root = var.root
+            if root.first < 0:
+                root.first = at
+            root.last = at
+    for root in code.returned:
+        root.last = len(code.lines)
+
+
+def variables(line: Any) -> Iterator[Var]:
+    """The variables that a line reads and makes."""
+    for item in (*line.sources, line.result):
+        if isinstance(item, Var):
+            yield item
+        elif isinstance(item, (tuple, list)):
+            yield from (v for v in item if isinstance(v, Var))
+
+
+def padded(var: Var) -> int:
+    return int(-(-var.array.nbytes // ALIGNMENT) * ALIGNMENT)
+
+
+def _lowest(var: Var, busy: list[Var]) -> int:
+    """The lowest offset at which ``var`` meets none of the arrays that live when it does."""
+    size = padded(var)
+    offset = 0
+    for other in sorted(
+        (o for o in busy if o.first <= var.last and var.first <= o.last), key=lambda o: o.offset
+    ):
+        if other.offset - offset >= size:
+            break
+        offset = max(offset, other.offset + padded(other))
+    return offset
+
+
+def beside(code: Code) -> int:
+    """The most bytes outside the arena at once: arrays and workspace, what is returned aside."""
+    returned = code.returned
+    changes = [0] * (len(code.lines) + 2)
+    seen: set[Var] = set()
+    for line in code.lines:
+        for var in variables(line):
+            root = var.root
+            if root in seen or root.placed or root in returned or root in code.arguments:
+                continue
+            seen.add(root)
+            changes[root.first] += root.array.nbytes
+            changes[root.last + 1] -= root.array.nbytes
+    live = most = 0
+    for change, line in zip_longest(changes, code.lines):
+        live += change
+        most = max(most, live + (line.workspace if line else 0))
+    return most
+
+
+def block(nbytes: int) -> Any:
+    """The arena's memory, aligned."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]

@@ -1,0 +1,290 @@
+"""Decompositions, with several results each: eigh, eig, svd, qr.
+
+Where eigenvalues or singular values coincide, vectors are not differentiable: the terms with such a
+gap are taken as zero, so that functions of the values alone have their gradient. Sources: Giles,
+"An extended collection of matrix derivative results" (Oxford NA-08/01), section 3 (eigh); Boeddeker
+et al., arXiv:1701.00392, equation 4.77 (eig); Wan & Zhang, arXiv:1909.02659 (complex svd); Seeger
+et al., arXiv:1710.08717 (qr). FLOPs: Golub & Van Loan, *Matrix Computations* (4th ed.), sections
+5.2, 7.5, 8.3 and figure 8.6.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.linalg import LinAlgError
+
+from ckpt.errors import AbstractError, UnsupportedError
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts
+from ckpt.tape.core.dispatch import operand
+from ckpt.tape.core.op import adapt, op
+from ckpt.tape.ops.linear.linalg import (
+    adjoint,
+    columns,
+    cubic,
+    double_precision,
+    dtype_of,
+    real_of,
+    rows,
+    square,
+    stack_of,
+    transposed,
+)
+from ckpt.tape.ops.linear.products import conjugate
+from ckpt.tape.ops.parts import parts
+
+_ONE = np.eye(1)
+EigResult, EighResult = type(np.linalg.eig(_ONE)), type(np.linalg.eigh(_ONE))
+SVDResult, QRResult = type(np.linalg.svd(_ONE)), type(np.linalg.qr(_ONE))
+
+
+def inverse_gaps(w: Any) -> Any:
+    """The matrix of 1 / (w[j] - w[i]), zero where they are equal."""
+    gaps = columns(w) - rows(w)
+    equal = gaps == 0
+    return np.where(equal, 0, 1 / np.where(equal, 1, gaps))
+
+
+def diagonal(x: Any) -> Any:
+    return np.diagonal(x, axis1=-2, axis2=-1)
+
+
+# -- eigh, eig -------------------------------------------------------------------------------------
+
+
+def _infer_eigh(x: Any, *, UPLO: str) -> AbstractParts:
+    square(x)
+    dtype = dtype_of(x)
+    return AbstractParts(
+        (AbstractArray(x.shape[:-1], real_of(dtype)), AbstractArray(x.shape, dtype))
+    )
+
+
+@op(name="eigh", infer=_infer_eigh, flops=cubic(9), workspace=double_precision)
+def eigh(x: Any, *, UPLO: str = "L") -> Any:
+    return tuple(np.linalg.eigh(x, UPLO))  # type: ignore[call-overload]
+
+
+def _eigh(g: Any, out: Any, UPLO: str) -> Any:
+    g_values, g_vectors = parts(g)
+    w, v = parts(out)
+    inner = inverse_gaps(w) * np.matmul(transposed(v), g_vectors)
+    v_conj = conjugate(v)
+    m = np.matmul(np.matmul(v_conj, inner) + v_conj * columns(g_values), transposed(v))
+    m = m + adjoint(m)  # NumPy reads one triangle, and takes the other to be its mirror image
+    if UPLO.upper() == "L":
+        return 0.5 * (np.tril(m) + np.tril(m, -1))
+    return 0.5 * (np.triu(m) + np.triu(m, 1))
+
+
+eigh.vjp(x=_eigh)
+
+
+@adapt(np.linalg.eigh)
+def _eigh_parts(a: Any, UPLO: str = "L") -> Any:
+    return EighResult(*parts(eigh(operand(a), UPLO=UPLO)))
+
+
+@adapt(np.linalg.eigvalsh)
+def eigvalsh(a: Any, UPLO: str = "L") -> Any:
+    return parts(eigh(operand(a), UPLO=UPLO))[0]
+
+
+def _infer_eig(x: Any) -> AbstractParts:
+    square(x)
+    dtype = dtype_of(x)
+    if dtype.kind != "c":
+        raise AbstractError(
+            "np.linalg.eig of a real matrix is real or complex depending on its values, which are "
+            "not known while tracing; pass x.astype(complex), use eigh if it is symmetric, or run "
+            "it with real data"
+        )
+    return AbstractParts((AbstractArray(x.shape[:-1], dtype), AbstractArray(x.shape, dtype)))
+
+
+@op(name="eig", infer=_infer_eig, flops=cubic(25), workspace=double_precision)
+def eig(x: Any) -> Any:
+    w, v = np.linalg.eig(x)
+    return np.ascontiguousarray(w), np.ascontiguousarray(v)
+
+
+def _eig(g: Any, out: Any) -> Any:
+    g_values, g_vectors = parts(g)
+    w, v = parts(out)
+    vt = transposed(v)
+    vt_g = np.matmul(vt, g_vectors)
+    # Each vector has length one: what lengthens it is projected out.
+    vt_g = vt_g - np.matmul(vt, conjugate(v)) * columns(np.real(diagonal(vt_g)))
+    inner = np.matmul(inverse_gaps(w) * vt_g, vt) + rows(g_values) * vt
+    return np.linalg.solve(vt, inner)
+
+
+eig.vjp(x=_eig)
+
+
+@adapt(np.linalg.eig)
+def _eig_parts(a: Any) -> Any:
+    return EigResult(*parts(eig(operand(a))))
+
+
+@adapt(np.linalg.eigvals)
+def eigvals(a: Any) -> Any:
+    return parts(eig(operand(a)))[0]
+
+
+# -- svd -------------------------------------------------------------------------------------------
+
+
+def _lengths(x: Any) -> tuple[int, int, int]:
+    """Rows, columns, and the smaller of them."""
+    if len(x.shape) < 2:
+        raise LinAlgError(f"a matrix has at least two axes, and this array {len(x.shape)}")
+    m, n = x.shape[-2:]
+    return m, n, min(m, n)
+
+
+def _infer_svd(x: Any, *, full_matrices: bool) -> AbstractParts:
+    m, n, k = _lengths(x)
+    batch, dtype = x.shape[:-2], dtype_of(x)
+    return AbstractParts(
+        (
+            AbstractArray((*batch, m, m if full_matrices else k), dtype),
+            AbstractArray((*batch, k), real_of(dtype)),
+            AbstractArray((*batch, n if full_matrices else k, n), dtype),
+        )
+    )
+
+
+def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:
+    long, short = max(x.shape[-2:]), min(x.shape[-2:])
+    if full_matrices:
+        work = 4 * long**2 * short + 8 * long * short**2 + 9 * short**3
+    else:
+        work = 14 * long * short**2 + 8 * short**3
+    return int(stack_of(x) * work)
+
+
+@op(name="svd", infer=_infer_svd, flops=_svd_flops, workspace=double_precision)
+def svd(x: Any, *, full_matrices: bool = True) -> Any:
+    return tuple(np.linalg.svd(x, full_matrices=full_matrices))
+
+
+def _svd(g: Any, out: Any) -> Any:
+    g_u, g_s, g_vh = parts(g)
+    u, s, vh = parts(out)
+    m, n, k = u.shape[-2], vh.shape[-1], s.shape[-1]
+    v, g_v = adjoint(vh), adjoint(g_vh)
+    u1, v1, g_u1, g_v1 = u[..., :k], v[..., :k], g_u[..., :k], g_v[..., :k]
+    gaps = inverse_gaps(np.square(s))
+    ut_g, vt_g = np.matmul(transposed(u1), g_u1), np.matmul(transposed(v1), g_v1)
+    inner = gaps * (ut_g - adjoint(ut_g)) * columns(s) + rows(s) * (gaps * (vt_g - adjoint(vt_g)))
+    middle = g_s
+    if u.dtype.kind == "c":
+        middle = middle + 1j * (np.imag(diagonal(ut_g)) / s)
+    u_conj = conjugate(u1)
+    whole = np.matmul(np.matmul(u_conj, inner) + u_conj * columns(middle), transposed(v1))
+    if m > k:  # what lies outside of the span of the left vectors
+        rest = transposed(g_u1) - np.matmul(np.matmul(transposed(g_u1), u1), adjoint(u1))
+        whole = whole + transposed(np.matmul(v1 / columns(s), rest))
+        if u.shape[-1] > k:
+            turned = np.matmul(transposed(g_u[..., k:]), u1 / columns(s))
+            whole = whole - conjugate(np.matmul(np.matmul(u[..., k:], turned), adjoint(v1)))
+    if n > k:
+        rest = transposed(g_v1) - np.matmul(np.matmul(transposed(g_v1), v1), adjoint(v1))
+        whole = whole + conjugate(np.matmul(u1 / columns(s), rest))
+        if v.shape[-1] > k:
+            turned = np.matmul(transposed(v1 / columns(s)), g_v[..., k:])
+            whole = whole - np.matmul(np.matmul(u_conj, turned), transposed(v[..., k:]))
+    return whole
+
+
+svd.vjp(x=_svd)
+
+
+@adapt(np.linalg.svd)
+def _svd_parts(
+    a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
+) -> Any:
+    if not compute_uv:
+        return svdvals(a)
+    return SVDResult(*parts(svd(operand(a), full_matrices=bool(full_matrices))))
+
+
+@adapt(np.linalg.svdvals)
+def svdvals(x: Any, /) -> Any:
+    """With the vectors, which the rule reads."""
+    return parts(svd(operand(x), full_matrices=False))[1]
+
+
+# -- qr --------------------------------------------------------------------------------------------
+
+
+def _infer_qr(x: Any, *, mode: str) -> AbstractParts:
+    m, n, k = _lengths(x)
+    batch, dtype = x.shape[:-2], dtype_of(x)
+    inner = m if mode == "complete" else k
+    return AbstractParts(
+        (AbstractArray((*batch, m, inner), dtype), AbstractArray((*batch, inner, n), dtype))
+    )
+
+
+def _qr_flops(out: Any, x: Any, *, mode: str) -> float:
+    m, n, k = _lengths(x)
+    factor = 2 * k * k * (max(m, n) - k / 3)
+    vectors = (
+        4 * (m * m * k - m * k * k + k**3 / 3) if mode == "complete" else 2 * k * k * (m - k / 3)
+    )
+    return stack_of(x) * (factor + vectors)
+
+
+def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
+    """The operand is copied and factored in place, in double precision. Then there is either a mask
+    to take R out of it (and a buffer of NumPy's iterator, if the copy isn't in C order), or the
+    copies of Q and R in single precision beside those in double."""
+    q, r = out
+    wide = 16 if q.dtype.kind == "c" else 8
+    held = x.size * wide
+    if q.dtype.char in "fF":
+        return int(held + q.size * wide + r.nbytes)
+    mask = r.shape[-2] * r.shape[-1]
+    turned = abs(x.strides[-1]) > abs(x.strides[-2])
+    return int(held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0))
+
+
+@op(name="qr", infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)
+def qr(x: Any, *, mode: str = "reduced") -> Any:
+    return tuple(np.linalg.qr(x, mode))  # type: ignore[call-overload]
+
+
+def _qr(g: Any, out: Any) -> Any:
+    q, r = parts(out)
+    g_q, g_r = map(conjugate, parts(g))  # the formulas are of the conjugate cotangents
+    m, n = q.shape[-2], r.shape[-1]
+    k = min(m, n)
+    beyond = None
+    if n > k:  # columns that only R knows: they are Q @ R[:, k:]
+        right = r[..., :, k:]
+        beyond = np.matmul(q, g_r[..., :, k:])
+        g_q = g_q + np.matmul(np.matmul(q, right), adjoint(g_r[..., :, k:]))
+    q1, r1, g_q1, g_r1 = q[..., :k], r[..., :k, :k], g_q[..., :k], g_r[..., :k, :k]
+    both = np.matmul(r1, adjoint(g_r1)) - np.matmul(adjoint(g_q1), q1)
+    mirrored = 0.5 * (np.tril(both) + np.tril(both, -1))
+    inner = g_q1 + np.matmul(q1, mirrored + adjoint(mirrored))
+    if q.shape[-1] > k:  # the columns that complete Q turn against those of A
+        inner = inner - np.matmul(np.matmul(q[..., k:], adjoint(g_q[..., k:])), q1)
+    whole = adjoint(np.linalg.solve(r1, adjoint(inner)))
+    if beyond is not None:
+        whole = np.concatenate((whole, beyond), axis=-1)
+    return conjugate(whole)
+
+
+qr.vjp(x=_qr)
+
+
+@adapt(np.linalg.qr)
+def _qr_parts(a: Any, mode: str = "reduced") -> Any:
+    if mode not in ("reduced", "complete", "r"):
+        raise UnsupportedError(f"np.linalg.qr of a Value has no rule for mode={mode!r}")
+    result = QRResult(*parts(qr(operand(a), mode="complete" if mode == "complete" else "reduced")))
+    return result.R if mode == "r" else result

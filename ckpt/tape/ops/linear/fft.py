@@ -1,0 +1,214 @@
+"""Fourier transforms, with `numpy.fft`'s n, s, axes and norm.
+
+A transform is linear and its matrix symmetric, so its rule is the transform again and reads
+nothing. Transforms of several axes are transforms of one after another, as in NumPy, each a node.
+FLOPs: 5 n log2 n for a complex transform of length n, half of it for a real one (Cooley & Tukey's
+radix-2 count, the convention of FFTW's benchmarks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log2
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.core.abstract import AbstractArray, fresh
+from ckpt.tape.core.dispatch import operand
+from ckpt.tape.core.op import Op, adapt, op
+from ckpt.tape.ops.linear.products import conjugate
+
+_OPPOSITE: dict[Any, Any] = {
+    None: "forward",
+    "backward": "forward",
+    "ortho": "ortho",
+    "forward": "backward",
+}
+_FORWARD_SCALED = ("ortho", "forward")
+_INVERSE_SCALED = (None, "backward", "ortho")
+
+
+def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> Op:
+    """The op of a one-axis transform, whose result is scaled if ``norm`` is among ``scaled``."""
+    name = function.__name__
+    real = name in ("rfft", "irfft")
+
+    def infer(x: Any, *, n: int | None, axis: int, norm: str | None) -> AbstractArray:
+        if not x.shape:
+            raise ValueError(f"{name}: a number has no axis to transform")
+        if name == "rfft" and x.dtype.kind == "c":
+            raise TypeError("rfft: the operand must be real")
+        length = _points(x.shape, n, axis)
+        made = length // 2 + 1 if name == "rfft" else length
+        shape = tuple(made if k == axis % len(x.shape) else m for k, m in enumerate(x.shape))
+        return fresh(function, shape, x, n=2, axis=axis, norm=norm)
+
+    def _points(shape: tuple[int, ...], n: int | None, axis: int) -> int:
+        """The length of the transform."""
+        if n is None:
+            n = 2 * (shape[axis] - 1) if name == "irfft" else shape[axis]
+        if n < 1:
+            raise ValueError(f"{name}: a transform has at least one point, not {n}")
+        return int(n)
+
+    def flops(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> float:
+        length = _points(x.shape, n, axis)
+        work = 5 * length * log2(length) * (out.size // out.shape[axis])
+        return float(work / 2 if real else work)
+
+    def workspace(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
+        """NumPy casts the whole operand to the dtype it computes in. In single precision that is
+        only where the operand has the right dtype and the scale isn't the integer 1."""
+        single = "f" if name == "rfft" else "F"
+        if norm in scaled and x.dtype.char == single:
+            return 0
+        computed = np.dtype("d" if name == "rfft" else "D")
+        casts = 0 if x.dtype == computed else x.size * computed.itemsize
+        return casts + (2 * out.nbytes if out.dtype.char in "fF" else 0)
+
+    def forward(x: Any, *, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
+        return function(x, n, axis, norm)
+
+    declare = op(function, name=name, infer=infer, flops=flops, workspace=workspace)
+    return declare(forward)  # type: ignore[no-any-return]
+
+
+def _resized(x: Any, length: int, axis: int) -> Any:
+    """Cut, or filled up with zeros, to a length: what a transform with n does to its operand."""
+    axis %= len(x.shape)
+    if x.shape[axis] < length:
+        return np.pad(x, [(0, (length - m) if k == axis else 0) for k, m in enumerate(x.shape)])
+    return x[(slice(None),) * axis + (slice(length),)] if x.shape[axis] > length else x
+
+
+def _weights(length: int, inner: float, like: Any, axis: int) -> Any:
+    """Of the ``length // 2 + 1`` terms of a real transform: ``inner`` for those that stand for a
+    conjugate pair, 1 for the others."""
+    made = np.full(length // 2 + 1, inner, np.empty(0, like.dtype).real.dtype)
+    made[0] = 1
+    if length % 2 == 0:
+        made[-1] = 1
+    return made.reshape([-1 if k == axis % len(like.shape) else 1 for k in range(len(like.shape))])
+
+
+fft = _transform(np.fft.fft, _FORWARD_SCALED)
+fft.vjp(
+    x=lambda g, x_shape, axis, norm: _resized(np.fft.fft(g, None, axis, norm), x_shape[axis], axis)
+)
+ifft = _transform(np.fft.ifft, _INVERSE_SCALED)
+ifft.vjp(
+    x=lambda g, x_shape, axis, norm: _resized(np.fft.ifft(g, None, axis, norm), x_shape[axis], axis)
+)
+
+
+def _rfft(g: Any, x_shape: Any, n: Any, axis: int, norm: Any) -> Any:
+    length = int(x_shape[axis] if n is None else n)
+    half = np.conjugate(g) * _weights(length, 0.5, g, axis)
+    return _resized(np.fft.irfft(half, length, axis, _OPPOSITE[norm]), x_shape[axis], axis)
+
+
+def _irfft(g: Any, x_shape: Any, axis: int, norm: Any) -> Any:
+    made = np.conjugate(np.fft.rfft(g, None, axis, _OPPOSITE[norm]))
+    return _resized(made * _weights(g.shape[axis], 2.0, made, axis), x_shape[axis], axis)
+
+
+rfft = _transform(np.fft.rfft, _FORWARD_SCALED)
+rfft.vjp(x=_rfft)
+irfft = _transform(np.fft.irfft, _INVERSE_SCALED)
+irfft.vjp(x=_irfft)
+
+
+@adapt(np.fft.hfft)
+def hfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
+    return np.fft.irfft(conjugate(operand(a)), n, axis, _OPPOSITE[norm])
+
+
+@adapt(np.fft.ihfft)
+def ihfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
+    return np.conjugate(np.fft.rfft(operand(a), n, axis, _OPPOSITE[norm]))
+
+
+# -- several axes ----------------------------------------------------------------------------------
+
+
+def _lengths_and_axes(x: Any, s: Any, axes: Any, half: bool = False) -> list[tuple[int, int]]:
+    """Length and axis of each transform; ``half``: the last axis of ``x`` holds half a spectrum."""
+    if axes is None:
+        axes = range(-len(s), 0) if s is not None else range(x.ndim)
+    if s is None:
+        lengths = [x.shape[axis] for axis in axes]
+        if half:
+            lengths[-1] = 2 * (lengths[-1] - 1)
+    else:
+        if len(s) != len(axes):
+            raise ValueError(f"fft: {len(s)} lengths s for {len(axes)} axes")
+        lengths = [x.shape[axis] if n == -1 else n for n, axis in zip(s, axes, strict=True)]
+    return list(zip(lengths, axes, strict=True))
+
+
+def _several(function: Callable[..., Any], two: bool) -> Callable[..., Any]:
+    """The adapter that transforms one axis after the other, the last one first."""
+
+    def transform(
+        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
+    ) -> Any:
+        x = operand(a)
+        for n, axis in reversed(_lengths_and_axes(x, s, axes)):
+            x = function(x, n, axis, norm)
+        return x
+
+    return transform
+
+
+def _real(two: bool) -> Callable[..., Any]:
+    def transform(
+        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
+    ) -> Any:
+        x = operand(a)
+        *others, (n, axis) = _lengths_and_axes(x, s, axes)
+        x = np.fft.rfft(x, n, axis, norm)
+        for n, axis in reversed(others):
+            x = np.fft.fft(x, n, axis, norm)
+        return x
+
+    return transform
+
+
+def _inverse_real(two: bool) -> Callable[..., Any]:
+    def transform(
+        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
+    ) -> Any:
+        x = operand(a)
+        *others, (n, axis) = _lengths_and_axes(x, s, axes, half=True)
+        for length, other in others:
+            x = np.fft.ifft(x, length, other, norm)
+        return np.fft.irfft(x, n, axis, norm)
+
+    return transform
+
+
+adapt(np.fft.fft2)(_several(np.fft.fft, two=True))
+adapt(np.fft.fftn)(_several(np.fft.fft, two=False))
+adapt(np.fft.ifft2)(_several(np.fft.ifft, two=True))
+adapt(np.fft.ifftn)(_several(np.fft.ifft, two=False))
+adapt(np.fft.rfft2)(_real(two=True))
+adapt(np.fft.rfftn)(_real(two=False))
+adapt(np.fft.irfft2)(_inverse_real(two=True))
+adapt(np.fft.irfftn)(_inverse_real(two=False))
+
+
+def _shifted(x: Any, axes: Any, sign: int) -> Any:
+    x = operand(x)
+    axes = tuple(range(x.ndim)) if axes is None else axes if isinstance(axes, tuple) else (axes,)
+    return np.roll(x, tuple(sign * (x.shape[axis] // 2) for axis in axes), axes)
+
+
+@adapt(np.fft.fftshift)
+def fftshift(x: Any, axes: Any = None) -> Any:
+    return _shifted(x, axes, 1)
+
+
+@adapt(np.fft.ifftshift)
+def ifftshift(x: Any, axes: Any = None) -> Any:
+    return _shifted(x, axes, -1)

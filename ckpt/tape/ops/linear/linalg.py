@@ -1,0 +1,273 @@
+"""Linear algebra: inv, det, slogdet, cholesky, solve, pinv.
+
+All take stacks of matrices. Where a formula isn't obvious it is from Giles, "An extended collection
+of matrix derivative results" (Oxford NA-08/01), section 2; Cholesky's is from Murray,
+arXiv:1602.07527; the pseudoinverse's from Golub & Pereyra, SIAM J. Numer. Anal. 10 (1973), equation
+4.12. FLOPs are the leading terms of Golub & Van Loan, *Matrix Computations* (4th ed.), sections 3.2
+and 4.2; an operation on complex numbers counts as one.
+
+Workspace: NumPy computes float32 and complex64 in double precision, and casts whole arrays both
+ways. What LAPACK itself allocates isn't seen by tracemalloc, and isn't counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.linalg import LinAlgError
+
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts
+from ckpt.tape.core.dispatch import operand
+from ckpt.tape.core.op import adapt, op
+from ckpt.tape.ops.linear.products import conjugate
+from ckpt.tape.ops.parts import parts
+
+SlogdetResult = type(np.linalg.slogdet(np.eye(1)))
+
+# -- shared by all of linear algebra ---------------------------------------------------------------
+
+
+def transposed(x: Any) -> Any:
+    """Each matrix transposed."""
+    return np.swapaxes(x, -1, -2)
+
+
+def adjoint(x: Any) -> Any:
+    """Each matrix transposed and conjugated."""
+    return conjugate(np.swapaxes(x, -1, -2))
+
+
+def columns(x: Any) -> Any:
+    """A vector's numbers as factors of a matrix's columns."""
+    return np.expand_dims(x, -2)
+
+
+def rows(x: Any) -> Any:
+    """A vector's numbers as factors of a matrix's rows."""
+    return np.expand_dims(x, -1)
+
+
+def dtype_of(*operands: Any) -> np.dtype[Any]:
+    """The dtype of LAPACK's results, as NumPy has it: integers count as float64."""
+    found = []
+    for x in operands:
+        if x.dtype.kind in "fc" and x.dtype.char not in "fdFD":
+            raise TypeError(f"array type {x.dtype} is unsupported in linalg")
+        found.append(x.dtype if x.dtype.kind in "fc" else np.dtype(float))
+    return np.result_type(*found)
+
+
+def real_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a complex dtype's real part."""
+    return np.empty(0, dtype).real.dtype
+
+
+def stack_of(x: Any) -> int:
+    """How many matrices there are in the stack."""
+    count = 1
+    for n in x.shape[:-2]:
+        count *= n
+    return count
+
+
+def square(x: Any) -> int:
+    """The order of square matrices."""
+    if len(x.shape) < 2:
+        raise LinAlgError(f"a matrix has at least two axes, and this array {len(x.shape)}")
+    if x.shape[-1] != x.shape[-2]:
+        raise LinAlgError(f"the last two axes must be of equal length, and are {x.shape[-2:]}")
+    return int(x.shape[-1])
+
+
+def double_precision(out: Any, *operands: Any, **params: Any) -> int:
+    """Bytes of the copies NumPy makes since it computes in float64 or complex128 only.
+
+    First the operands are cast; then there is the result in double precision beside, in the end,
+    the one in single.
+    """
+    parts = out if isinstance(out, tuple) else (out,)
+    wide = 16 if "c" in {x.dtype.kind for x in operands} else 8
+    casts = sum(x.size * wide for x in operands if x.dtype.char not in "dD" or x.itemsize != wide)
+    return int(casts + sum(part.nbytes for part in parts if part.dtype.char in "fF"))
+
+
+def cubic(factor: float) -> Any:
+    """FLOPs of a method that takes ``factor`` n**3 for one matrix of order n."""
+    return lambda out, x, **params: factor * stack_of(x) * x.shape[-1] ** 3
+
+
+# -- the ops ---------------------------------------------------------------------------------------
+
+
+def _same(x: Any, **params: Any) -> AbstractArray:
+    square(x)
+    return AbstractArray(x.shape, dtype_of(x))
+
+
+@op(np.linalg.inv, infer=_same, flops=cubic(2), workspace=double_precision)
+def inv(x: Any) -> Any:
+    return np.linalg.inv(x)
+
+
+inv.vjp(x=lambda g, out: -np.matmul(np.matmul(transposed(out), g), transposed(out)))
+
+
+def _infer_det(x: Any) -> AbstractArray:
+    square(x)
+    return AbstractArray(x.shape[:-2], dtype_of(x))
+
+
+@op(np.linalg.det, infer=_infer_det, flops=cubic(2 / 3), workspace=double_precision)
+def det(x: Any) -> Any:
+    return np.linalg.det(x)
+
+
+def _det(g: Any, out: Any, x: Any) -> Any:
+    # Not g * out: of two complex scalars that has other bits than the ufunc.
+    return np.expand_dims(np.multiply(g, out), (-2, -1)) * transposed(np.linalg.inv(x))
+
+
+det.vjp(x=_det)
+
+
+@op(np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision)
+def cholesky(x: Any, *, upper: bool = False) -> Any:
+    return np.linalg.cholesky(x, upper=upper)
+
+
+def _cholesky(g: Any, out: Any, upper: bool) -> Any:
+    if upper:
+        g, out = adjoint(g), adjoint(out)
+    p = np.matmul(transposed(out), g)
+    p = np.linalg.solve(transposed(out), 0.5 * (np.tril(p) + np.tril(p, -1)))
+    s = transposed(np.linalg.solve(adjoint(out), transposed(p)))
+    return 0.5 * (s + adjoint(s))  # a symmetric change of a symmetric matrix
+
+
+cholesky.vjp(x=_cholesky)
+
+
+def _infer_solve(a: Any, b: Any) -> AbstractArray:
+    n = square(a)
+    vector = len(b.shape) == 1
+    if not b.shape or b.shape[0 if vector else -2] != n:
+        raise ValueError(f"solve: {a.shape} and {b.shape} don't match")
+    if vector:
+        return AbstractArray(a.shape[:-1], dtype_of(a, b))
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return AbstractArray((*batch, *b.shape[-2:]), dtype_of(a, b))
+
+
+def _solve_flops(out: Any, a: Any, b: Any) -> float:
+    n = a.shape[-1]
+    stack = out.size // max(n, 1) if len(b.shape) == 1 else stack_of(out)
+    return float(stack * 2 / 3 * n**3 + 2 * n * out.size)
+
+
+@op(np.linalg.solve, infer=_infer_solve, flops=_solve_flops, workspace=double_precision)
+def solve(a: Any, b: Any) -> Any:
+    return np.linalg.solve(a, b)
+
+
+def _solve_b(g: Any, a: Any, b_shape: Any) -> Any:
+    if len(b_shape) == 1 and len(g.shape) > 1:
+        return np.squeeze(np.linalg.solve(transposed(a), rows(g)), axis=-1)
+    return np.linalg.solve(transposed(a), g)
+
+
+def _solve_a(g: Any, out: Any, a: Any, b_shape: Any) -> Any:
+    g = _solve_b(g, a, b_shape)
+    if len(b_shape) == 1:
+        return -rows(g) * columns(out)
+    return -np.matmul(g, transposed(out))
+
+
+solve.vjp(a=_solve_a, b=_solve_b)
+
+
+@op(np.linalg.pinv)
+def pinv(x: Any, *, rcond: Any = None, hermitian: bool = False, rtol: Any = np._NoValue) -> Any:
+    """By singular values. ``hermitian`` changes nothing but NumPy's speed."""
+    if 0 in x.shape[-2:]:
+        return adjoint(x) + 0.0
+    if rcond is None:
+        rcond = 1e-15 if rtol is np._NoValue else rtol
+        if rcond is None:
+            rcond = max(x.shape[-2:]) * float(np.finfo(x.dtype).eps)
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    large = s > rcond * np.max(s, axis=-1, keepdims=True)
+    s = np.where(large, 1 / np.where(large, s, 1), 0)
+    return np.matmul(adjoint(vh), rows(s) * adjoint(u))
+
+
+def _pinv(g: Any, out: Any, x: Any) -> Any:
+    g = transposed(g)
+    b = np.matmul(np.matmul(g, out), adjoint(out))
+    b = b - np.matmul(x, np.matmul(out, b))
+    c = np.matmul(adjoint(out), np.matmul(out, g))
+    c = c - np.matmul(np.matmul(c, out), x)
+    return conjugate(b + c) - transposed(np.matmul(np.matmul(out, g), out))
+
+
+pinv.vjp(x=_pinv)
+
+
+def _infer_slogdet(x: Any) -> AbstractParts:
+    square(x)
+    dtype, shape = dtype_of(x), x.shape[:-2]
+    return AbstractParts((AbstractArray(shape, dtype), AbstractArray(shape, real_of(dtype))))
+
+
+@op(name="slogdet", infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision)
+def slogdet(x: Any) -> Any:
+    return tuple(np.linalg.slogdet(x))
+
+
+def _slogdet(g: Any, out: Any, x: Any) -> Any:
+    g_sign, g = parts(g)
+    if x.dtype.kind == "c":  # the sign turns with the phase of the determinant
+        g = g + np.multiply(1j, np.imag(np.multiply(g_sign, parts(out)[0])))
+    return np.expand_dims(g, (-2, -1)) * transposed(np.linalg.inv(x))
+
+
+slogdet.vjp(x=_slogdet)
+
+
+@adapt(np.linalg.slogdet)
+def _slogdet_parts(a: Any) -> Any:
+    return SlogdetResult(*parts(slogdet(operand(a))))
+
+
+@adapt(np.linalg.matrix_transpose)
+def matrix_transpose(x: Any, /) -> Any:
+    return transposed(operand(x))
+
+
+@adapt(np.linalg.diagonal)
+def diagonal(x: Any, /, *, offset: int = 0) -> Any:
+    return np.diagonal(operand(x), offset, -2, -1)
+
+
+@adapt(np.linalg.trace)
+def trace(x: Any, /, *, offset: int = 0) -> Any:
+    return np.trace(operand(x), offset, -2, -1)
+
+
+@adapt(np.linalg.tensorsolve)
+def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
+    a, b = operand(a), operand(b)
+    if axes is not None:
+        a = np.moveaxis(a, axes, range(-len(axes), 0))
+    shape = a.shape[b.ndim :]
+    return np.reshape(np.linalg.solve(np.reshape(a, (b.size, -1)), np.reshape(b, -1)), shape)
+
+
+@adapt(np.linalg.tensorinv)
+def tensorinv(a: Any, ind: int = 2) -> Any:
+    a = operand(a)
+    if ind <= 0:
+        raise ValueError(f"tensorinv: ind must be positive, not {ind}")
+    shape = (*a.shape[ind:], *a.shape[:ind])
+    order = int(np.prod(a.shape[:ind]))
+    return np.reshape(np.linalg.inv(np.reshape(a, (order, -1))), shape)

@@ -1,0 +1,204 @@
+"""Along an axis: running sums, differences, grids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import UnsupportedError
+from ckpt.tape.core.abstract import AbstractArray, fresh
+from ckpt.tape.core.dispatch import operand
+from ckpt.tape.core.op import adapt, op
+from ckpt.tape.ops.pointwise.buffers import buffers
+from ckpt.tape.ops.reducing.reductions import axes_of, every
+
+# -- running sums and products ---------------------------------------------------------------------
+
+
+def _backwards(function: Any, x: Any, axis: int) -> Any:
+    return np.flip(function(np.flip(x, axis), axis=axis), axis)
+
+
+@op(infer=lambda x, *, axis: fresh(np.cumsum, x.shape, x, axis=axis), flops=every)
+def cumsum(x: Any, *, axis: int = 0) -> Any:
+    return np.cumsum(x, axis=axis)
+
+
+cumsum.vjp(x=lambda g, axis: _backwards(np.cumsum, g, axis))
+
+
+@op(infer=lambda x, *, axis: fresh(np.cumprod, x.shape, x, axis=axis), flops=every)
+def cumprod(x: Any, *, axis: int = 0) -> Any:
+    return np.cumprod(x, axis=axis)
+
+
+cumprod.vjp(x=lambda g, out, x, axis: _backwards(np.cumsum, g * out, axis) / x)
+
+
+@adapt(np.cumsum)
+def _cumsum(a: Any, axis: int | None = None) -> Any:
+    return cumsum(np.ravel(a), axis=0) if axis is None else cumsum(a, axis=axis)
+
+
+@adapt(np.cumprod)
+def _cumprod(a: Any, axis: int | None = None) -> Any:
+    """The gradient needs elements that aren't zero."""
+    return cumprod(np.ravel(a), axis=0) if axis is None else cumprod(a, axis=axis)
+
+
+# -- differences -----------------------------------------------------------------------------------
+
+
+def _along(axis: int, ndim: int, *indices: Any) -> tuple[Any, ...]:
+    """For each of the indices, one that applies it to this axis."""
+    before = (slice(None),) * (axis % ndim)
+    return tuple((*before, i) for i in indices)
+
+
+@adapt(np.diff)
+def _diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    (axis,) = axes_of(axis, np.ndim(a))
+    if n < 0:
+        raise ValueError(f"np.diff: order must be non-negative but got {n}")
+    one = (*np.shape(a)[:axis], 1, *np.shape(a)[axis + 1 :])
+    parts = [
+        x if x is a or np.ndim(x) else np.broadcast_to(x, one)
+        for x in (prepend, a, append)
+        if x is not None and x is not np._NoValue
+    ]
+    if len(parts) > 1:
+        a = np.concatenate(parts, axis=axis)
+    later, earlier = _along(axis, np.ndim(a), slice(1, None), slice(None, -1))
+    for _ in range(n):
+        a = a[later] - a[earlier]
+    return a
+
+
+@adapt(np.ediff1d)
+def _ediff1d(ary: Any) -> Any:
+    return np.diff(np.ravel(ary))
+
+
+@adapt(np.gradient)
+def _gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
+    """Second-order central differences, as NumPy's; spacings are numbers or coordinates."""
+    axes = axes_of(tuple(axis) if isinstance(axis, list) else axis, np.ndim(f))
+    if len(varargs) not in (0, 1, len(axes)):
+        raise TypeError("np.gradient: give one spacing for all axes, or one for each")
+    if edge_order not in (1, 2):
+        raise ValueError("np.gradient: edge_order is 1 or 2")
+    spacings = varargs if len(varargs) == len(axes) else (varargs or (1.0,)) * len(axes)
+    found = [_gradient_along(f, k, h, edge_order) for k, h in zip(axes, spacings, strict=True)]
+    return found[0] if len(axes) == 1 else tuple(found)
+
+
+def _gradient_along(f: Any, axis: int, spacing: Any, edge_order: int) -> Any:
+    ndim, length = np.ndim(f), np.shape(f)[axis]
+    if length < edge_order + 1:
+        raise ValueError(f"np.gradient needs at least {edge_order + 1} elements along axis {axis}")
+    if np.ndim(spacing) and np.shape(spacing) != (length,):
+        raise ValueError(f"np.gradient: {np.shape(spacing)} coordinates for an axis of {length}")
+
+    def at(index: Any) -> Any:
+        return f[_along(axis, ndim, index)[0]]
+
+    def row(coefficients: Any) -> Any:
+        return np.reshape(coefficients, (-1, *[1] * (ndim - axis - 1)))
+
+    first, last = slice(0, 1), slice(length - 1, length)
+    before, middle, after = slice(None, -2), slice(1, -1), slice(2, None)
+    if np.ndim(spacing) == 0:
+        interior = (at(after) - at(before)) / (2 * spacing)
+        left = right = spacing
+        ends = [spacing] * 4
+    else:
+        steps = np.diff(spacing)
+        if not isinstance(steps, np.ndarray):
+            raise UnsupportedError("np.gradient: coordinates that are Values have no rule")
+        if f.dtype.kind == "f":
+            steps = steps.astype(f.dtype)
+        h, k = steps[:-1], steps[1:]
+        interior = (
+            row(-k / (h * (h + k))) * at(before)
+            + row((k - h) / (h * k)) * at(middle)
+            + row(h / (k * (h + k))) * at(after)
+        )
+        left, right = steps[0].item(), steps[-1].item()
+        ends = [
+            s.item() for s in (steps[0], steps[1 % len(steps)], steps[-2 % len(steps)], steps[-1])
+        ]
+    if edge_order == 1:
+        start = (at(slice(1, 2)) - at(first)) / left
+        stop = (at(last) - at(slice(length - 2, length - 1))) / right
+    else:
+        start = _one_sided([at(slice(k, k + 1)) for k in range(3)], ends[0], ends[1])
+        backwards = [at(slice(length - 1 - k, length - k)) for k in range(3)]
+        stop = -_one_sided(backwards, ends[3], ends[2])
+    return np.concatenate([start, interior, stop], axis=axis)
+
+
+def _one_sided(f: list[Any], h: Any, k: Any) -> Any:
+    """The derivative at the first of three points, h and k apart."""
+    near, next_, far = f
+    return -(2 * h + k) / (h * (h + k)) * near + (h + k) / (h * k) * next_ - h / (k * (h + k)) * far
+
+
+@adapt(np.trapezoid)
+def _trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
+    ndim = np.ndim(y)
+    axis %= ndim
+    later, earlier = _along(axis, ndim, slice(1, None), slice(None, -1))
+    if x is not None:
+        dx = np.diff(x, axis=-1 if np.ndim(x) == 1 else axis)
+        if np.ndim(x) == 1:
+            dx = np.reshape(dx, (-1, *[1] * (ndim - axis - 1)))
+    return np.sum(dx * (y[later] + y[earlier]), axis=axis) / 2.0
+
+
+# -- grids -----------------------------------------------------------------------------------------
+
+
+def _infer_linspace(start: Any, stop: Any, *, num: int, endpoint: bool) -> AbstractArray:
+    shape = np.broadcast_shapes(np.shape(start), np.shape(stop))
+    return fresh(_grid, (num, *shape), start, stop, num=num, endpoint=endpoint)
+
+
+def _linspace_workspace(out: Any, start: Any, stop: Any, *, num: int, endpoint: bool) -> int:
+    """The steps, the distance between the ends, and buffers for both; none between numbers."""
+    if len(out.shape) == 1:
+        return 0
+    steps = AbstractArray((num, *[1] * (len(out.shape) - 1)), out.dtype)
+    row = AbstractArray(out.shape[1:], out.dtype)
+    return int(num * 8 + row.nbytes + buffers(out, steps, row))
+
+
+def _grid(start: Any, stop: Any, num: int, endpoint: bool) -> Any:
+    return np.linspace(start, stop, 2, endpoint)
+
+
+@op(
+    infer=_infer_linspace,
+    flops=lambda out, *ends, **params: 2 * out.size,
+    workspace=_linspace_workspace,
+)
+def linspace(start: Any, stop: Any, *, num: int = 50, endpoint: bool = True) -> Any:
+    return np.linspace(start, stop, num, endpoint)
+
+
+def _weights(g: Any, num: int, endpoint: bool) -> Any:
+    steps = max(num - endpoint, 1)
+    share = np.arange(num) * (1 / steps)
+    return np.reshape(np.astype(share, g.real.dtype), (num, *[1] * (np.ndim(g) - 1)))
+
+
+linspace.vjp(
+    start=lambda g, num, endpoint: np.sum(g * (1 - _weights(g, num, endpoint)), axis=0),
+    stop=lambda g, num, endpoint: np.sum(g * _weights(g, num, endpoint), axis=0),
+)
+
+
+@adapt(np.linspace)
+def _linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, *, axis: int = 0) -> Any:
+    made = linspace(operand(start), operand(stop), num=num, endpoint=endpoint)
+    return np.moveaxis(made, 0, axis)

@@ -1,0 +1,126 @@
+"""Sorting and partitioning along an axis. One FLOP a comparison: n log2 n for a sort of n, n for a
+partition (introselect is linear)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log2
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.core.abstract import AbstractArray, fresh
+from ckpt.tape.core.dispatch import operand
+from ckpt.tape.core.op import adapt, op
+from ckpt.tape.ops.reducing.reductions import axes_of
+
+
+def _like(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
+    def infer(x: Any, *, axis: int, **params: Any) -> AbstractArray:
+        return fresh(function, x.shape, x, axis=axis)
+
+    return infer
+
+
+def _comparisons(out: Any, x: Any, *, axis: int, **params: Any) -> float:
+    return x.size * log2(x.shape[axis]) if x.shape[axis] else 0
+
+
+def _line(array: Any, axis: int) -> int:
+    """NumPy brings each line of elements together, unless they lie so."""
+    apart = array.strides[axis] != array.itemsize
+    return array.shape[axis] * array.itemsize if apart else 0
+
+
+def _lines(out: Any, x: Any, *, axis: int, **params: Any) -> int:
+    return _line(out, axis) + _line(x, axis)
+
+
+@op(
+    name="sort",
+    infer=_like(np.sort),
+    flops=_comparisons,
+    workspace=lambda out, x, *, axis, **_: _line(out, axis),
+)
+def sort(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
+    return np.sort(x, axis, kind)
+
+
+@op(name="argsort", infer=_like(np.argsort), flops=_comparisons, workspace=_lines)
+def argsort(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
+    return np.argsort(x, axis, kind)
+
+
+def _sort(g: Any, x: Any, axis: int, kind: Any) -> Any:
+    """Each element takes the cotangent of the place it was sorted to."""
+    places = np.argsort(np.argsort(x, axis, kind), axis)
+    return np.take_along_axis(g, places, axis)
+
+
+sort.vjp(x=_sort)
+
+
+@op(
+    name="argpartition",
+    infer=_like(np.argsort),
+    flops=lambda out, x, **_: x.size,
+    workspace=_lines,
+)
+def argpartition(x: Any, *, kth: Any = 0, axis: int = -1) -> Any:
+    return np.argpartition(x, kth, axis)
+
+
+def _along(x: Any, axis: int | None) -> tuple[Any, int]:
+    """The operand and the axis to sort along; None sorts all of it, flat."""
+    x = operand(x)
+    if axis is None:
+        return np.ravel(x), 0
+    return x, axes_of(axis, np.ndim(x))[0]
+
+
+def _kind(kind: Any, order: Any, stable: bool | None) -> Any:
+    if order is not None:
+        raise ValueError("cannot specify order when the array has no fields")
+    return "stable" if stable else kind
+
+
+@adapt(np.sort)
+def _np_sort(
+    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None
+) -> Any:
+    x, axis = _along(a, axis)
+    return sort(x, axis=axis, kind=_kind(kind, order, stable))
+
+
+@adapt(np.argsort)
+def _np_argsort(
+    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None
+) -> Any:
+    x, axis = _along(a, axis)
+    return argsort(x, axis=axis, kind=_kind(kind, order, stable))
+
+
+def _places(kth: Any, length: int) -> Any:
+    """``kth`` as a hashable option, checked."""
+    places = tuple(int(k) for k in np.ravel(kth))
+    if any(not -length <= k < length for k in places):
+        raise ValueError(f"kth(={kth}) out of bounds ({length})")
+    return places if np.ndim(kth) else places[0]
+
+
+@adapt(np.argpartition)
+def _np_argpartition(
+    a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
+) -> Any:
+    x, axis = _along(a, axis)
+    return argpartition(x, kth=_places(kth, x.shape[axis]), axis=axis)
+
+
+@adapt(np.partition)
+def partition(
+    a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
+) -> Any:
+    """In the order of np.argpartition: np.partition leaves the elements on either side of the kth
+    in another one (with SIMD the two use different algorithms), and its permutation isn't known."""
+    x, axis = _along(a, axis)
+    return np.take_along_axis(x, _np_argpartition(x, kth, axis, kind, order), axis)

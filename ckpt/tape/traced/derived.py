@@ -1,0 +1,104 @@
+"""A trace's kernels: what each forward and rule does, remembered by layout and options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
+from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.op import Op
+from ckpt.tape.eager.interpreter import fit
+from ckpt.tape.traced.kernel import Kernel, cost, infer, trace_kernel
+
+
+def forward_kernel(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
+    """What the op's forward does on such operands; remembered by their shapes and strides."""
+    key = _key(arrays, params)
+    try:
+        kernel = op.kernels.get(key)
+    except TypeError:  # an option that can't be hashed
+        kernel, key = None, None
+    if kernel is None:
+        if op.infer is None:
+            kernel = trace_kernel(lambda *operands: op.forward(*operands, **(params or {})), arrays)
+        else:
+            kernel = _primitive(op, arrays, params)
+        if key is not None:
+            op.kernels[key] = kernel
+    return kernel
+
+
+def _primitive(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
+    made, shared = infer(op, list(arrays), params)
+    flops, workspace = cost(op, made, list(arrays), params)
+    places = [k for k, a in enumerate(arrays) if isinstance(a, (AbstractArray, AbstractParts))]
+    return Kernel(
+        signature=arrays,
+        arguments=tuple(arrays[k] for k in places),
+        calls=(),
+        result=0,
+        array=made,
+        flops=flops,
+        workspace=workspace,
+        root=0 if shared else len(places),
+        nbytes=0 if shared else made.nbytes,
+    )
+
+
+def rule_kernel(forward: Kernel, k: int, node: TapeNode, g: AbstractArray) -> Kernel:
+    """What the rule of operand k does, the sum over broadcast axes and the cast included.
+
+    ``forward`` is the kernel of the node's own forward, which remembers those of its rules.
+    """
+    key = (k, node.mask, g)
+    kernel = forward.rules.get(key)
+    if kernel is None:
+        forward.rules[key] = kernel = _rule_kernel(k, node, g)
+    return kernel
+
+
+def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
+    assert node.op is not None and node.inputs is not None
+    rule = node.op.rules(len(node.inputs))[k]
+    assert rule is not None
+    function = rule.function
+    dep = node.inputs[k]
+    given = rule.arguments(g, node, k)
+    arguments = tuple(abstract(a) if isinstance(a, np.generic) else a for a in given)
+
+    def fitted(*given: Any) -> Any:
+        made = function(*given)
+        if made.shape != dep.shape or made.dtype != dep.dtype:
+            made = fit(made, dep.shape, dep.dtype)
+        return made
+
+    kernel = trace_kernel(fitted, arguments)
+    if kernel.is_fresh and kernel.nbytes > kernel.array.nbytes:
+        kernel = trace_kernel(lambda *given: np.positive(fitted(*given)), arguments)
+    return kernel
+
+
+def _key(arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Any:
+    """A key for such operands and options; it can't be hashed where some option can't."""
+    operands = [
+        a if type(a) is AbstractArray or not isinstance(a, (bool, int, float, complex))
+        else (type(a), a)
+        for a in arrays
+    ]  # fmt: skip
+    if not params:
+        return tuple(operands)
+    return (*operands, None, *[(n, _frozen(v)) for n, v in params.items()])
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, slice):
+        return ("slice", value.start, value.stop, value.step)
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_frozen, value))
+    if isinstance(value, np.random.Generator):
+        return np.random.Generator  # which one changes no shape, and a key would keep it alive
+    if isinstance(value, (bool, int, float)):
+        return (type(value), value)
+    return value
