@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "ckpt"
 ORDER = {
     "errors": 0, "units": 0, "graph": 1, "schedule": 2, "timeline": 3, "simulate": 4,
-    "planners": 5, "reports": 5, "tape": 5, "nn": 6, "models": 7, "lesson": 8, "studies": 8, "cli": 9,
+    "planners": 5, "reports": 5, "tape": 5, "nn": 6, "models": 7, "lesson": 8, "studies": 8,
+    "cli": 9,
 }  # fmt: skip
 APART = ("planners", "reports", "tape")
 """These three don't import each other."""

@@ -23,7 +23,8 @@ def show(
     A plan is shown in words, with its certificate.
     """
     from ckpt.cli import outputs
-    from ckpt.studies import documents, figure
+    from ckpt.reports import figure
+    from ckpt.studies import documents
 
     paths = outputs.check(output or (), kinds=figure.FIGURE_KINDS)
     document = documents.read(file)

@@ -1,8 +1,9 @@
 """A schedule of a program as straight-line code over buffers that are used again and again.
 
 Because the schedule is known, so is every array's lifetime. Each array that a call can write into
-gets a place in one arena (see `arena`), the views of it are made beforehand, and what remains is a Python function of nothing but NumPy calls. The loss, the gradients, and results of functions
-that can't write into a given array are allocated by their calls.
+gets a place in one arena (see `arena`), the views of it are made beforehand, and what remains is a
+Python function of nothing but NumPy calls. The loss, the gradients, and results of functions that
+can't write into a given array are allocated by their calls.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Ops with several results: one tuple node, and an `item` view for each result.
 
-The forward of such an op returns a tuple of arrays; the value of its node is a `Parts`. A cotangent of an item is accumulated in place into the tuple node's own
-cotangent, which starts as zeros, so the rule of a tuple op gets ``g`` as a tuple too. Rules take
-``g`` and ``out`` apart with `parts`, which also works on Values.
+The forward of such an op returns a tuple of arrays; the value of its node is a `Parts`. A cotangent
+of an item is accumulated in place into the tuple node's own cotangent, which starts as zeros, so
+the rule of a tuple op gets ``g`` as a tuple too. Rules take ``g`` and ``out`` apart with `parts`,
+which also works on Values.
 """
 
 from __future__ import annotations
