@@ -1,36 +1,39 @@
-"""The waist, 1 of 3: what a program computes, and what its backward reads.
+"""The waist, 1 of 3: what a program computes, and its backward as data.
 
-A Graph is forward-only. Its backward is implied: `Backward(i)` reads the cotangent of node i and
-the residuals of node i, and contributes a cotangent to each dep that needs one. Plain data,
-standard library only; saved to and loaded from JSON.
+A Graph is *nodes*, the values of the forward in the order of the program; *steps*, the backward's
+ops in the order in which they run; and *rows*, the bytes that backward makes and still has after a
+step. That order is fixed, so planners need to know nothing of derivatives: only what each step
+reads, and what it holds meanwhile. Plain data, standard library only; saved to and loaded from
+JSON.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, Literal
 
 from ckpt.errors import GraphError
+from ckpt.units import format_bytes
 
 FORMAT = "ckpt-graph"
-VERSION = 1
+VERSION = 2
 
-COTANGENTS = ("fresh", "handed", "view", "spread", "part", None)
-"""What a node's backward hands to a dep: a ``fresh`` array of the dep's size; the incoming
-cotangent itself ``handed`` on; a ``view`` of it (reshaped, sliced, broadcast), which shares its
-buffer; a smaller fresh array ``spread`` over the dep's shape by a broadcast; a ``part``, added in
-place into a slice of the dep's own cotangent; or None, where none flows."""
+Overwrites = tuple[tuple[int, int], ...]
+"""Pairs (value, bytes saved): whose buffer may be taken over, and by how much the instruction then
+needs less. It is, where the value's Free is in the run of Frees right behind and nobody shares the
+buffer; which then dies at that instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One value of the program: an array, a scalar, or a tuple of arrays that ``item`` nodes alias.
+    """One value of the program: an array, a scalar, or an effect of 0 bytes.
 
-    Positions (deps, residuals, alias_of) index the graph's nodes. Sizes are in bytes; FLOPs count a
-    multiply-add as 2.
+    Positions (deps, alias_of, overwrites) index the graph's nodes. Sizes are in bytes; FLOPs count
+    a multiply-add as 2.
     """
 
     name: str
@@ -41,24 +44,30 @@ class Node:
     nbytes: int = 0
     """Bytes of the value as seen; a view (``alias_of``) costs none of its own."""
     flops: int = 0
-    backward_flops: int = 0
-    residuals: tuple[int, ...] = ()
-    """Which deps, or the node itself, its Backward reads."""
+    moved_nbytes: int = 0
+    """Bytes that computing it reads and writes."""
+    workspace: int = 0
+    """Bytes needed only while it is computed, beyond the result."""
+    workspace_again: int = 0
+    """The same, on top, of a second or later Compute."""
+    scratch: int = 0
+    """What a library allocates meanwhile, out of sight of the front end's witness; in no peak."""
+    state_nbytes: int = 0
+    """Of a random draw: its generator's state, held from the first Compute to the last if there
+    are several."""
     resident: bool = False
     """An input or a parameter: live from beginning to end, never computed or freed."""
     captured: bool = False
-    """A plain array first met while the function ran: computed once, never again."""
+    """Computed once and never again: a plain array first met while the function ran, a draw that
+    can't be replayed, an effect on state."""
     requires_grad: bool = True
-    workspace: int = 0
-    """Bytes needed only while the forward runs, beyond the result."""
-    backward_workspace: tuple[int, ...] = ()
-    """For each dep, bytes needed only while its cotangent is computed, beyond the result."""
+    call: bool = False
+    """An op with several results: the nodes whose only dep it is. Each has a buffer of its own,
+    which is made with the call, and there as long as the call or the result (or a view of it) is
+    live. ``nbytes`` are those of results that have no node."""
     alias_of: int | None = None
     """The dep whose buffer this view shares."""
-    cotangents: tuple[str | None, ...] = ()
-    """For each dep, one of COTANGENTS."""
-    spread_nbytes: tuple[int, ...] = ()
-    """For each dep, bytes of the array behind a ``spread`` cotangent; empty if there is none."""
+    overwrites: Overwrites = ()
     regions: tuple[int, ...] = ()
     """The `@checkpoint` regions around this node, outermost first."""
     keep: bool = False
@@ -68,35 +77,70 @@ class Node:
     """Where it came from: ``model.py:7``."""
 
 
-_FIELDS = tuple(f.name for f in fields(Node))
-_DEFAULTS = {f.name: f.default for f in fields(Node) if f.default is not MISSING}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackwardStep:
+    """One op of the backward."""
+
+    label: str
+    """What it is the backward of: an op's name."""
+    reads: tuple[int, ...] = ()
+    """Any nodes, which must be live when it runs."""
+    flops: int = 0
+    moved_nbytes: int = 0
+    during: int = 0
+    """The most bytes held beside the activations while it runs, rows included."""
+    scratch: int = 0
+    overwrites: Overwrites = ()
+    at: int | None = None
+    """The value whose cotangent it takes, if there is one and it is known."""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackwardRow:
+    """Bytes that backward makes in step ``first`` and lets go of in step ``last``."""
+
+    kind: Literal["seed", "cotangent", "gradient"]
+    nbytes: int
+    first: int
+    last: int
+    """As many as there are steps: it is there at the end."""
+    whose: int | None = None
+    """The node whose cotangent or gradient it is; None: nobody's."""
+
+
+ROW_KINDS = ("seed", "cotangent", "gradient")
+GRADIENTS = ("beforehand", "appear", "added")
+"""Whether gradients are constants beside the peak, allocated ``beforehand``; ``appear`` as backward
+makes them, and count; or are ``added`` to ones that exist, each new one counted while it lasts."""
+
+_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (Node, BackwardStep, BackwardRow)}
+_DEFAULTS = {
+    kind: {f.name: f.default for f in fields(kind) if f.default is not MISSING} for kind in _FIELDS
+}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order in which the program computed them.
+    """Nodes in the order of the program, and the backward in the order in which it runs.
 
-    ``losses`` receive a cotangent of ones; ``outputs`` (the losses included) must be live at the
-    end. Raises GraphError where the nodes don't form a graph.
+    ``outputs`` are live from before the first step to the end. Raises GraphError where the parts
+    don't form a graph.
     """
 
     nodes: tuple[Node, ...]
-    losses: tuple[int, ...]
+    steps: tuple[BackwardStep, ...] = ()
+    rows: tuple[BackwardRow, ...] = ()
     outputs: tuple[int, ...] = ()
+    gradients: str = "beforehand"
+    """One of GRADIENTS."""
     name: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "nodes", tuple(self.nodes))
-        object.__setattr__(self, "losses", tuple(self.losses))
-        outputs = tuple(dict.fromkeys((*self.losses, *self.outputs)))
-        object.__setattr__(self, "outputs", outputs)
-        for position, node in enumerate(self.nodes):
-            _check(position, node, self.nodes)
-        if len(set(self.losses)) != len(self.losses):
-            raise GraphError("a loss is named twice; add it to itself in the program instead")
-        for position in self.outputs:
-            if not 0 <= position < len(self.nodes):
-                raise GraphError(f"output {position} is outside the {len(self.nodes)} nodes")
+        for name in ("nodes", "steps", "rows"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "outputs", tuple(dict.fromkeys(self.outputs)))
+        _check(self)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -107,54 +151,26 @@ class Graph:
     def __getitem__(self, position: int) -> Node:
         return self.nodes[position]
 
-    # -- what follows from the nodes ---------------------------------------------------------------
-
-    @cached_property
-    def backward_order(self) -> tuple[int, ...]:
-        """The nodes that need a Backward, descending: those that a cotangent reaches."""
-        reached = set(self.losses)
-        order = []
-        for position in range(len(self.nodes) - 1, -1, -1):
-            node = self.nodes[position]
-            if position not in reached or node.resident or not node.requires_grad:
-                continue
-            order.append(position)
-            reached.update(d for d, kind in zip(node.deps, node.cotangents, strict=True) if kind)
-        return tuple(order)
-
-    @cached_property
-    def backward_set(self) -> frozenset[int]:
-        return frozenset(self.backward_order)
+    # -- the forward -------------------------------------------------------------------------------
 
     @cached_property
     def needed(self) -> frozenset[int]:
-        """Nodes that some output or some Backward depends on; the rest is never computed."""
-        wanted = set(self.outputs)
-        for position in self.backward_order:
-            wanted.add(position)
-            wanted.update(self.nodes[position].residuals)
+        """Nodes that some output or some step depends on; the rest is never computed."""
+        wanted = {*self.outputs, *(r for step in self.steps for r in step.reads)}
         for position in range(len(self.nodes) - 1, -1, -1):
             if position in wanted:
                 wanted.update(self.nodes[position].deps)
         return frozenset(wanted)
 
     @cached_property
-    def readers(self) -> tuple[tuple[int, ...], ...]:
-        """For each node, the nodes whose Compute reads it, ascending."""
-        readers: list[list[int]] = [[] for _ in self.nodes]
-        for position, node in enumerate(self.nodes):
-            for dep in dict.fromkeys(node.deps):
-                readers[dep].append(position)
-        return tuple(map(tuple, readers))
+    def computed(self) -> tuple[int, ...]:
+        """Those that are ever computed, ascending: what is needed and not resident."""
+        return tuple(i for i in sorted(self.needed) if not self.nodes[i].resident)
 
     @cached_property
-    def backward_readers(self) -> tuple[tuple[int, ...], ...]:
-        """For each node, the nodes whose Backward reads it, ascending."""
-        readers: list[list[int]] = [[] for _ in self.nodes]
-        for position in reversed(self.backward_order):
-            for residual in dict.fromkeys(self.nodes[position].residuals):
-                readers[residual].append(position)
-        return tuple(map(tuple, readers))
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the nodes whose Compute reads it, ascending."""
+        return _inverted(len(self.nodes), (node.deps for node in self.nodes))
 
     @cached_property
     def owners(self) -> tuple[int, ...]:
@@ -164,35 +180,108 @@ class Graph:
             owners.append(position if node.alias_of is None else owners[node.alias_of])
         return tuple(owners)
 
+    @cached_property
+    def sharers(self) -> dict[int, tuple[int, ...]]:
+        """For each node that owns a buffer, the nodes that share it: itself and its views."""
+        found: dict[int, list[int]] = {}
+        for position, owner in enumerate(self.owners):
+            found.setdefault(owner, []).append(position)
+        return {owner: tuple(row) for owner, row in found.items()}
+
+    @cached_property
+    def results(self) -> dict[int, tuple[int, ...]]:
+        """For each call its results, ascending."""
+        return {i: self.readers[i] for i, node in enumerate(self.nodes) if node.call}
+
+    @cached_property
+    def making(self) -> tuple[int, ...]:
+        """For each node, the most bytes that its first Compute adds: result and workspace.
+
+        A call makes all its results at once, so for the results nothing is left to add.
+        """
+        made = [node.workspace + (node.nbytes if node.alias_of is None else 0) for node in self]
+        for call, results in self.results.items():
+            for i in results:
+                made[call] += self.nodes[i].nbytes
+                made[i] -= self.nodes[i].nbytes
+        return tuple(made)
+
     @property
     def resident_nbytes(self) -> int:
         """Inputs and parameters: a constant beside the peak."""
         return sum(node.nbytes for node in self.nodes if node.resident)
 
-    @cached_property
-    def gradient_nbytes(self) -> int:
-        """Gradients of the leaves that a cotangent reaches: a constant beside the peak."""
-        leaves = set()
-        for position in self.backward_order:
-            node = self.nodes[position]
-            for dep, kind in zip(node.deps, node.cotangents, strict=True):
-                if kind and self.nodes[dep].resident:
-                    leaves.add(dep)
-        leaves.update(p for p in self.losses if self.nodes[p].resident)
-        return sum(self.nodes[leaf].nbytes for leaf in leaves)
-
     @property
     def forward_flops(self) -> int:
-        return sum(n.flops for p, n in enumerate(self.nodes) if p in self.needed)
+        return sum(self.nodes[i].flops for i in self.needed)
+
+    # -- the backward ------------------------------------------------------------------------------
+
+    @cached_property
+    def step_readers(self) -> tuple[tuple[int, ...], ...]:
+        """For each node, the steps that read it, in running order."""
+        return _inverted(len(self.nodes), (step.reads for step in self.steps))
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """For each step, where in the forward it belongs: `BackwardStep.at`, or the nearest that
+        its reads allow. Not below the highest computed node that it or a later step reads, nor
+        above the step before; so they never ascend."""
+        least = [0] * len(self.steps)
+        highest = 0
+        for k in range(len(self.steps) - 1, -1, -1):
+            reads = (r for r in self.steps[k].reads if not self.nodes[r].resident)
+            least[k] = highest = max(highest, *reads, 0)
+        found: list[int] = []
+        for k, step in enumerate(self.steps):
+            place = max(least[k], -1 if step.at is None else step.at)
+            found.append(min(place, found[-1]) if found else place)
+        return tuple(found)
+
+    @cached_property
+    def cotangents(self) -> tuple[int, ...]:
+        """Entry k: bytes of seeds and cotangents live once k steps are done (0: before any is)."""
+        return self._live("seed", "cotangent")
+
+    @cached_property
+    def rested(self) -> tuple[int, ...]:
+        """Entry k: bytes of gradients that are there once k steps are done."""
+        return self._live("gradient")
+
+    @cached_property
+    def between(self) -> tuple[int, ...]:
+        """Entry k: what of both counts in the peak."""
+        if not self.counts_gradients:
+            return self.cotangents
+        return tuple(map(sum, zip(self.cotangents, self.rested, strict=True)))
+
+    def _live(self, *kinds: str) -> tuple[int, ...]:
+        change = [0] * (len(self.steps) + 2)
+        for row in self.rows:
+            if row.kind in kinds:
+                change[row.first + 1] += row.nbytes
+                change[row.last + 1] -= row.nbytes
+        return tuple(accumulate(change[:-1]))
+
+    @property
+    def counts_gradients(self) -> bool:
+        return self.gradients != "beforehand"
+
+    @property
+    def gradient_nbytes(self) -> int:
+        """Gradients that exist beforehand: a constant beside the peak."""
+        if self.gradients == "appear":
+            return 0
+        return sum(row.nbytes for row in self.rows if row.kind == "gradient")
 
     @property
     def backward_flops(self) -> int:
-        return sum(self.nodes[p].backward_flops for p in self.backward_order)
+        return sum(step.flops for step in self.steps)
+
+    # -- in words ----------------------------------------------------------------------------------
 
     def describe(self, position: int) -> str:
         """One value in words: ``64x256 float32, 64 KiB, output of tanh, model.py:7``."""
-        from ckpt.units import format_bytes
-
         node = self.nodes[position]
         shape = "x".join(map(str, node.shape)) or "scalar"
         what = node.op if node.resident or node.captured else f"output of {node.op}"
@@ -201,6 +290,12 @@ class Graph:
             parts[2] += f" {node.name!r}"
         return ", ".join([*parts, *filter(None, [node.scope, node.source])])
 
+    def describe_step(self, step: int) -> str:
+        """One step in words: ``backward of tanh, layer 3, model.py:7``."""
+        found = self.steps[step]
+        scope = "" if found.at is None else self.nodes[found.at].scope
+        return ", ".join(filter(None, [f"backward of {found.label}", scope, found.source]))
+
     # -- JSON --------------------------------------------------------------------------------------
 
     @cached_property
@@ -208,11 +303,13 @@ class Graph:
         """A hash of the structure: equal for two traces of the same program on the same shapes."""
         import hashlib  # it loads OpenSSL: a quarter of the time that ``ckpt --help`` takes
 
-        made = hashlib.sha256()  # fed node by node: a text of all would dwarf the graph
-        for node in self.nodes:
-            row = {k: v for k, v in _as_dict(node).items() if k not in _UNHASHED}
-            made.update(json.dumps(row, separators=(",", ":")).encode())
-        made.update(json.dumps([self.losses, self.outputs]).encode())
+        made = hashlib.sha256()  # fed row by row: a text of all would dwarf the graph
+        rows: tuple[Node | BackwardStep | BackwardRow, ...]
+        rows = (*self.nodes, *self.steps, *self.rows)
+        for row in rows:
+            found = {k: v for k, v in _as_dict(row).items() if k not in _UNHASHED}
+            made.update(json.dumps(found, separators=(",", ":")).encode())
+        made.update(json.dumps([self.outputs, self.gradients]).encode())
         return made.hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
@@ -220,9 +317,11 @@ class Graph:
             "format": FORMAT,
             "version": VERSION,
             "name": self.name,
-            "losses": list(self.losses),
             "outputs": list(self.outputs),
+            "gradients": self.gradients,
             "nodes": [_as_dict(node) for node in self.nodes],
+            "steps": [_as_dict(step) for step in self.steps],
+            "rows": [_as_dict(row) for row in self.rows],
         }
 
     @classmethod
@@ -231,16 +330,18 @@ class Graph:
         check_format(data, FORMAT, VERSION, GraphError)
         try:
             return cls(
-                nodes=tuple(_from_dict(row) for row in data["nodes"]),
-                losses=tuple(data["losses"]),
+                nodes=tuple(Node(**_tuples(row)) for row in data["nodes"]),
+                steps=tuple(BackwardStep(**_tuples(row)) for row in data["steps"]),
+                rows=tuple(BackwardRow(**row) for row in data["rows"]),
                 outputs=tuple(data["outputs"]),
+                gradients=data["gradients"],
                 name=data["name"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise GraphError(f"this {FORMAT} file is damaged: {error!r}") from None
 
 
-_UNHASHED = ("name", "scope", "source", "regions", "keep")
+_UNHASHED = ("name", "label", "scope", "source", "regions", "keep")
 
 
 def check_format(data: Any, expected: str, version: int, error: type[Exception]) -> None:
@@ -255,52 +356,120 @@ def check_format(data: Any, expected: str, version: int, error: type[Exception])
         )
 
 
-def _as_dict(node: Node) -> dict[str, Any]:
-    row = {name: getattr(node, name) for name in _FIELDS}
-    return {k: v for k, v in row.items() if k not in _DEFAULTS or v != _DEFAULTS[k]}
+def _as_dict(row: Node | BackwardStep | BackwardRow) -> dict[str, Any]:
+    defaults = _DEFAULTS[type(row)]
+    found = {name: getattr(row, name) for name in _FIELDS[type(row)]}
+    return {k: v for k, v in found.items() if k not in defaults or v != defaults[k]}
 
 
-def _from_dict(row: dict[str, Any]) -> Node:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-    return Node(**values)
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _check(position: int, node: Node, nodes: tuple[Node, ...]) -> None:
-    def refuse(why: str) -> None:
-        raise GraphError(f"node {position} ({node.name or node.op}): {why}")
+def _inverted(count: int, rows: Iterator[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """For each of ``count`` numbers, the rows that it stands in."""
+    found: list[list[int]] = [[] for _ in range(count)]
+    for number, row in enumerate(rows):
+        for item in dict.fromkeys(row):
+            found[item].append(number)
+    return tuple(map(tuple, found))
 
+
+# -- what makes a graph ----------------------------------------------------------------------------
+
+
+def _check(graph: Graph) -> None:
+    nodes, steps = graph.nodes, graph.steps
+    for position, node in enumerate(nodes):
+        why = _fault(position, node, nodes)
+        if why:
+            raise GraphError(f"node {position} ({node.name or node.op}): {why}")
+    for k, step in enumerate(steps):
+        why = _step_fault(step, nodes)
+        if why:
+            raise GraphError(f"backward step {k} ({step.label}): {why}")
+    for k, row in enumerate(graph.rows):
+        why = _row_fault(row, len(nodes), len(steps))
+        if why:
+            raise GraphError(f"row {k} of the backward: {why}")
+    if graph.gradients not in GRADIENTS:
+        raise GraphError(f"gradients are {' or '.join(GRADIENTS)}, not {graph.gradients!r}")
+    for k, (step, around) in enumerate(zip(steps, pairwise(graph.between), strict=True)):
+        if step.during < max(around):
+            raise GraphError(
+                f"backward step {k} ({step.label}): it holds {step.during} bytes, and the rows "
+                f"that are there before or after it {max(around)}"
+            )
+        for read, saved in step.overwrites:
+            if saved > step.during - around[1] + nodes[read].nbytes:
+                raise GraphError(
+                    f"backward step {k} ({step.label}): by overwriting {read} it saves more than "
+                    "it holds"
+                )
+    for output in graph.outputs:
+        if not 0 <= output < len(nodes) or nodes[output].call:
+            raise GraphError(f"output {output} is no value of the {len(nodes)} nodes")
+
+
+def _fault(position: int, node: Node, nodes: tuple[Node, ...]) -> str:
+    """Why this is no node, or nothing."""
     for dep in node.deps:
         if not 0 <= dep < position:
-            refuse(f"its dep {dep} does not come before it")
-    for residual in node.residuals:
-        if residual != position and residual not in node.deps:
-            refuse(f"its residual {residual} is neither a dep nor itself")
+            return f"its dep {dep} does not come before it"
+        if nodes[dep].call and (len(node.deps) > 1 or node.alias_of is not None):
+            return f"it reads the call {dep}, and isn't a result of it: let it read one"
     if node.alias_of is not None and node.alias_of not in node.deps:
-        refuse(f"it is a view of {node.alias_of}, which is no dep of it")
-    if (node.resident or node.captured) and node.deps:
-        refuse("an input has no deps")
-    if node.captured and (node.resident or node.requires_grad):
-        refuse("a captured array is neither resident nor differentiable")
-    for label, row in (
-        ("cotangents", node.cotangents),
-        ("backward_workspace", node.backward_workspace),
-    ):
-        if len(row) != len(node.deps):
-            refuse(f"it has {len(node.deps)} deps but {len(row)} {label}")
-    for dep, kind in zip(node.deps, node.cotangents, strict=True):
-        if kind not in COTANGENTS:
-            refuse(f"unknown kind of cotangent {kind!r}")
-        if kind == "spread" and len(node.spread_nbytes) != len(node.deps):
-            refuse("a spread cotangent needs spread_nbytes, one a dep")
-        if kind and not nodes[dep].requires_grad:
-            refuse(f"it sends a cotangent to {dep}, which requires no gradient")
-    if min((node.nbytes, node.flops, node.backward_flops, node.workspace), default=0) < 0:
-        refuse("bytes and FLOPs can't be negative")
+        return f"it is a view of {node.alias_of}, which is no dep of it"
+    if node.resident and (node.deps or node.captured or node.call):
+        return "an input is neither computed nor captured, and no call"
+    if node.call and node.alias_of is not None:
+        return "a call is no view"
+    result = len(node.deps) == 1 and nodes[node.deps[0]].call
+    if result and nodes[node.deps[0]].captured and not node.captured:
+        return "a result of a captured call is captured too"
+    if min(_sizes(node)) < 0:
+        return "bytes and FLOPs can't be negative"
+    for dep, saved in node.overwrites:
+        if dep not in node.deps:
+            return f"it overwrites {dep}, which is no dep of it"
+        if not 0 <= saved <= node.workspace + nodes[dep].nbytes:
+            return f"by overwriting {dep} it saves more than it holds"
+    return ""
 
 
-def find(nodes: Iterable[Node], name: str) -> int:
-    """The position of the node called ``name``; GraphError if there is none."""
-    for position, node in enumerate(nodes):
-        if node.name == name:
-            return position
-    raise GraphError(f"no node is called {name!r}")
+def _sizes(node: Node) -> tuple[int, ...]:
+    return (
+        node.nbytes, node.flops, node.moved_nbytes, node.workspace, node.workspace_again,
+        node.scratch, node.state_nbytes,
+    )  # fmt: skip
+
+
+def _step_fault(step: BackwardStep, nodes: tuple[Node, ...]) -> str:
+    for read in step.reads:
+        if not 0 <= read < len(nodes) or nodes[read].call:
+            return f"it reads {read}, which is no value"
+    if step.at is not None and not 0 <= step.at < len(nodes):
+        return f"it is at {step.at}, which is no node"
+    if min(step.flops, step.moved_nbytes, step.during, step.scratch) < 0:
+        return "bytes and FLOPs can't be negative"
+    for read, saved in step.overwrites:
+        if read not in step.reads:
+            return f"it overwrites {read}, which it doesn't read"
+        if saved < 0:
+            return f"by overwriting {read} it can't save less than nothing"
+    return ""
+
+
+def _row_fault(row: BackwardRow, nodes: int, steps: int) -> str:
+    if row.kind not in ROW_KINDS:
+        return f"its kind is {' or '.join(ROW_KINDS)}, not {row.kind!r}"
+    if row.nbytes < 0:
+        return "bytes can't be negative"
+    if not 0 <= row.first <= row.last <= steps:
+        return f"it is there from step {row.first} to step {row.last} of {steps}"
+    if row.whose is not None and not 0 <= row.whose < nodes:
+        return f"it is that of {row.whose}, which is no node"
+    return ""

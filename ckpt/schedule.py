@@ -7,49 +7,91 @@ schedule can't lie about itself. What a schedule may say is defined by `ckpt.sim
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, assert_never
 
 from ckpt.errors import ScheduleError
 from ckpt.graph import Graph, check_format
 
 FORMAT = "ckpt-schedule"
-VERSION = 1
+VERSION = 2
 
 
-class Compute(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Compute:
     """Compute node ``node`` from its deps, all live; a second time is a recomputation."""
 
     node: int
 
 
-class Free(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Free:
     """Let go of the value of node ``node``; its buffer goes with the last view of it."""
 
     node: int
 
 
-class Backward(NamedTuple):
-    """Read node ``node``'s cotangent and residuals; contribute to the cotangents of its deps."""
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """Run step ``step`` of the backward, with all that it reads live."""
 
-    node: int
+    step: int
 
 
 Instruction = Compute | Free | Backward
+"""Whoever handles instructions handles all of them, and ends with `assert_never`."""
 
-_BY_WORD: dict[str, type[Compute] | type[Free] | type[Backward]] = {
+_KINDS: dict[str, type[Compute] | type[Free] | type[Backward]] = {
     "compute": Compute,
     "free": Free,
     "backward": Backward,
 }
-_WORDS = {kind: word for word, kind in _BY_WORD.items()}
-_LINE = re.compile(r"(\w+)\s+(\d+)\s*(?:#.*)?")
+_LINE = re.compile(r"(\w+)\s+(\d+)")
 
 
-def describe_instruction(step: Instruction, graph: Graph) -> str:
-    """``backward 7 (64x256 float32, 64 KiB, output of tanh, model.py:7)``."""
-    return f"{_WORDS[type(step)]} {step.node} ({graph.describe(step.node)})"
+def spell(instruction: Instruction) -> str:
+    """``compute 7``; `parse` reads it back."""
+    match instruction:
+        case Compute(node):
+            return f"compute {node}"
+        case Free(node):
+            return f"free {node}"
+        case Backward(step):
+            return f"backward {step}"
+        case _:
+            assert_never(instruction)
+
+
+def parse(text: str) -> Instruction:
+    """The instruction that `spell` wrote; ScheduleError for any other text."""
+    match = _LINE.fullmatch(text) if isinstance(text, str) else None
+    if match is None or match[1] not in _KINDS:
+        raise ScheduleError(
+            f"{text!r} is no instruction; write 'compute N', 'free N' or 'backward N'"
+        )
+    return _KINDS[match[1]](int(match[2]))
+
+
+def describe_instruction(instruction: Instruction, graph: Graph) -> str:
+    """``compute 7 (64x256 float32, 64 KiB, output of tanh, model.py:7)``."""
+    match instruction:
+        case Compute(node) | Free(node):
+            return f"{spell(instruction)} ({graph.describe(node)})"
+        case Backward(step):
+            return f"backward {step} ({graph.describe_step(step).removeprefix('backward ')})"
+        case _:
+            assert_never(instruction)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """No schedule of a class, told by ``assumptions``, recomputes for less than ``bound``."""
+
+    bound: int
+    unit: str
+    """Of the cost that was planned: ``flops``, ``bytes``, ``nanoseconds``."""
+    assumptions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,8 +102,11 @@ class Schedule:
     graph: str = ""
     planner: str = ""
     budget: int | None = None
+    proof: Proof | None = None
+    """What the planner proved of schedules of its own class."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What the planner wants known: its options, iterations used, assumptions. JSON values."""
+    """What the planner tells people: its options, iterations used. JSON values; nothing decides by
+    them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "instructions", tuple(self.instructions))
@@ -72,31 +117,34 @@ class Schedule:
     def __iter__(self) -> Iterator[Instruction]:
         return iter(self.instructions)
 
-    def to_text(self, names: Iterable[str] = ()) -> str:
-        """One line an instruction, ``compute 3  # tanh``; `from_text` reads it back."""
-        label = list(names)
+    def to_text(self, graph: Graph | None = None) -> str:
+        """One line an instruction, with ``graph`` ``compute 3  # tanh``; `from_text` reads it."""
         lines = []
-        for step in self.instructions:
-            line = f"{_WORDS[type(step)]} {step.node}"
-            lines.append(f"{line}  # {label[step.node]}" if label else line)
+        for instruction in self.instructions:
+            line = spell(instruction)
+            if graph is not None:
+                match instruction:
+                    case Compute(node) | Free(node):
+                        line += f"  # {graph[node].name}"
+                    case Backward(step):
+                        line += f"  # {graph.steps[step].label}"
+                    case _:
+                        assert_never(instruction)
+            lines.append(line)
         return "\n".join(lines) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Schedule:
         """Read `to_text`; blank lines and ``#`` comments are passed over."""
-        steps = []
+        found = []
         for number, raw in enumerate(text.splitlines(), 1):
-            line = raw.strip()
-            if not line or line.startswith("#"):
-                continue
-            match = _LINE.fullmatch(line)
-            if match is None or match[1] not in _BY_WORD:
-                raise ScheduleError(
-                    f"line {number}: {line!r} is no instruction; "
-                    "write 'compute N', 'free N' or 'backward N'"
-                )
-            steps.append(_BY_WORD[match[1]](int(match[2])))
-        return cls(tuple(steps))
+            line = raw.partition("#")[0].strip()
+            if line:
+                try:
+                    found.append(parse(line))
+                except ScheduleError as error:
+                    raise ScheduleError(f"line {number}: {error}") from None
+        return cls(tuple(found))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -105,22 +153,29 @@ class Schedule:
             "graph": self.graph,
             "planner": self.planner,
             "budget_nbytes": self.budget,
+            "proof": None if self.proof is None else asdict(self.proof),
             "notes": self.notes,
-            "instructions": [f"{_WORDS[type(s)][0]}{s.node}" for s in self.instructions],
+            "instructions": [spell(instruction) for instruction in self.instructions],
         }
 
     @classmethod
     def from_json(cls, data: Any) -> Schedule:
         """Read what `to_json` wrote; ScheduleError for anything else, naming what is wrong."""
         check_format(data, FORMAT, VERSION, ScheduleError)
-        kinds = {word[0]: kind for word, kind in _BY_WORD.items()}
         try:
+            proof = data["proof"]
+            if proof is not None:
+                assumptions = tuple(proof["assumptions"])
+                proof = Proof(proof["bound"], proof["unit"], assumptions)
             return cls(
-                instructions=tuple(kinds[s[0]](int(s[1:])) for s in data["instructions"]),
+                instructions=tuple(map(parse, data["instructions"])),
                 graph=data["graph"],
                 planner=data["planner"],
                 budget=data["budget_nbytes"],
+                proof=proof,
                 notes=dict(data["notes"]),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, ScheduleError):
+                raise
             raise ScheduleError(f"this {FORMAT} document is damaged: {error!r}") from None

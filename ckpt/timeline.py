@@ -1,12 +1,13 @@
 """The waist, 3 of 3: what happened, instruction by instruction.
 
 `simulate` and `execute` both make Timelines, with the same columns, so that what was predicted and
-what was measured are compared like with like. Reports see only Timelines.
+what was measured are compared like with like. Reports see a Graph and its Timelines.
 """
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,38 +15,115 @@ from typing import Any, NamedTuple
 
 from ckpt.errors import UsageError
 from ckpt.graph import check_format
-from ckpt.schedule import Instruction, Schedule
+from ckpt.schedule import Backward, Instruction, Schedule
 
 FORMAT = "ckpt-timeline"
-VERSION = 1
+VERSION = 2
 
 FORWARD, RECOMPUTE, BACKWARD, FREE = range(4)
 PHASES = ("forward", "recompute", "backward", "free")
-KINDS = ("activations", "captured", "cotangents", "gradients")
-COLUMNS = (*KINDS, "workspace", "high", "flops", "phase")
+KINDS = ("activations", "captured", "states", "cotangents", "gradients")
+"""Of buffers. States are those of random generators, remembered for a recomputation."""
+COLUMNS = (*KINDS, "live", "workspace", "high", "scratch", "flops", "phase")
 
 
-class Step(NamedTuple):
+class Instant(NamedTuple):
     """One instruction and the bytes live after it.
 
-    ``high`` is the most that activations, captured arrays, cotangents and workspace held together
-    while it ran; ``workspace`` is the part of ``high`` that only this instruction needed.
+    ``live`` are all those that count in the peak; ``high`` is the most that they came to while the
+    instruction ran, and ``workspace`` the part of that which it alone needed. ``scratch`` is what
+    libraries allocated out of sight, and counts nowhere.
     """
 
     instruction: Instruction
     activations: int
     captured: int
+    states: int
     cotangents: int
     gradients: int
+    live: int
     workspace: int
     high: int
+    scratch: int
     flops: int
     phase: str
 
-    @property
-    def live(self) -> int:
-        """Bytes live after the instruction, gradients aside."""
-        return self.activations + self.captured + self.cotangents
+
+class Buffer(NamedTuple):
+    """Bytes with an owner, a birth and a death."""
+
+    whose: int | None
+    """The node whose value, cotangent or gradient it is; None: nobody's."""
+    kind: str
+    """One of KINDS."""
+    nbytes: int
+    born: int
+    """The instruction that made it."""
+    died: int
+    """The instruction that let go of it; as many as there are: it is live at the end."""
+
+
+class Buffers(Sequence[Buffer]):
+    """Buffers as parallel columns: those of the forward as they were born, then the backward's."""
+
+    def __init__(
+        self,
+        whose: Sequence[int | None] = (),
+        kinds: Sequence[str] = (),
+        nbytes: Sequence[int] = (),
+        born: Sequence[int] = (),
+        died: Sequence[int] = (),
+    ) -> None:
+        self.columns = whose, kinds, nbytes, born, died
+        self.born, self.died = born, died
+
+    def __len__(self) -> int:
+        return len(self.born)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        return Buffer(*(column[index] for column in self.columns))
+
+    def __iter__(self) -> Iterator[Buffer]:
+        return map(Buffer, *self.columns)
+
+    def held(self, position: int) -> list[Buffer]:
+        """Those that are there while instruction ``position`` runs: which it reads, makes, frees.
+
+        O(log of all + those held).
+        """
+        moments, snapshots = self._snapshots
+        k = bisect_right(moments, position) - 1
+        start, live = (moments[k], snapshots[k]) if k >= 0 else (0, [])
+        order, births = self._births
+        since = order[bisect_left(births, start) : bisect_right(births, position)]
+        return [self[n] for n in (*live, *since) if self.died[n] >= position]
+
+    @cached_property
+    def _births(self) -> tuple[list[int], list[int]]:
+        """Who was born, in turn, and when."""
+        order = sorted(range(len(self)), key=self.born.__getitem__)
+        return order, [self.born[n] for n in order]
+
+    @cached_property
+    def _snapshots(self) -> tuple[list[int], list[list[int]]]:
+        """Moments, and who was live just before each. There is a new one once half as many were
+        born and have died since as were live: so all of them take no more room than the buffers."""
+        moments: list[int] = []
+        snapshots: list[list[int]] = []
+        live: list[int] = []
+        order, births = self._births
+        deaths = sorted(self.died)
+        born = dead = 0
+        for moment in sorted({*births, *(died + 1 for died in deaths)}):
+            now, gone = bisect_left(births, moment), bisect_left(deaths, moment)
+            if 2 * (now - born + gone - dead) >= len(live) + 32:
+                live = [n for n in (*live, *order[born:now]) if self.died[n] >= moment]
+                born, dead = now, gone
+                moments.append(moment)
+                snapshots.append(live)
+        return moments, snapshots
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,43 +131,38 @@ class Timeline:
     """Live bytes by kind, and FLOPs by phase, of a schedule; one row an instruction.
 
     The columns are parallel sequences of ints. ``resident`` (inputs and parameters) and
-    ``gradients_total`` are constants that the whole peak includes and the peak does not.
+    ``gradients_beside`` are constants that the whole peak includes and the peak does not.
     """
 
     schedule: Schedule
     columns: Mapping[str, Sequence[int]]
     counts: Sequence[int]
     """How often each node was computed."""
+    buffers: Buffers = field(default_factory=Buffers)
+    """Every buffer there was; of a simulation only."""
+    takeovers: Mapping[int, int] = field(default_factory=dict)
+    """Instruction -> the value whose buffer it took over; of a simulation only."""
     resident: int = 0
-    gradients_total: int = 0
+    gradients_beside: int = 0
     source: str = "simulate"
     """``simulate`` or ``execute``."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """What only a run can know: seconds, and per instruction the peak that tracemalloc saw."""
+    """What only a run can know: seconds, and which witness saw its highs."""
 
     def __len__(self) -> int:
         return len(self.schedule)
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[Instant]:
         return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, index: int) -> Step:
-        c = self.columns
-        return Step(
-            self.schedule.instructions[index],
-            c["activations"][index],
-            c["captured"][index],
-            c["cotangents"][index],
-            c["gradients"][index],
-            c["workspace"][index],
-            c["high"][index],
-            c["flops"][index],
-            PHASES[c["phase"][index]],
-        )
+    def __getitem__(self, index: int) -> Instant:
+        row: list[Any] = [self.columns[name][index] for name in COLUMNS]
+        row[-1] = PHASES[row[-1]]
+        return Instant(self.schedule.instructions[index], *row)
 
     @cached_property
     def peak(self) -> int:
-        """Most bytes live at once: activations, captured arrays, cotangents and workspace."""
+        """Most bytes live at once."""
         return max(self.columns["high"], default=0)
 
     @cached_property
@@ -99,8 +172,8 @@ class Timeline:
 
     @property
     def whole_peak(self) -> int:
-        """The peak, with inputs, parameters and parameter gradients."""
-        return self.peak + self.resident + self.gradients_total
+        """The peak, with inputs, parameters and the gradients that exist beforehand."""
+        return self.peak + self.resident + self.gradients_beside
 
     @cached_property
     def flops_by_phase(self) -> dict[str, int]:
@@ -135,6 +208,11 @@ class Timeline:
         """How many Computes were second or later ones."""
         return sum(count - 1 for count in self.counts if count > 1)
 
+    @cached_property
+    def backwards(self) -> Sequence[int]:
+        """The instruction that ran each step of the backward."""
+        return [p for p, i in enumerate(self.schedule.instructions) if isinstance(i, Backward)]
+
     def same_live_bytes(self, other: Timeline) -> int | None:
         """The first instruction after which the live bytes of any kind differ, or None."""
         for position in range(max(len(self), len(other))):
@@ -145,6 +223,8 @@ class Timeline:
                     return position
         return None
 
+    # -- JSON --------------------------------------------------------------------------------------
+
     def to_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -153,8 +233,10 @@ class Timeline:
             "schedule": self.schedule.to_json(),
             "columns": {name: list(column) for name, column in self.columns.items()},
             "counts": list(self.counts),
+            "buffers": [list(column) for column in self.buffers.columns],
+            "takeovers": [list(pair) for pair in self.takeovers.items()],
             "resident_nbytes": self.resident,
-            "gradient_nbytes": self.gradients_total,
+            "gradient_nbytes": self.gradients_beside,
             "measured": self.measured,
         }
 
@@ -167,10 +249,14 @@ class Timeline:
                 schedule=Schedule.from_json(data["schedule"]),
                 columns={name: array("q", data["columns"][name]) for name in COLUMNS},
                 counts=array("q", data["counts"]),
+                buffers=Buffers(*data["buffers"]),
+                takeovers=dict(data["takeovers"]),
                 resident=data["resident_nbytes"],
-                gradients_total=data["gradient_nbytes"],
+                gradients_beside=data["gradient_nbytes"],
                 source=data["source"],
                 measured=data["measured"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if isinstance(error, UsageError):
+                raise
             raise UsageError(f"this {FORMAT} document is damaged: {error!r}") from None

@@ -48,8 +48,8 @@ def random_kind(rng: Random, options: int) -> Kind:
     tape = crossing + rng.randint(0, 4000)
     held = [crossing + (tape - crossing) * (options - o) // options for o in range(options)]
     return Kind(
-        once_flops=flops,
-        advance_flops=flops,
+        once_cost=flops,
+        advance_cost=flops,
         advance_peak=crossing + crossing // 2,
         crossing=(crossing,),
         cotangents=crossing,

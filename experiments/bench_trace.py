@@ -35,7 +35,7 @@ import numpy as np
 from ckpt.models import build
 from ckpt.models.presets import PRESETS
 from ckpt.tape.eager.grad import value_and_grad
-from ckpt.tape.traced.trace import trace
+from ckpt.tape.execution.program import trace
 
 LIMITS = {"gpt3": 5.0}
 """Seconds promised; 30 for the others."""

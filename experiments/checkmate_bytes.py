@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING, Any
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
 from ckpt.graph import Graph
+from ckpt.machine import holdings
 from ckpt.planners.chain.chain import frontier
 from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
 from ckpt.reports.style import BLACK, BLUE, GREEN, GREY, KIND_COLOURS, PURPLE, SKY, look, words
 from ckpt.reports.table import show
-from ckpt.simulate import holdings
 from ckpt.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -86,15 +86,15 @@ def bytes_row(preset: str, batch: int) -> tuple[Row, Counter[str]]:
     graph = trace(preset, batch=batch)
     timeline = simulated(graph, "store_all")
     families: Counter[str] = Counter()
-    for held in holdings(graph, timeline.schedule, timeline.peak_position):
+    for held in holdings(graph, timeline, timeline.peak_position):
         if held.kind == "cotangents":
             families["cotangents"] += held.nbytes
         elif held.kind in ("activations", "captured"):
-            families[FAMILIES.get(graph[held.node].op, "other")] += held.nbytes
+            families[FAMILIES.get(graph[held.whose].op, "other")] += held.nbytes
     return {
         "net": preset,
         "batch": batch,
-        "parameters_nbytes": timeline.gradients_total,
+        "parameters_nbytes": timeline.gradients_beside,
         "store_all_peak_nbytes": timeline.peak,
         "store_all_whole_nbytes": timeline.whole_peak,
         "layer_outputs_nbytes": layer_outputs(graph),
@@ -118,7 +118,7 @@ def layer_outputs(graph: Graph) -> int:
 def least_peak(graph: Graph, planner: str) -> int:
     """The smallest peak that ``planner`` reaches for at most one forward of recompute."""
     if planner == "chain":
-        return min(s.budget for s in frontier(graph) if s.recompute_flops <= graph.forward_flops)
+        return min(s.budget for s in frontier(graph) if s.recompute_cost <= graph.forward_flops)
     if planner == "greedy":  # its refusal of one byte names the least that it needs
         return int(plan_row(graph, planner, 1)["least_nbytes"])
     return simulated(graph, planner).peak

@@ -46,7 +46,7 @@ def growth_rows(graph: Graph) -> list[Row]:
     """Store-all, sqrt, and the least memory that chain finds for no more recompute than sqrt's."""
     rows = [plan_row(graph, "store_all"), plan_row(graph, "sqrt")]
     allowed = rows[1]["recompute_overhead"] * graph.forward_flops
-    least = min(step.budget for step in frontier(graph) if step.recompute_flops <= allowed)
+    least = min(step.budget for step in frontier(graph) if step.recompute_cost <= allowed)
     return [*rows, plan_row(graph, "chain", least) | {"planner": AT_COST}]
 
 

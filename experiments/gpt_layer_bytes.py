@@ -83,7 +83,7 @@ LAYER = "layer 1"
 
 def kept(graph: Graph) -> list[int]:
     """The buffers made in one layer that some backward reads, in order."""
-    owners = {graph.owners[i] for i, readers in enumerate(graph.backward_readers) if readers}
+    owners = {graph.owners[i] for i, readers in enumerate(graph.step_readers) if readers}
     return [i for i in sorted(owners) if graph[i].scope == LAYER]
 
 

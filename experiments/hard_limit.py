@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 ROOM = 0.45
 """The limit: what the process holds before the step, and this share of what store-all needs."""
@@ -32,28 +33,24 @@ def child(kind: str) -> int:
 
     import ckpt
     from ckpt.models import build
-    from ckpt.studies.measure import digest
     from ckpt.tape.core import tree
     from ckpt.units import format_bytes
 
     workload = build("mlp", depth=64, width=256, batch=8192)
     params, x = workload.arrays(seed=0)
-    whole = ckpt.profile(workload.loss, *workload.specs(), planner="store_all").simulated
-    room = int(ROOM * (whole.peak + whole.gradients_total))
-    step = (
-        ckpt.value_and_grad(workload.loss)
-        if kind == "plain"
-        else ckpt.plan(
-            workload.loss, *workload.specs(), budget=room - whole.gradients_total - room // 4
-        )
-    )
+    program = ckpt.trace(workload.loss, *workload.specs())
+    whole = ckpt.profile(program, planner="store_all").simulated
+    room = int(ROOM * (whole.peak + whole.gradients_beside))
+    step: Any = program.plain
+    if kind == "planned":
+        step = ckpt.plan(program, budget=room - whole.gradients_beside - room // 4)
     np.ones((256, 256), np.float32) @ np.ones((256, 256), np.float32)  # BLAS takes its buffers
     with open("/proc/self/statm") as file:
         held = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + room, held + room))
-    before = digest(params)
+    before = program.digest(params)
     print(
-        f"{kind}: a step needs {format_bytes(whole.peak + whole.gradients_total)} with all stored; "
+        f"{kind}: a step needs {format_bytes(whole.peak + whole.gradients_beside)} with all kept; "
         f"the limit leaves {format_bytes(room)}",
         flush=True,
     )
@@ -66,7 +63,7 @@ def child(kind: str) -> int:
             print(f"  step {number}: loss {loss:.6f}", flush=True)
     except MemoryError as error:
         print(f"  MemoryError: {error}")
-        print(f"  parameters as before the step: {digest(params) == before}", flush=True)
+        print(f"  parameters as before the step: {program.digest(params) == before}", flush=True)
         return 1
     return 0
 

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
-from ckpt.graph import Graph, Node
-from ckpt.planners.bounds.bounds import lower_bounds
+from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
+from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.canvas import dress, halo, legend, new_figure
 from ckpt.reports.style import FAINT, look, words
 from ckpt.reports.table import show
@@ -65,16 +65,20 @@ def random_chain(stages: int, seed: int) -> Graph:
     """Stages of one node, of random bytes and FLOPs; each Backward reads its input and output."""
     rng = Random(seed)
     nodes = [Node(name="x", op="input", nbytes=rng.randint(1, 100), resident=True)]
+    steps, rows = [], []
     for k in range(1, stages + 1):
-        flops = rng.randint(1, 100)
-        nodes.append(
-            Node(
-                name=f"stage {k}", op="stage", deps=(k - 1,), nbytes=rng.randint(1, 100),
-                flops=flops, backward_flops=2 * flops, residuals=(k - 1, k),
-                backward_workspace=(0,), cotangents=("fresh",),
+        flops, nbytes = rng.randint(1, 100), rng.randint(1, 100)
+        nodes.append(Node(name=f"stage {k}", op="stage", deps=(k - 1,), nbytes=nbytes, flops=flops))
+        made, step = nodes[k - 1].nbytes if k > 1 else 0, stages - k
+        kind: Any = "cotangent" if k < stages else "seed"
+        first = step - 1 if k < stages else 0
+        rows.append(BackwardRow(kind=kind, nbytes=nbytes, first=first, last=step, whose=k))
+        steps.append(
+            BackwardStep(
+                label="stage", reads=(k - 1, k), flops=2 * flops, during=nbytes + made, at=k
             )
-        )  # fmt: skip
-    return Graph(tuple(nodes), (stages,), name=f"chain {seed}")
+        )
+    return Graph(tuple(nodes), tuple(steps[::-1]), tuple(rows), (stages,), name=f"chain {seed}")
 
 
 def gap_rows(
@@ -111,7 +115,7 @@ def model_rows(models: Sequence[str]) -> list[Row]:
         graph = trace(name, **options)
         most = simulated(graph, "store_all").peak
         for share in SHARES:
-            bound = lower_bounds(graph, int(share * most), time_limit=2.0)[0].flops
+            bound = lower_bounds(graph, int(share * most), time_limit=2.0)[0].cost
             if bound is None:
                 rows.append({"graph": label, "budget_share": share, "outcome": "impossible"})
             else:

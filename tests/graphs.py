@@ -4,13 +4,31 @@ on every shape a program may take. `zoo()` names them all; `random_graph` and `g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 from hypothesis import strategies as st
 
-from ckpt.graph import Graph, Node
+from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
+
+
+@dataclass
+class Flow:
+    """What the Backward of a node does, in the tape's words: see `tape.traced.flow`."""
+
+    reads: tuple[int, ...] = ()
+    flops: int = 0
+    kinds: tuple[str | None, ...] = ()
+    """Of cotangent, for each dep."""
+    workspace: int = 0
+    """While each dep's cotangent is made."""
+
+
+def step_of(graph: Graph, label: str) -> BackwardStep:
+    """The first backward step of that label."""
+    return next(step for step in graph.steps if step.label == label)
 
 
 class Build:
@@ -18,10 +36,12 @@ class Build:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.flows: list[Flow] = []
         self.regions: tuple[int, ...] = ()
 
-    def _add(self, node: Node) -> int:
+    def _add(self, node: Node, flow: Flow | None = None) -> int:
         self.nodes.append(replace(node, regions=self.regions))
+        self.flows.append(flow or Flow())
         return len(self.nodes) - 1
 
     def resident(self, nbytes: int = 8, *, grad: bool = True, name: str = "w") -> int:
@@ -59,20 +79,117 @@ class Build:
                 dtype="uint8",
                 nbytes=nbytes,
                 flops=0 if view else flops,
-                backward_flops=2 * flops,
-                residuals=tuple(here if r == "out" else deps[int(r)] for r in reads),
                 requires_grad=any(wants),
                 workspace=work,
-                backward_workspace=(backward_work,) * len(deps),
                 alias_of=deps[0] if view else None,
-                cotangents=tuple(k if w else None for k, w in zip(kinds, wants, strict=True)),
-                spread_nbytes=(2,) * len(deps) if "spread" in kinds else (),
                 keep=keep,
-            )
+            ),
+            Flow(
+                reads=tuple(dict.fromkeys(here if r == "out" else deps[int(r)] for r in reads)),
+                flops=2 * flops,
+                kinds=tuple(k if w else None for k, w in zip(kinds, wants, strict=True)),
+                workspace=backward_work,
+            ),
         )
 
     def graph(self, *losses: int, outputs: Sequence[int] = (), name: str = "") -> Graph:
-        return Graph(tuple(self.nodes), losses, tuple(outputs), name)
+        steps, rows = Backwards(self.nodes, self.flows).run(losses)
+        return Graph(tuple(self.nodes), tuple(steps), tuple(rows), (*losses, *outputs), name=name)
+
+
+@dataclass
+class _Buffer:
+    whose: int
+    nbytes: int
+    first: int
+    kind: str = "cotangent"
+    shares: int = 1
+
+
+class Backwards:
+    """The backward of such nodes, performed once on bytes: what `tape.traced.flow` does."""
+
+    def __init__(self, nodes: Sequence[Node], flows: Sequence[Flow]) -> None:
+        self.nodes = nodes
+        self.flows = flows
+        self.steps: list[BackwardStep] = []
+        self.rows: list[BackwardRow] = []
+        self.live = 0
+        self.own: set[int] = set()
+        self.buffers: dict[int, _Buffer] = {}
+        self.gradients: dict[int, int] = {}
+
+    def run(self, losses: Sequence[int]) -> tuple[list[BackwardStep], list[BackwardRow]]:
+        for loss in losses:
+            if self.nodes[loss].resident:
+                self.gradients[loss] = 0
+            else:
+                self.buffers[loss] = self._make(loss, self.nodes[loss].nbytes, "seed")
+                self.own.add(loss)
+        for i in range(len(self.nodes) - 1, -1, -1):
+            if i in self.buffers and self.nodes[i].requires_grad:
+                self._backward(i)
+        for leaf, first in self.gradients.items():
+            self._row("gradient", self.nodes[leaf].nbytes, first, len(self.steps), leaf)
+        return self.steps, self.rows
+
+    def _backward(self, i: int) -> None:
+        node, flow = self.nodes[i], self.flows[i]
+        incoming, during = self.buffers[i], self.live
+        for dep, kind in zip(node.deps, flow.kinds, strict=True):
+            if kind is not None:
+                work = flow.workspace + self._contribute(dep, kind, incoming)
+                during = max(during, self.live + work)
+        self._let_go(incoming)
+        del self.buffers[i]
+        self.own.discard(i)
+        self.steps.append(
+            BackwardStep(label=node.op, reads=flow.reads, flops=flow.flops, during=during, at=i)
+        )
+
+    def _contribute(self, dep: int, kind: str, incoming: _Buffer) -> int:
+        nbytes = self.nodes[dep].nbytes
+        added = nbytes if kind == "fresh" else 0
+        if self.nodes[dep].resident:
+            if dep in self.gradients:
+                return added
+            self.gradients[dep] = len(self.steps)
+            return 0
+        if dep not in self.buffers:
+            if kind in ("handed", "view"):
+                incoming.shares += 1
+                self.buffers[dep] = incoming
+                return 0
+            self.buffers[dep] = self._make(dep, 2 if kind == "spread" else nbytes)
+            if kind != "spread":
+                self.own.add(dep)
+            return 0
+        if dep in self.own:
+            return added
+        old = self.buffers[dep]
+        self.buffers[dep] = self._make(dep, nbytes)
+        self.own.add(dep)
+        return self._let_go(old)
+
+    def _make(self, whose: int, nbytes: int, kind: str = "cotangent") -> _Buffer:
+        self.live += nbytes
+        return _Buffer(whose, nbytes, len(self.steps), kind)
+
+    def _let_go(self, buffer: _Buffer) -> int:
+        buffer.shares -= 1
+        here = len(self.steps)
+        if not buffer.shares or buffer.kind == "seed":
+            if buffer.first < here or buffer.kind == "seed":
+                self._row(buffer.kind, buffer.nbytes, buffer.first, here, buffer.whose)
+            buffer.kind, buffer.first = "cotangent", here
+        if buffer.shares:
+            return 0
+        self.live -= buffer.nbytes
+        return buffer.nbytes
+
+    def _row(self, kind: Any, nbytes: int, first: int, last: int, whose: int) -> None:
+        row = BackwardRow(kind=kind, nbytes=nbytes, first=first, last=last, whose=whose)
+        self.rows.append(row)
 
 
 def unit_chain(n: int) -> Graph:

@@ -12,7 +12,6 @@ import ckpt
 from ckpt.errors import BudgetError, UsageError
 from ckpt.planners import make_schedule, resolve_budget
 from ckpt.tape.core import tree
-from ckpt.tape.execution.compiled import BoundStep
 from tests.programs import choices, make
 
 PLANNERS = (
@@ -41,16 +40,16 @@ def room(timeline, arrays, nodes):
 
 def check(program, schedule, args, expected):
     predicted = ckpt.simulate(program.graph, schedule)
-    run = ckpt.execute(program, schedule, args, trace_memory=True)
+    run = ckpt.execute(program, schedule, *args, trace_memory=True)
     at = predicted.same_live_bytes(run.timeline)
     assert at is None, (schedule.planner, at, predicted[at], run.timeline[at])
     assert list(predicted.counts) == list(run.timeline.counts)
     assert predicted.flops_by_phase == run.timeline.flops_by_phase
     nodes = len(program.graph)
     assert abs(run.timeline.peak - predicted.peak) <= room(predicted, nodes, nodes)
-    equal((run.value, run.grads), expected)
-    step = BoundStep(program, schedule)
-    assert step.arena_nbytes + step.beside_nbytes <= predicted.peak * 1.01 + 64 * 1024
+    equal(run.result, expected)
+    step = program.compile(schedule)
+    assert step.nbytes + step.beside_nbytes <= predicted.peak * 1.01 + 64 * 1024
     equal(step(*args), expected)
     equal(step(*args), expected)
 
@@ -109,7 +108,7 @@ def test_the_whole_path_on_a_step_that_is_used_again():
     """Other arrays, other values: a compiled step holds nothing of the call before."""
     loss, args = make([0, 5, 8, 3, 12, 13], 3, 0)
     program = ckpt.trace(loss, *args)
-    step = BoundStep(program, make_schedule(program.graph, "sqrt"))
+    step = program.compile(make_schedule(program.graph, "sqrt"))
     step(*args)
     others = [w + 1 for w in args[0]], args[1] * 2
     equal(step(*others), ckpt.value_and_grad(loss)(*others))

@@ -39,7 +39,7 @@ def execute(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
     chosen = targets.load(target, given, seed)
-    step = loaded.bind(chosen.loss, *chosen.specs)
+    step = loaded.bind(chosen.program(frozen=True))
     require(step.timeline.whole_peak, f"one step of {chosen.name}")
     found = step.verify(*chosen.arrays())
     print(dumps(described(step, found)) if json else found)

@@ -49,7 +49,6 @@ def frontier(
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
-    from ckpt.tape.traced.trace import trace
 
     paths = outputs.check(output or _DEFAULTS)
     journal = outputs.partial(paths)
@@ -61,7 +60,7 @@ def frontier(
         name for name in known.names() if name not in study.LEFT_OUT
     ]
     limits = o.listed(budgets, "--budgets", str)
-    program = trace(chosen.loss, *chosen.specs, name=chosen.name)
+    program = chosen.program()
     real = measure and chosen.real
     if real:
         _, _, peak = known.resolve_budget(program.graph, None)

@@ -22,14 +22,14 @@ def models(
     """
     from ckpt import models as known
     from ckpt.cli.progress import progress
-    from ckpt.lesson.catalogue import model_row
+    from ckpt.models.facts import facts
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
 
     rows = []
     with progress(len(names or known.names()), "tracing") as tell:
         for name in names or known.names():
-            rows.append(model_row(name))
+            rows.append(facts(known.build(name)).row())
             tell(name)
     if json:
         print(dumps({"title": "ckpt models", "rows": rows}))

@@ -20,7 +20,8 @@ def plan(
         str, typer.Option(help="Who plans, with its option after a colon, as in every:4.")
     ] = "auto",
     cost: Annotated[
-        str, typer.Option(help="What recomputing costs: flops, or seconds measured here.")
+        str,
+        typer.Option(help="What recomputing costs: flops, bytes moved, or seconds measured here."),
     ] = "flops",
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds after which a solver gives the best it has.")
@@ -60,13 +61,12 @@ def plan(
     chosen = targets.load(target, given, seed)
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
     step = run(
-        chosen.loss,
-        *(chosen.arrays() if cost == "seconds" else chosen.specs),
+        chosen.program(frozen=True),
+        *(chosen.arrays() if cost == "seconds" else ()),
         budget=budget,
         planner=planner,
         whole=whole,
         cost=cost,
-        name=chosen.name,
         **limit,
     )
     verified = None

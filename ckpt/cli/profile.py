@@ -60,7 +60,6 @@ def profile(
     from ckpt.reports.exports import dumps
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies.profile import profile as run
-    from ckpt.tape.core.context import check_finite
 
     paths = outputs.check(output or ())
     given = o.model_options(
@@ -68,19 +67,15 @@ def profile(
     )
     numbers = tuple(o.listed(argnums, "--argnums", int) or ())
     chosen = targets.load(target, given, seed)
-    common: dict[str, Any] = {
-        "argnums": numbers if len(numbers) > 1 else numbers[0],
-        "planner": planner,
-        "budget": budget,
-        "name": chosen.name,
-    }
-    found = run(chosen.loss, *chosen.specs, measure=False, **common)
+    program = chosen.program(numbers if len(numbers) > 1 else numbers[0])
+    common: dict[str, Any] = {"planner": planner, "budget": budget}
+    found = run(program, measure=False, **common)
     ledger = found.ledger(sort=sort, top=top, by=by)
     if measure is not False and not chosen.real:
         note(f"{target} returns shapes alone, so nothing is measured")
     elif measure is not False and _fits(found.simulated.whole_peak, chosen.name, bool(measure)):
-        with check_finite() if nan else nullcontext():
-            found = run(chosen.loss, *chosen.arrays(), measure=True, repeats=repeats, **common)
+        with chosen.finite() if nan else nullcontext():
+            found = run(program, *chosen.arrays(), measure=True, repeats=repeats, **common)
     if json:
         print(dumps(found.to_dict()))
     else:

@@ -22,9 +22,9 @@ def show(
 
     A plan is shown in words, with its certificate.
     """
+    import ckpt.studies.plan  # noqa: F401  - plans are read as well
     from ckpt.cli import outputs
-    from ckpt.reports import figure
-    from ckpt.studies import documents
+    from ckpt.reports import documents, figure
 
     paths = outputs.check(output or (), kinds=figure.FIGURE_KINDS)
     document = documents.read(file)

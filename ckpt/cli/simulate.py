@@ -28,11 +28,12 @@ def simulate(
 
     -o timeline.json writes the Timeline, -o timeline.svg draws it.
     """
+    import ckpt.studies.plan  # noqa: F401  - plans are read as well
     from ckpt.cli import outputs
     from ckpt.reports import figure
+    from ckpt.reports.documents import explained, pair
     from ckpt.reports.exports import dumps
     from ckpt.reports.files import write_text
-    from ckpt.studies.documents import explained, pair
 
     paths = outputs.check(output or (), kinds=(".json", *figure.FIGURE_KINDS))
     graph, timeline = pair(file, schedule)
@@ -41,6 +42,6 @@ def simulate(
         if path.suffix.lower() == ".json":
             write_text(path, dumps(timeline.to_json(), indent=None) + "\n")
         else:
-            figure.save(figure.timeline_figure(timeline, describe=graph.describe), path)
+            figure.save(figure.timeline_figure(timeline, graph=graph), path)
         note(f"wrote {path}")
     note(f"next: ckpt show {file}")

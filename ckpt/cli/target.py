@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 from ckpt.cli.run import TARGET_MARK
 from ckpt.errors import UsageError
+from ckpt.program import Program
 
 _SHAPE = "a function without arguments that returns (loss function, *its arguments)"
 
@@ -26,6 +28,18 @@ class Target:
     arrays: Callable[[], tuple[Any, ...]]
     real: bool
     """It can be run: what the file returned are arrays, and not shapes alone."""
+
+    def program(self, argnums: int | tuple[int, ...] = 0, *, frozen: bool = False) -> Program:
+        """The loss as a Program, from shapes; see `given.program_of`."""
+        from ckpt.studies.given import program_of
+
+        return program_of(self.loss, self.specs, argnums, name=self.name, frozen=frozen)
+
+    def finite(self) -> AbstractContextManager[None]:
+        """Within it, a step of the loss itself stops at the first NaN or infinity."""
+        from ckpt.tape.core.context import check_finite
+
+        return check_finite()
 
 
 def load(text: str, options: dict[str, Any], seed: int = 0) -> Target:

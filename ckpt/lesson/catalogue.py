@@ -1,33 +1,12 @@
-"""What there is: the models, and the functions that have a rule."""
+"""The functions that have a rule, and what each rule reads."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ckpt.models import build
 from ckpt.tape.core.abstract import spec
 from ckpt.tape.core.op import ADAPTERS, BY_NAME, NUMPY, OUT, Op
 from ckpt.tape.traced.derived import forward_kernel
-from ckpt.tape.traced.trace import trace
-
-
-def model_row(name: str) -> dict[str, Any]:
-    """A model or preset as it stands: its options, and what one forward computes and keeps.
-
-    ``activations_nbytes`` are the buffers that some Backward reads, inputs and parameters aside.
-    """
-    workload = build(name)
-    graph = trace(workload.loss, *workload.specs(), name=name).graph
-    kept = {graph.owners[i] for i, readers in enumerate(graph.backward_readers) if readers}
-    shown = {k: v for k, v in workload.options.items() if v is not None}
-    return {
-        "model": name,
-        "options": " ".join(f"{k}={v}" for k, v in shown.items()),
-        "parameters_nbytes": sum(n.nbytes for n in graph if n.resident and n.requires_grad),
-        "nodes": len(graph),
-        "forward_flops": graph.forward_flops,
-        "activations_nbytes": sum(graph[i].nbytes for i in kept if not graph[i].resident),
-    }
 
 
 def op_rows() -> list[dict[str, Any]]:
@@ -35,8 +14,7 @@ def op_rows() -> list[dict[str, Any]]:
 
     Functions that are rewritten in terms of others (``np.vstack``) come last, without rules.
     """
-    import ckpt.nn
-    import ckpt.tape.core.value  # noqa: F401  - both register their ops
+    import ckpt.nn  # noqa: F401  - registers its ops
 
     functions: dict[Op, list[str]] = {}
     for function, op in NUMPY.items():

@@ -9,16 +9,15 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ckpt.graph import Graph
 from ckpt.lesson.by_hand import Example, hops, tangent, told, topological, written_out
+from ckpt.machine import simulate
 from ckpt.models import build
 from ckpt.planners import make_schedule
+from ckpt.program import execute
 from ckpt.reports.table import render
-from ckpt.simulate import simulate
-from ckpt.studies.measure import digest
 from ckpt.studies.profile import profile
 from ckpt.tape.core.value import Value
-from ckpt.tape.execution.run import execute
-from ckpt.tape.traced.trace import trace
 from ckpt.units import format_flops
 
 PRODUCT = Example(
@@ -119,13 +118,15 @@ def symbols_row(doublings: int) -> dict[str, int]:
 def twice_forward() -> Iterator[str]:
     yield "4. Backward costs about twice forward"
     graph = trace_mlp(DEPTHS[-1])
-    inner = graph[[i for i, node in enumerate(graph) if node.op == "matmul"][1]]
+    at = [i for i, node in enumerate(graph) if node.op == "matmul"][1]
+    forward = graph[at].flops
+    backward = next(step.flops for step in graph.steps if step.at == at)
     yield paragraph(f"""
         A layer tanh(x @ w) multiplies one pair of matrices forward, and two backward: one
         for the cotangent of x, one for that of w. Of the tape's own count, a matmul within
         an MLP of width {MLP["width"]} and batch {MLP["batch"]} takes
-        {format_flops(inner.flops)} forward and {format_flops(inner.backward_flops)}
-        backward, {inner.backward_flops / inner.flops:.2f} times as much. The first layer
+        {format_flops(forward)} forward and {format_flops(backward)}
+        backward, {backward / forward:.2f} times as much. The first layer
         needs only one of the two, as nobody asks for the gradient of the data; the deeper
         the net, the less that shows.
     """)
@@ -133,10 +134,9 @@ def twice_forward() -> Iterator[str]:
     yield render([ratio_row(depth) for depth in DEPTHS]).rstrip()
 
 
-def trace_mlp(depth: int) -> Any:
+def trace_mlp(depth: int) -> Graph:
     """The graph of an MLP of so many layers; of shapes alone, so that no array is made."""
-    workload = build("mlp", depth=depth, **MLP)
-    return trace(workload.loss, *workload.specs()).graph
+    return build("mlp", depth=depth, **MLP).trace().graph
 
 
 def ratio_row(depth: int) -> dict[str, Any]:
@@ -207,16 +207,15 @@ def the_trade() -> Iterator[str]:
 def trade_rows() -> list[dict[str, Any]]:
     """Some planners' schedules of one MLP: simulated, then executed under tracemalloc."""
     workload = build("mlp", **TRADE)
-    program = trace(workload.loss, *workload.specs())
+    program = workload.trace()
     arrays = workload.arrays()
     stored = ""
     rows = []
     for planner, options in PLANS:
         schedule = make_schedule(program.graph, planner, **options)
         timeline = simulate(program.graph, schedule)
-        run = execute(program, schedule, arrays, trace_memory=True)
-        assert run.timeline is not None
-        found = digest(run.grads)
+        run = execute(program, schedule, *arrays, trace_memory=True)
+        found = program.digest(run.result)
         stored = stored or found
         rows.append(
             {

@@ -23,6 +23,7 @@ from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, spec
 from ckpt.tape.core.context import scope
 from ckpt.tape.eager.checkpoint import checkpoint_sequential
+from ckpt.tape.execution.program import TapeProgram, trace
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Workload:
     def specs(self) -> tuple[Any, ...]:
         """The arguments' shapes and dtypes, for `ckpt.trace`."""
         return self._rebuilt(lambda a: a.spec())
+
+    def trace(self) -> TapeProgram:
+        """The workload as a Program, from shapes alone."""
+        return trace(self.loss, *self.specs(), name=self.name)
 
     def arrays(self, seed: int = 0) -> tuple[Any, ...]:
         """The arguments as arrays, the same for the same seed.

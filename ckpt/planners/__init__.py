@@ -6,22 +6,27 @@ from dataclasses import replace
 from typing import Any
 
 from ckpt.graph import Graph
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.registry import Planner, get, names, planner
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
 from ckpt.units import format_bytes, parse_bytes
 
 __all__ = ["Planner", "get", "make_schedule", "names", "planner", "resolve_budget"]
 
 
 def make_schedule(
-    graph: Graph, planner: str = "auto", budget: int | str | None = None, **options: Any
+    graph: Graph,
+    planner: str = "auto",
+    budget: int | str | None = None,
+    cost: Cost | None = None,
+    **options: Any,
 ) -> Schedule:
     """A schedule for ``graph`` by the planner of that name (``"every:4"`` sets its main option).
 
     ``budget`` bounds the simulated peak: bytes, ``"64MiB"``, ``"25%"`` of the store-all peak, or
     None. More than the store-all peak asks nothing of a planner: the schedule is then store-all,
-    whatever the planner, and its notes say so.
+    whatever the planner, and its notes say so. The planner minimises ``cost``, by default FLOPs.
 
     Raises UsageError for an unknown planner or option, UnitError for a budget that can't be read,
     BudgetError if the planner finds nothing within it.
@@ -31,7 +36,7 @@ def make_schedule(
     if limit is not None and limit > peak:
         note = f"the budget exceeds the {format_bytes(peak)} that store-all needs: nothing to plan"
         return replace(store_all, budget=limit, notes={"asked_for": planner, "note": note})
-    return found(graph, limit, **{**preset, **options})
+    return found(graph, limit, cost, **{**preset, **options})
 
 
 def resolve_budget(graph: Graph, budget: int | str | None) -> tuple[int | None, Schedule, int]:

@@ -55,11 +55,12 @@ def _kept(graph: Graph, nodes: list[int], inside: set[int]) -> int:
         owner = graph.owners[i]
         if graph[owner].resident or graph[owner].captured or graph[i].keep:
             continue
-        if graph.backward_readers[i]:
+        if graph.step_readers[i]:
             read.add(owner)
         if inside and (
             owner not in inside
-            or any(r not in inside for r in (*graph.readers[i], *graph.backward_readers[i]))
+            or any(r not in inside for r in graph.readers[i])
+            or any(graph.steps[k].at not in inside for k in graph.step_readers[i])
             or i in graph.outputs
         ):
             held.add(owner)

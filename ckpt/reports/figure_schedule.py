@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ckpt.graph import Graph
 from ckpt.reports.canvas import dress, legend, new_figure
 from ckpt.reports.figure_timeline import draw_live, kind_legend, summary
 from ckpt.reports.style import BLACK, BLUE, GREY, VERMILLION
-from ckpt.schedule import Backward, Compute, Schedule
-from ckpt.timeline import Timeline
+from ckpt.timeline import KINDS, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ _RASTER_FROM = 3000
 
 
 class Span(NamedTuple):
-    """A node's value is live from instruction ``start`` until ``stop``, as computed ``turn``-th."""
+    """A node's buffer is live from instruction ``start`` until ``stop``, as its ``turn``-th."""
 
     node: int
     start: int
@@ -31,21 +31,22 @@ class Span(NamedTuple):
 
 
 def schedule_figure(
-    timeline: Timeline,
-    label: Callable[[int], str] | None = None,
-    *,
-    title: str = "",
-    caption: str = "",
+    graph: Graph, timeline: Timeline, *, title: str = "", caption: str = ""
 ) -> Figure:
     """Instructions across, nodes up, live bytes below on the same axis.
 
-    A node's row is blue while its first value is kept, pale while it is freed, vermillion while a
-    recomputed one is live, and black at its Backward. ``label`` names a node where there is room.
+    A node's row is blue while its first buffer is there, pale while it is gone, vermillion while a
+    recomputed one is there, and black at the step of the backward that takes its cotangent. Nodes
+    are named where there is room.
     """
-    schedule = timeline.schedule
-    spans = live_spans(schedule)
-    nodes = sorted({step.node for step in schedule})
-    name = schedule.planner or "the schedule"
+    spans = live_spans(timeline)
+    marks = [
+        (step.at, position)
+        for step, position in zip(graph.steps, timeline.backwards, strict=True)
+        if step.at is not None
+    ]
+    nodes = sorted({span.node for span in spans} | {node for node, _ in marks})
+    name = timeline.schedule.planner or "the schedule"
     figure = new_figure(
         11,
         7.4,
@@ -53,36 +54,37 @@ def schedule_figure(
         caption=" ".join([caption, summary(timeline)]),
     )
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
-    _draw_nodes(above, schedule, spans, {node: row for row, node in enumerate(nodes)})
-    _name_rows(above, nodes, label)
+    rows = {node: row for row, node in enumerate(nodes)}
+    _draw_nodes(above, len(timeline), spans, marks, rows)
+    _name_rows(above, nodes, graph)
     draw_live(below, timeline, ribbon=0.05)
     kind_legend(below)
     return figure
 
 
-def live_spans(schedule: Schedule) -> list[Span]:
-    """For each Compute, until when its value is live (at the end of the schedule at the latest)."""
-    began: dict[int, int] = {}
+def live_spans(timeline: Timeline) -> list[Span]:
+    """The buffers of the forward, by node."""
     turns: dict[int, int] = {}
     spans = []
-    for position, step in enumerate(schedule):
-        if isinstance(step, Compute):
-            began[step.node] = position
-            turns[step.node] = turns.get(step.node, 0) + 1
-        elif not isinstance(step, Backward):
-            spans.append(Span(step.node, began.pop(step.node), position, turns[step.node]))
-    end = len(schedule)
-    return spans + [Span(node, start, end, turns[node]) for node, start in began.items()]
+    for buffer in timeline.buffers:
+        if buffer.kind in KINDS[:2] and buffer.whose is not None:
+            turns[buffer.whose] = turn = turns.get(buffer.whose, 0) + 1
+            spans.append(Span(buffer.whose, buffer.born, buffer.died, turn))
+    return spans
 
 
-def _draw_nodes(axes: Axes, schedule: Schedule, spans: Sequence[Span], row: dict[int, int]) -> None:
+def _draw_nodes(
+    axes: Axes,
+    n: int,
+    spans: Sequence[Span],
+    marks: Sequence[tuple[int, int]],
+    row: dict[int, int],
+) -> None:
     from matplotlib.collections import LineCollection
 
-    n = len(schedule)
     points = 330 / max(len(row), 1)  # the height of a row on paper
     least = n / 700  # about a pixel: nothing that happens may vanish
     thick = min(max(0.62 * points, 0.9), 15)
-    backwards = [(step.node, p) for p, step in enumerate(schedule) if isinstance(step, Backward)]
 
     def draw(pieces: list[tuple[int, float, float]], colour: str, width: float) -> None:
         segments = [
@@ -108,7 +110,7 @@ def _draw_nodes(axes: Axes, schedule: Schedule, spans: Sequence[Span], row: dict
     draw(gone, GONE, max(0.25 * thick, 0.5))
     draw([(s.node, s.start, s.stop) for s in spans if s.turn == 1], KEPT, thick)
     draw([(s.node, s.start, s.stop) for s in spans if s.turn > 1], AGAIN, thick)
-    draw([(i, p, p + 1) for i, p in backwards], READ, thick)
+    draw([(i, p, p + 1) for i, p in marks], READ, thick)
     dress(axes, y="node", grid="")
     axes.set_xlim(0, max(n, 1))
     axes.set_ylim(-0.8, len(row) - 0.2)
@@ -131,12 +133,9 @@ def _keys() -> list[Any]:
     ]
 
 
-def _name_rows(axes: Axes, nodes: Sequence[int], label: Callable[[int], str] | None) -> None:
+def _name_rows(axes: Axes, nodes: Sequence[int], graph: Graph) -> None:
     """Each row's name where they fit; else a few positions."""
-    step = max(1, -(-len(nodes) // (_MOST_LABELS if label else 10)))
-    rows = range(0, len(nodes), step)
-    names = [f"{label(nodes[r])}" if label and step == 1 else str(nodes[r]) for r in rows]
-    if label and step > 1:
-        rows = range(0, len(nodes), max(1, len(nodes) // 8))
-        names = [f"{nodes[r]}" for r in rows]
+    fit = len(nodes) <= _MOST_LABELS
+    rows = range(0, len(nodes), 1 if fit else max(1, len(nodes) // 8))
+    names = [graph[nodes[row]].name if fit else str(nodes[row]) for row in rows]
     axes.set_yticks(list(rows), names, fontsize=8 if len(names) > 14 else 9, color=GREY)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ckpt.graph import Graph
 from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
 from ckpt.reports.style import BLACK, KIND_COLOURS, PHASE_COLOURS, TEXT
-from ckpt.schedule import Backward, Compute
+from ckpt.schedule import describe_instruction, spell
 from ckpt.timeline import BACKWARD, FORWARD, FREE, RECOMPUTE, Timeline
 from ckpt.units import format_bytes
 
@@ -18,24 +18,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STACKED = ("captured", "activations", "cotangents")
+STACKED = ("captured", "states", "activations", "cotangents")
 _MOST_COLUMNS = 1000
 """More than this can't be told apart across a figure."""
-_VERBS = {Compute: "compute", Backward: "backward"}
 
 
 def timeline_figure(
     simulated: Timeline,
     measured: Timeline | None = None,
     *,
-    describe: Callable[[int], str] | None = None,
+    graph: Graph | None = None,
     title: str = "Live bytes over one step",
     caption: str = "",
 ) -> Figure:
     """Live bytes by kind (simulated, stacked) with what was measured drawn over them.
 
-    ``describe`` puts a node into words (`Graph.describe`) for the label at the peak. ``measured``
-    is the Timeline of an execution of the same schedule, whose ``high`` is what was seen.
+    ``graph`` puts the instruction at the peak into words. ``measured`` is the Timeline of an
+    execution of the same schedule, whose ``high`` is what was seen.
     """
     figure = new_figure(
         10, 5, title=title, caption=" ".join([caption, summary(simulated, measured)])
@@ -44,7 +43,7 @@ def timeline_figure(
     draw_live(axes, simulated, ribbon=0.02)
     if measured is not None:
         _draw_measured(axes, measured)
-    mark_peak(axes, simulated, describe)
+    mark_peak(axes, simulated, graph)
     kind_legend(axes)
     return figure
 
@@ -64,7 +63,7 @@ def summary(simulated: Timeline, measured: Timeline | None = None) -> str:
         text += f", measured {format_bytes(measured.peak)}{ratio}"
     return (
         f"{text}. Beside it, constant: inputs and parameters {format_bytes(simulated.resident)}, "
-        f"parameter gradients {format_bytes(simulated.gradients_total)}; "
+        f"parameter gradients {format_bytes(simulated.gradients_beside)}; "
         f"the whole peak is {format_bytes(simulated.whole_peak)}. "
         + (
             f"Recompute is {simulated.overhead:.1%} of forward FLOPs."
@@ -171,16 +170,17 @@ def settled_phases(timeline: Timeline) -> Any:
 
 
 def mark_peak(
-    axes: Axes, timeline: Timeline, describe: Callable[[int], str] | None, *, width: int = 58
+    axes: Axes, timeline: Timeline, graph: Graph | None = None, *, width: int = 58
 ) -> None:
     """A ring at the peak, and above it what it is and which instruction sets it."""
     if not len(timeline):
         return
     position = timeline.peak_position
-    step = timeline[position]
-    node = step.instruction.node
-    verb = "recompute" if step.phase == "recompute" else _VERBS.get(type(step.instruction), "free")
-    what = f"{verb} {node}" + (f": {describe(node)}" if describe else "")
+    instant = timeline[position]
+    instruction = instant.instruction
+    what = spell(instruction) if graph is None else describe_instruction(instruction, graph)
+    if instant.phase == "recompute":
+        what = f"re{what}"
     text = f"peak {format_bytes(timeline.peak)}, instruction {position}\n" + "\n".join(
         textwrap.wrap(what, width)
     )
@@ -211,7 +211,7 @@ def _draw_measured(axes: Axes, measured: Timeline) -> None:
         return
     edges, columns, _ = _thin(high)
     # Without tracemalloc a run only counts the arrays it holds, workspace aside.
-    how = "tracemalloc" if measured.measured.get("tracemalloc") else "arrays held"
+    how = measured.measured.get("witness") or "arrays held"
     axes.stairs(
         high[columns],
         edges,

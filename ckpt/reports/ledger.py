@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ckpt.errors import UsageError
+from ckpt.graph import Graph
+from ckpt.machine import Holding
 from ckpt.reports.rows import Row, as_mappings, columns_of, group
-from ckpt.simulate import Holding
 from ckpt.units import format_bytes
 
 GROUPS = {"op": "op", "line": "source", "scope": "scope"}
@@ -74,30 +75,20 @@ def _descending(value: Any) -> tuple[int, Any]:
 
 
 def why(
+    graph: Graph,
     holdings: Iterable[Holding],
-    describe: Callable[[int], str],
     *,
     peak: int | None = None,
     top: int | None = None,
 ) -> list[str]:
     """What is live, largest first, a line each: its bytes, what it is, and who still reads it.
 
-    ``describe`` puts a node into words, as `Graph.describe` does. Buffers that read alike (the
-    layers of a loop) share a line, with their number and sum. ``peak`` adds the workspace that
-    completes it.
+    Buffers that read alike (the layers of a loop) share a line, with their number and sum. ``peak``
+    adds the workspace that completes it.
     """
     alike: dict[str, list[int]] = {}
     for held in holdings:
-        text = describe(held.node)
-        if held.kind == "cotangents":
-            text = f"cotangent of {text}"
-        elif held.kind == "captured":
-            text = f"captured {text}"
-        if held.reader is not None:
-            text += f", read by the backward of {_who(describe(held.reader))}"
-        elif held.kind != "cotangents":
-            text += ", read by no backward to come"
-        alike.setdefault(text, []).append(held.nbytes)
+        alike.setdefault(_told(graph, held), []).append(held.nbytes)
     lines = [(sum(sizes), len(sizes), text) for text, sizes in alike.items()]
     if peak is not None and (rest := peak - sum(size for size, _, _ in lines)) > 0:
         lines.append((rest, 1, "workspace of this instruction"))
@@ -113,7 +104,21 @@ def why(
     return texts
 
 
-def _who(description: str) -> str:
-    """From a node's description, what a reader is known by: its op and its line."""
-    parts = description.split(", ")
-    return ", ".join(part.removeprefix("output of ") for part in parts[2:]) or description
+_OF = {
+    "activations": "",
+    "captured": "captured ",
+    "states": "generator's state of ",
+    "cotangents": "cotangent of ",
+    "gradients": "gradient of ",
+}
+
+
+def _told(graph: Graph, held: Holding) -> str:
+    """One buffer: what it is, and of a value, who still reads it."""
+    what = "nobody's" if held.whose is None else graph.describe(held.whose)
+    text = f"{_OF[held.kind]}{what}"
+    if held.kind not in ("activations", "captured"):
+        return text
+    if held.reader is None:
+        return f"{text}, read by no backward to come"
+    return f"{text}, read by the {graph.describe_step(held.reader)}"

@@ -55,6 +55,7 @@ LOOKS = {
 KIND_COLOURS = {
     "resident": "#C4C4C4",
     "captured": YELLOW,
+    "states": BLUE,
     "activations": SKY,
     "cotangents": ORANGE,
     "gradients": GREEN,

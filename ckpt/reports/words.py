@@ -20,14 +20,14 @@ def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
         label = f"{node.op}, {node.source}" if node.source else node.op
         if counts[i] > 1:
             again.setdefault(label, []).append(i)
-        elif graph.backward_readers[i]:
+        elif graph.step_readers[i]:
             kept.setdefault(label, []).append(i)
     budget = f" within {format_bytes(schedule.budget)}" if schedule.budget else ""
-    step = schedule.instructions[timeline.peak_position]
+    peak = schedule.instructions[timeline.peak_position]
     lines = [
         f"{graph.name or 'program'} by {schedule.planner}{budget}: {len(schedule)} instructions",
         f"  predicted peak {format_bytes(timeline.peak)}, set by "
-        f"{describe_instruction(step, graph)}",
+        f"{describe_instruction(peak, graph)}",
         f"  recompute {format_flops(timeline.recompute_flops)}, "
         f"{100 * timeline.overhead:.1f} % of forward",
     ]

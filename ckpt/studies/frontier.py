@@ -9,14 +9,14 @@ from typing import Any
 
 from ckpt.errors import CkptError, UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule, resolve_budget
 from ckpt.planners import names as planner_names
-from ckpt.planners.bounds.bounds import lower_bounds, memory_floor
+from ckpt.planners.bounds.lower import lower_bounds
+from ckpt.planners.bounds.simple import memory_floor
+from ckpt.program import Program, execute
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
-from ckpt.tape.core import tree
-from ckpt.tape.execution.run import execute
-from ckpt.tape.traced.trace import Program, trace
+from ckpt.studies.given import are_arrays, program_of
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes, format_flops
 
@@ -126,7 +126,7 @@ def frontier(
     planner, budget_nbytes, predicted_peak_nbytes, measured_peak_nbytes, recompute_flops, overhead,
     bound_flops, gap_percent, planning_seconds, error.
     """
-    program = function if isinstance(function, Program) else trace(function, *args, argnums=argnums)
+    program = program_of(function, args, argnums)
     graph = program.graph
     _, stored, peak = resolve_budget(graph, None)
     found = Frontier(graph, simulate(graph, stored))
@@ -134,9 +134,7 @@ def frontier(
         name for name in planner_names() if name not in LEFT_OUT
     ]  # fmt: skip
     if measure is None:
-        measure = bool(args) and all(
-            not getattr(leaf, "abstract", False) for leaf in tree.leaves(args)
-        )
+        measure = are_arrays(args)
     limits = (
         [resolve_budget(graph, b)[0] or peak for b in budgets]
         if budgets is not None
@@ -145,11 +143,11 @@ def frontier(
     schedules: list[Schedule | None] = []
     for limit in sorted(limits, reverse=True):
         best = lower_bounds(graph, limit, time_limit=5.0)[0]
-        if best.flops is not None:
-            found.bounds.append({"budget_nbytes": limit, "bound_flops": best.flops})
+        if best.cost is not None:
+            found.bounds.append({"budget_nbytes": limit, "bound_flops": best.cost})
         for name in chosen:
             options = {"iterations": iterations} if name == "auto" else {}
-            row = _row(graph, name, limit, best.flops, options)
+            row = _row(graph, name, limit, best.cost, options)
             schedules.append(row.pop("schedule"))
             found.rows.append(row)
             if on_row is not None:
@@ -177,8 +175,7 @@ def _execute(
         if id(row) in wanted and schedule is not None:
             key = schedule.instructions
             if key not in measured:
-                run = execute(program, schedule, args, trace_memory=True)
-                assert run.timeline is not None
+                run = execute(program, schedule, *args, trace_memory=True)
                 measured[key] = run.timeline.peak
             row["measured_peak_nbytes"] = measured[key]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ckpt import planners
 from ckpt.errors import CkptError, UsageError
+from ckpt.machine import holdings, simulate
 from ckpt.models import Workload, build, memory
+from ckpt.program import Program
 from ckpt.schedule import Schedule
-from ckpt.simulate import holdings, simulate
-from ckpt.studies import measure
-from ckpt.tape.traced.trace import Program, trace
+from ckpt.studies.measure import measured, tolerance
 from ckpt.timeline import Timeline
 from ckpt.units import GIB, parse_bytes
 
@@ -157,7 +157,7 @@ def _traced(
     if segments is not None:
         given["segments"] = segments
     workload = build(model, **given)
-    return workload, trace(workload.loss, *workload.specs(), name=model)
+    return workload, workload.trace()
 
 
 def _schedule(program: Program, point: Point) -> Schedule:
@@ -176,7 +176,7 @@ def _predicted(
         "segments": point.segments,
         "planner": schedule.planner,
         "parameters_nbytes": sum(n.nbytes for n in graph if n.resident and n.requires_grad),
-        "gradient_nbytes": timeline.gradients_total,
+        "gradient_nbytes": timeline.gradients_beside,
         "predicted_peak_nbytes": timeline.peak,
         "predicted_whole_peak_nbytes": timeline.whole_peak,
         "forward_flops": timeline.forward_flops,
@@ -194,19 +194,18 @@ def _measured(
     point: Point, workload: Workload, program: Program, schedule: Schedule, timeline: Timeline
 ) -> dict[str, Any]:
     arrays = workload.arrays(point.seed)
-    execution, seconds = measure.measured(program, schedule, arrays, repeats=point.repeats)
+    execution, seconds = measured(program, schedule, arrays, repeats=point.repeats)
     found = execution.timeline
-    assert found is not None
     row = {
         "measured_peak_nbytes": found.peak,
         "measured_whole_peak_nbytes": found.whole_peak,
         "seconds": seconds,
         "agrees": agrees(program, timeline, found),
-        "gradients_digest": measure.digest(execution.grads),
+        "gradients_digest": program.digest(execution.result),
     }
     del execution, found
     if schedule.planner == "as_written":
-        row["eager_peak_nbytes"] = measure.eager_peak(workload.loss, arrays)
+        _, row["eager_peak_nbytes"] = program.measure(program.plain, *arrays)
     return row
 
 
@@ -214,8 +213,8 @@ def agrees(program: Program, predicted: Timeline, measured: Timeline) -> bool:
     """Are the live bytes equal at each instruction, and the peaks within the stated tolerance?"""
     if predicted.same_live_bytes(measured) is not None:
         return False
-    live = len(holdings(program.graph, predicted.schedule, predicted.peak_position))
-    allowed = measure.tolerance(predicted, live, len(program.graph))
+    live = len(holdings(program.graph, predicted, predicted.peak_position))
+    allowed = tolerance(predicted, live, len(program.graph))
     return abs(measured.peak - predicted.peak) <= allowed
 
 

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ckpt.errors import CkptError
+from ckpt.graph import Graph
+from ckpt.machine import holdings, simulate
 from ckpt.planners import make_schedule
+from ckpt.program import Program
 from ckpt.reports.advice import advice
 from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
-from ckpt.simulate import holdings, simulate
-from ckpt.studies.measure import eager_peak, eager_seconds, measured
-from ckpt.tape.core import tree
-from ckpt.tape.core.value import Value
-from ckpt.tape.traced.trace import Program, trace
+from ckpt.studies.given import are_arrays, program_of
+from ckpt.studies.measure import measured, seconds_of
 from ckpt.timeline import Timeline
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
 
@@ -27,9 +25,9 @@ class Profile:
     """One step of a program: its graph, a schedule of it, and what that does in memory and time.
 
     ``simulated`` is predicted from shapes alone; ``measured`` (None where no arrays were given) is
-    the same schedule run on arrays under tracemalloc. ``seconds`` is of a run without it.
-    ``eager_peak_nbytes`` is that of the plain eager step, in which the caller's own variables hold
-    values too.
+    the same schedule run on arrays under the program's witness. ``seconds`` is of a run without it.
+    ``eager_peak_nbytes`` is that of the plain step, in which the caller's own variables hold values
+    too.
     """
 
     program: Program
@@ -41,7 +39,7 @@ class Profile:
     eager_seconds: float | None = None
 
     @property
-    def graph(self) -> Any:
+    def graph(self) -> Graph:
         return self.program.graph
 
     @property
@@ -52,8 +50,8 @@ class Profile:
 
     def why(self, top: int | None = 10) -> list[str]:
         """What is live at the peak, largest first, and who still reads it."""
-        found = holdings(self.graph, self.schedule, self.simulated.peak_position)
-        return why(found, self.graph.describe, peak=self.simulated.peak, top=top)
+        found = holdings(self.graph, self.simulated, self.simulated.peak_position)
+        return why(self.graph, found, peak=self.simulated.peak, top=top)
 
     @property
     def advice(self) -> list[str]:
@@ -63,7 +61,10 @@ class Profile:
     def rows(self) -> list[dict[str, Any]]:
         """The ledger: a row a node, with bytes, FLOPs by phase, and how often it was computed."""
         counts = self.simulated.counts
-        kept = {self.graph.owners[i] for i, r in enumerate(self.graph.backward_readers) if r}
+        kept = {self.graph.owners[i] for i, r in enumerate(self.graph.step_readers) if r}
+        backward_flops: dict[int | None, int] = {}
+        for step in self.graph.steps:
+            backward_flops[step.at] = backward_flops.get(step.at, 0) + step.flops
         rows = []
         for i, node in enumerate(self.graph):
             if not node.resident and not counts[i]:
@@ -80,7 +81,7 @@ class Profile:
                     "nbytes": 0 if node.alias_of is not None else node.nbytes,
                     "kept_nbytes": node.nbytes if i in kept and not node.resident else 0,
                     "forward_flops": node.flops,
-                    "backward_flops": node.backward_flops if i in self.graph.backward_set else 0,
+                    "backward_flops": backward_flops.get(i, 0),
                     "recompute_flops": node.flops * max(counts[i] - 1, 0),
                     "computed": counts[i],
                 }
@@ -102,7 +103,7 @@ class Profile:
             "nodes": len(self.graph),
             "instructions": len(self.schedule),
             "resident_nbytes": s.resident,
-            "gradient_nbytes": s.gradients_total,
+            "gradient_nbytes": s.gradients_beside,
             "predicted_peak_nbytes": s.peak,
             "predicted_whole_peak_nbytes": s.whole_peak,
             "measured_peak_nbytes": m.peak if m else None,
@@ -127,7 +128,7 @@ class Profile:
         figure = timeline_figure(
             self.simulated,
             self.measured,
-            describe=self.graph.describe,
+            graph=self.graph,
             title=f"Live bytes over one step of {self.graph.name or 'the program'}",
         )
         return save(figure, path)
@@ -149,7 +150,7 @@ class Profile:
             )
         lines += [
             f"  whole peak  {format_bytes(s.whole_peak):>11}  with inputs and parameters "
-            f"({format_bytes(s.resident)}) and gradients ({format_bytes(s.gradients_total)})",
+            f"({format_bytes(s.resident)}) and gradients ({format_bytes(s.gradients_beside)})",
             f"  forward     {format_flops(s.forward_flops):>11}",
             f"  recompute   {format_flops(s.recompute_flops):>11}  "
             f"{100 * s.overhead:.1f} % of forward, {s.recomputations} values computed again",
@@ -168,12 +169,12 @@ class Profile:
         from ckpt.reports.exports import to_html
         from ckpt.reports.figure import timeline_figure, to_svg
 
-        figure = timeline_figure(self.simulated, self.measured, describe=self.graph.describe)
+        figure = timeline_figure(self.simulated, self.measured, graph=self.graph)
         return f"<pre>{self}</pre>{to_svg(figure)}{to_html(self.ledger(top=20))}"
 
 
 def profile(
-    function: Callable[..., Any],
+    function: Callable[..., Any] | Program,
     *args: Any,
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
@@ -183,7 +184,7 @@ def profile(
     repeats: int = 1,
     name: str = "",
 ) -> Profile:
-    """Profile one step (loss and gradients) of ``function(*args)``.
+    """Profile one step (loss and gradients) of ``function(*args)``, or of a Program.
 
     ``args`` are arrays, or `ckpt.spec` stand-ins, with which nothing is measured and nothing of
     their size is allocated. ``function`` returns a scalar loss; its `@checkpoint` regions are
@@ -191,27 +192,16 @@ def profile(
     ``measure=False`` predicts only. Raises TapeError where the program can't be differentiated or
     traced, BudgetError where no plan fits.
     """
-    program = trace(function, *args, argnums=argnums, has_aux=has_aux, name=name)
+    program = program_of(function, args, argnums, has_aux, name)
     schedule = make_schedule(program.graph, planner, budget)
     found = Profile(program, schedule, simulate(program.graph, schedule))
     if measure is None:
-        measure = all(_is_real(leaf) for leaf in tree.leaves(args))
+        measure = are_arrays(args)
     if measure:
-        if not all(_is_real(leaf) for leaf in tree.leaves(args)):
+        if not are_arrays(args):
             raise CkptError("shapes alone can't be run: pass arrays, or measure=False")
-        arrays = tuple(tree.rebuild(a, _data) for a in args)
-        execution, found.seconds = measured(program, schedule, arrays, repeats=repeats)
+        execution, found.seconds = measured(program, schedule, args, repeats=repeats)
         found.measured = execution.timeline
-        found.eager_seconds = eager_seconds(function, arrays, argnums, has_aux)
-        found.eager_peak_nbytes = eager_peak(function, arrays, argnums, has_aux)
+        found.eager_seconds = seconds_of(lambda: program.plain(*args))
+        _, found.eager_peak_nbytes = program.measure(program.plain, *args)
     return found
-
-
-def _is_real(leaf: Any) -> bool:
-    return not getattr(_data(leaf), "abstract", False)
-
-
-def _data(leaf: Any) -> Any:
-    if isinstance(leaf, Value):
-        return leaf.data
-    return np.float64(leaf) if isinstance(leaf, float) else leaf

@@ -1,52 +1,53 @@
-"""Cost by measured seconds: a graph whose FLOPs are replaced by the time each forward took."""
+"""Cost by measured seconds: how long each node's Compute and each step of the backward took."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
 
-from ckpt.graph import Graph
 from ckpt.planners import make_schedule
-from ckpt.tape.core.node import TapeNode
-from ckpt.tape.execution.run import execute
-from ckpt.tape.traced.trace import Program
+from ckpt.planners.base.cost import Cost
+from ckpt.program import Program
+from ckpt.schedule import Backward, Compute, Free
 
 REPEATS = 3
 
 
 class _Clock:
-    """An Observer that adds up, per node, the seconds of its Computes."""
+    """An Observer that takes the time of each instruction."""
 
     def __init__(self) -> None:
         self.taken: list[float] = []
         self.start = 0.0
 
-    def before(self, kind: int, node: TapeNode) -> None:
+    def before(self, position: int) -> None:
         self.start = time.perf_counter()
 
-    def after(self, kind: int, node: TapeNode) -> None:
+    def after(self, position: int, count: Callable[[], tuple[Sequence[int], int]]) -> None:
         self.taken.append(time.perf_counter() - self.start)
 
 
-def with_seconds(program: Program, args: tuple[Any, ...]) -> Graph:
-    """The program's graph with nanoseconds of forward in place of FLOPs: a median of a few runs.
-
-    The planners then weigh recomputation by time. A run needs as much memory as store-all.
-    """
+def measured_cost(program: Program, args: tuple[Any, ...]) -> Cost:
+    """Nanoseconds, medians of a few runs. Each needs as much memory as store-all."""
     graph = program.graph
     schedule = make_schedule(graph, "store_all")
     runs = []
     for _ in range(REPEATS + 1):  # the first one warms up
         clock = _Clock()
-        execute(program, schedule, args, observer=clock)
+        program.execute(schedule, *args, observe=clock)
         runs.append(clock.taken)
-    taken: dict[int, float] = {}
-    for at, step in enumerate(schedule.instructions):
-        taken.setdefault(step.node, statistics.median(run[at] for run in runs[1:]))
-    nodes = [
-        node if node.resident else replace(node, flops=max(round(1e9 * taken.get(i, 0.0)), 1))
-        for i, node in enumerate(graph)
-    ]
-    return Graph(tuple(nodes), graph.losses, graph.outputs, graph.name)
+    nodes, steps = [0] * len(graph), [0] * len(graph.steps)
+    for instruction, *taken in zip(schedule, *runs[1:], strict=True):
+        nanoseconds = max(round(1e9 * statistics.median(taken)), 1)
+        match instruction:
+            case Compute(node):
+                nodes[node] = nanoseconds
+            case Backward(step):
+                steps[step] = nanoseconds
+            case Free():
+                pass
+            case _:
+                assert_never(instruction)
+    return Cost("nanoseconds", tuple(nodes), tuple(steps))

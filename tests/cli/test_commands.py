@@ -161,7 +161,7 @@ def test_a_plan_for_another_graph_is_refused(capsys: pytest.CaptureFixture[str])
     ("damage", "words"),
     [
         (lambda text: text[: len(text) // 2], "cut off"),
-        (lambda text: text.replace('"version": 1', '"version": 99'), "version 99"),
+        (lambda text: text.replace('"version": 2', '"version": 99'), "version 99"),
         (lambda text: '{"format": "tar"}', "'tar'"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_damaged_plan(
 ) -> None:
     run(capsys, "plan mlp --depth 4 --planner sqrt -o plan.json")
     path = folder / "plan.json"
-    path.write_text(damage(path.read_text().replace('"version":1', '"version": 1')))
+    path.write_text(damage(path.read_text().replace('"version":2', '"version": 2')))
     result = run(capsys, command)
     assert result.code == 2
     assert words in result.err

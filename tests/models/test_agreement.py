@@ -6,14 +6,12 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
+from ckpt.machine import holdings, simulate
 from ckpt.models import build
 from ckpt.planners import make_schedule
+from ckpt.program import execute
 from ckpt.schedule import Schedule
-from ckpt.simulate import holdings, simulate
-from ckpt.studies.measure import digest, tolerance
-from ckpt.tape.eager.grad import value_and_grad
-from ckpt.tape.execution.run import execute
-from ckpt.tape.traced.trace import trace
+from ckpt.studies.measure import tolerance
 from tests.models.small import SMALL
 
 DROPOUT = {"vgg": {"dropout": 0.4}, "gpt": {"dropout": 0.1}}
@@ -33,23 +31,23 @@ def test_simulated_and_executed_bytes_agree(name: str) -> None:
     model, options = SMALL[name]
     options = {**options, **DROPOUT.get(name, {})}
     workload = build(model, **options)
-    eager = digest(value_and_grad(workload.loss)(*workload.arrays())[1])
+    plain = workload.trace()
+    eager = plain.digest(plain.plain(*workload.arrays()))
     peaks = {}
     for case in ("store_all", "sqrt", "chain", "segments"):
         chosen = build(model, **options, segments=3) if case == "segments" else workload
-        program = trace(chosen.loss, *chosen.specs(), name=name)
+        program = chosen.trace()
         schedule = least(program.graph) if case == "chain" else None
         if schedule is None:
             planner = "as_written" if case == "segments" else case
             schedule = make_schedule(program.graph, planner, None)
         simulated = simulate(program.graph, schedule)
-        run = execute(program, schedule, chosen.arrays(), trace_memory=True)
-        assert run.timeline is not None
+        run = execute(program, schedule, *chosen.arrays(), trace_memory=True)
         assert simulated.same_live_bytes(run.timeline) is None
-        live = len(holdings(program.graph, schedule, simulated.peak_position))
+        live = len(holdings(program.graph, simulated, simulated.peak_position))
         allowed = tolerance(simulated, live, len(program.graph))
         assert abs(run.timeline.peak - simulated.peak) <= allowed, case
-        assert digest(run.grads) == eager, case
+        assert program.digest(run.result) == eager, case
         peaks[case] = simulated.peak
     if name != "mlp":  # whose only residuals are its layers' boundaries
         assert min(peaks.values()) < peaks["store_all"]

@@ -10,9 +10,9 @@ import pytest
 from ckpt.errors import StepMemoryError, UsageError
 from ckpt.models import build, memory, names
 from ckpt.models.base import spread
-from ckpt.studies.facts import facts
+from ckpt.models.facts import facts
 from ckpt.tape.core import tree
-from ckpt.tape.traced.trace import trace
+from ckpt.tape.execution.program import trace
 from tests.models.small import SMALL
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import ckpt
 from ckpt.models import build
+from ckpt.program import Program
 from ckpt.tape.core import tree
-from ckpt.tape.traced.trace import Program, trace
+from ckpt.tape.execution.program import trace
 from tests.models.small import SMALL
 
 torch = pytest.importorskip("torch")

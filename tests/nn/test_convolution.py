@@ -10,6 +10,7 @@ import pytest
 import ckpt
 from ckpt import nn
 from ckpt.nn.convolution_plan import plan
+from tests.graphs import step_of
 from tests.tape.ops.checking import check_agreement, check_op, layouts
 
 rng = np.random.default_rng(0)
@@ -97,7 +98,7 @@ def test_flops_of_torch(name: str) -> None:
     )  # fmt: skip
     node = next(n for n in program.graph if n.op == "convolution")
     assert node.flops == forward.get_total_flops()
-    assert node.backward_flops == backward.get_total_flops()
+    assert step_of(program.graph, "convolution").flops == backward.get_total_flops()
 
 
 def test_flops_of_grouped_convolutions() -> None:
@@ -112,7 +113,7 @@ def test_flops_of_grouped_convolutions() -> None:
     )  # fmt: skip
     node = next(n for n in program.graph if n.op == "convolution")
     assert node.flops == 2 * (5 * 8 * 6 * 6) * (2 * 3 * 3)
-    assert node.backward_flops == node.flops
+    assert step_of(program.graph, "convolution").flops == node.flops
 
 
 def test_workspace_does_not_grow_with_the_batch() -> None:
@@ -121,8 +122,11 @@ def test_workspace_does_not_grow_with_the_batch() -> None:
             lambda x, w: np.sum(nn.conv2d(np.exp(x), w, padding=1)),
             ckpt.spec((n, 32, 32, 32)), ckpt.spec((32, 32, 3, 3)), argnums=(0, 1),
         )  # fmt: skip
-        node = next(v for v in program.graph if v.op == "convolution")
-        return (node.workspace, *node.backward_workspace[:2])
+        graph = program.graph
+        node = next(v for v in graph if v.op == "convolution")
+        step = step_of(graph, "convolution")
+        around = graph.cotangents[(k := graph.steps.index(step)) : k + 2]
+        return node.workspace, step.during - sum(around)
 
     assert workspaces(8) == workspaces(800)
     assert max(workspaces(800)) < 4 << 20  # im2col's matrix for 8 images: 9 MiB; for 800: 0.9 GiB

@@ -11,7 +11,7 @@ import pytest
 import ckpt
 from ckpt import nn
 from ckpt.tape.core import apply as apply_module
-from ckpt.tape.eager.interpreter import owner
+from ckpt.tape.core.cotangents import owner
 from tests.tape.ops.checking import check_agreement
 
 rng = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pytest
 
 import ckpt
 from ckpt import nn
+from ckpt.machine import simulate
 from ckpt.nn.random import masked
 from ckpt.schedule import Backward, Compute, Free, Schedule
-from ckpt.simulate import simulate
 from ckpt.tape.eager.gradcheck import gradcheck
 from tests.tape.ops.checking import check_agreement, check_op, store_all
 
@@ -55,8 +55,8 @@ def test_nested_checkpoints() -> None:
 
 
 def executed(program, schedule, rng):
-    run = ckpt.execute(program, schedule, (ws, x, rng), trace_memory=True)
-    return run.value, run.grads, rng.random()
+    value, grads = ckpt.execute(program, schedule, ws, x, rng, trace_memory=True).result
+    return value, grads, rng.random()
 
 
 def test_tracing_draws_nothing_and_executing_draws_what_eager_does() -> None:
@@ -85,12 +85,12 @@ def recompute_everything(graph) -> Schedule:
                 stack += [d for d in graph[i].deps if d not in leaves]
         return sorted(found)
 
-    losses = set(graph.losses)
+    losses = set(graph.outputs)
     once = [i for i in range(len(graph)) if i not in leaves]
     steps += [Compute(i) for i in once] + [Free(i) for i in once if i not in losses]
-    for i in graph.backward_order:
-        needed = [j for j in closure(graph[i].residuals) if j not in losses]
-        steps += [Compute(j) for j in needed] + [Backward(i)] + [Free(j) for j in needed]
+    for k, step in enumerate(graph.steps):
+        needed = [j for j in closure(step.reads) if j not in losses]
+        steps += [Compute(j) for j in needed] + [Backward(k)] + [Free(j) for j in needed]
     return Schedule(tuple(steps))
 
 
@@ -127,8 +127,8 @@ def test_bytes(shape: tuple[int, ...]) -> None:
         lambda x, rng: np.sum(nn.dropout(x, 0.3, rng)), x, np.random.default_rng(0)
     )
     schedule = store_all(program.graph)
-    ckpt.execute(program, schedule, (x, np.random.default_rng(0)))
-    run = ckpt.execute(program, schedule, (x, np.random.default_rng(0)), trace_memory=True)
+    ckpt.execute(program, schedule, x, np.random.default_rng(0))
+    run = ckpt.execute(program, schedule, x, np.random.default_rng(0), trace_memory=True)
     simulated = simulate(program.graph, schedule)
     assert simulated.same_live_bytes(run.timeline) is None
     slack = simulated.peak // 100 + (1 << 16) + 768 * len(program.graph)
@@ -184,7 +184,7 @@ def test_attention_keeps_the_weights_and_no_scores() -> None:
 
     q = np.ones((2, 4, 3), "f4")
     graph = ckpt.trace(loss, q, q, q, argnums=(0, 1, 2)).graph
-    kept = {graph.owners[r] for i in graph.backward_order for r in graph[i].residuals}
+    kept = {graph.owners[r] for step in graph.steps for r in step.reads}
     kept = [graph[r].op for r in sorted(kept) if not graph[r].resident]
     assert kept == ["exp", "exp", "exp", "softmax"]
 

@@ -8,11 +8,12 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
+from ckpt.planners.base.cost import flops
+from ckpt.planners.search.drafts import Draft, Sheet
 from ckpt.planners.search.improve import improve
-from ckpt.planners.search.intervals import Plan, Program
 from ckpt.schedule import Backward, Compute, Schedule
-from ckpt.simulate import simulate
 from tests.graphs import Build, mlp, random_graph, unet, zoo
 
 auto, brute, chain, dtr, store_all = (
@@ -73,7 +74,7 @@ def test_auto_is_never_worse_than_what_it_contains(name: str) -> None:
         assert timeline.peak <= budget
         for row in schedule.notes["portfolio"].values():
             if isinstance(row, dict):
-                assert timeline.recompute_flops <= row["recompute_flops"]
+                assert timeline.recompute_flops <= row["recompute_cost"]
 
 
 def test_auto_is_deterministic() -> None:
@@ -116,32 +117,34 @@ def test_a_hundred_layers() -> None:
 @pytest.mark.parametrize("name", zoo())
 def test_a_plan_is_priced_as_simulate_prices_it(name: str) -> None:
     graph = zoo()[name]
-    program = Program(graph)
+    sheet = Sheet(graph, flops(graph))
     for budget in budgets(graph, 1.0, 0.8, 0.6):
         try:
             schedule = dtr(graph, budget)
         except BudgetError:
             continue
-        plan = Plan(program, program.actions_of(schedule))
-        timeline = simulate(graph, Schedule(tuple(plan.instructions())))
-        assert timeline.peak == plan.peak
-        assert timeline.recompute_flops == plan.cost - graph.forward_flops
+        draft = Draft(sheet, sheet.actions_of(schedule))
+        timeline = simulate(graph, Schedule(tuple(draft.instructions())))
+        assert timeline.peak == draft.peak
+        assert timeline.recompute_flops == draft.cost - graph.forward_flops
         steps = [h for h, p in zip(timeline.columns["high"], timeline.columns["phase"], strict=True)
                  if p != 3]  # fmt: skip
-        assert steps == list(plan.high)
+        assert steps == list(draft.high)
 
 
 def test_a_needless_recomputation_goes_and_values_are_freed_early() -> None:
     graph = random_chain(3, 0)
     forward = [Compute(i) for i in range(1, 7)]
-    schedule = Schedule((*forward, *map(Backward, graph.backward_order)))
+    schedule = Schedule((*forward, *map(Backward, range(len(graph.steps)))))
     stored = simulate(graph, store_all(graph)).peak
     assert simulate(graph, schedule).peak > stored
-    assert simulate(graph, improve(graph, schedule, iterations=0)).peak == stored
+    assert simulate(graph, improve(graph, schedule, iterations=0).schedule).peak == stored
 
     twice = base.get("recompute_all")[0](graph)
     assert simulate(graph, twice).recompute_flops > 0
-    assert simulate(graph, improve(graph, twice, stored, iterations=0)).recompute_flops == 0
+    assert (
+        simulate(graph, improve(graph, twice, stored, iterations=0).schedule).recompute_flops == 0
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -153,18 +156,19 @@ def test_improve_is_within_the_budget_never_worse_and_near_the_optimum(seed: int
             schedule = dtr(graph, budget)
         except BudgetError:
             continue
-        improved = improve(graph, schedule, budget)
+        improved = improve(graph, schedule, budget).schedule
         timeline = simulate(graph, improved)
         assert timeline.peak <= budget
         assert timeline.recompute_flops <= simulate(graph, schedule).recompute_flops
-        assert improved == improve(graph, schedule, budget)
+        assert improved == improve(graph, schedule, budget).schedule
         before += simulate(graph, schedule).recompute_flops
-        greedy = improve(graph, schedule, budget, iterations=0)
+        greedy = improve(graph, schedule, budget, iterations=0).schedule
         filled += simulate(graph, greedy).recompute_flops
         after += timeline.recompute_flops
         exact += simulate(graph, brute(graph, budget)).recompute_flops
     assert exact <= after <= 1.2 * exact
-    assert after <= filled < before
+    assert after <= filled <= before
+    assert after < before or before == exact
 
 
 @pytest.mark.parametrize("seed", [*range(0, 60, 4), 192])
@@ -176,6 +180,6 @@ def test_improve_takes_any_graph(seed: int) -> None:
             schedule = dtr(graph, budget)
         except BudgetError:
             continue
-        timeline = simulate(graph, improve(graph, schedule, budget, 15))
+        timeline = simulate(graph, improve(graph, schedule, budget, 15).schedule)
         assert timeline.peak <= budget
         assert timeline.recompute_flops <= simulate(graph, schedule).recompute_flops

@@ -8,10 +8,11 @@ from heapq import heappop, heappush
 import pytest
 
 from ckpt.errors import BudgetError, ScheduleError, UsageError
-from ckpt.graph import Graph, Node
+from ckpt.graph import Graph
+from ckpt.machine import _Machine, simulate
 from ckpt.planners.base import registry as base
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
-from ckpt.simulate import simulate
+from tests.graphs import Build
 
 brute = base.get("brute")[0]
 
@@ -19,35 +20,28 @@ brute = base.get("brute")[0]
 def small_dag(size: int, seed: int) -> Graph:
     """A random graph with an input, a captured array, views, skips and shared cotangents."""
     rng = random.Random(seed)
-    nodes = [
-        Node(name="x", op="input", nbytes=3, resident=True),
-        Node(name="mask", op="captured", nbytes=2, captured=True, requires_grad=False),
-    ]
+    build = Build()
+    build.resident(3, name="x")
+    build.captured(2)
     for i in range(2, size):
         deps = [i - 1 if i > 2 else 0]
         if rng.random() < 0.4:
             deps.append(rng.randrange(i - 1))
         deps = list(dict.fromkeys(deps))
-        is_view = rng.random() < 0.2 and not nodes[deps[0]].captured
-        readable = [*deps, i]
-        nodes.append(
-            Node(
-                name=f"n{i}",
-                op="view" if is_view else "f",
-                deps=tuple(deps),
-                nbytes=nodes[deps[0]].nbytes if is_view else rng.randint(1, 8),
-                flops=0 if is_view else rng.randint(0, 9),
-                residuals=() if is_view else tuple(rng.sample(readable, rng.randint(0, len(deps)))),
-                workspace=rng.randint(0, 2),
-                backward_workspace=tuple(rng.randint(0, 1) for _ in deps),
-                alias_of=deps[0] if is_view else None,
-                cotangents=tuple(
-                    rng.choice(["fresh", "handed", "view"]) if nodes[d].requires_grad else None
-                    for d in deps
-                ),
-            )
+        view = rng.random() < 0.2 and not build.nodes[deps[0]].captured
+        choices: list[int | str] = [*range(len(deps)), "out"]
+        build.op(
+            "view" if view else "f",
+            *deps,
+            nbytes=build.nodes[deps[0]].nbytes if view else rng.randint(1, 8),
+            flops=rng.randint(0, 9),
+            reads=() if view else rng.sample(choices, rng.randint(0, len(deps))),
+            kinds=[rng.choice(["fresh", "handed", "view"]) for _ in deps],
+            work=rng.randint(0, 2),
+            backward_work=rng.randint(0, 1),
+            view=view,
         )
-    return Graph(tuple(nodes), (size - 1,), name=f"dag-{size}-{seed}")
+    return build.graph(size - 1, name=f"dag-{size}-{seed}")
 
 
 def plain_search(graph: Graph, budget: int) -> int | None:
@@ -78,19 +72,21 @@ def plain_search(graph: Graph, budget: int) -> int | None:
         except ScheduleError:
             pass
         computed = {s.node for s in steps if isinstance(s, Compute)}
-        for i in range(len(graph)):
-            for step in (Compute(i), Free(i), Backward(i)):
-                if accepts((*steps, step)):
-                    serial += 1
-                    again = isinstance(step, Compute) and i in computed
-                    heappush(queue, (cost + again * graph.nodes[i].flops, serial, (*steps, step)))
+        numbers = range(len(graph))
+        more = [*map(Compute, numbers), *map(Free, numbers)]
+        for step in (*more, *map(Backward, range(len(graph.steps)))):
+            if accepts((*steps, step)):
+                serial += 1
+                again = isinstance(step, Compute) and step.node in computed
+                added = graph[step.node].flops if again else 0
+                heappush(queue, (cost + added, serial, (*steps, step)))
     return None
 
 
 def _peak_of_prefix(graph: Graph, steps: tuple[Instruction, ...]) -> int:
-    from ckpt.simulate import _perform
-
-    return max(_perform(graph, Schedule(steps)).columns["high"], default=0)
+    machine = _Machine(graph, Schedule(steps))
+    machine.perform()
+    return machine.timeline().peak
 
 
 def _state(graph: Graph, steps: tuple[Instruction, ...]) -> object:

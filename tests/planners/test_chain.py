@@ -10,11 +10,12 @@ from hypothesis import given, settings
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.base import registry as base
-from ckpt.planners.chain.chain import Plans, frontier
+from ckpt.planners.base.cost import flops
+from ckpt.planners.chain.chain import _Tables, frontier
 from ckpt.schedule import Backward, Compute
-from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 from tests.graphs import ZOO, Build, graphs, lstm, mlp, random_graph, unit_chain
 
@@ -118,23 +119,23 @@ def test_no_plan_needs_more_than_its_table_says(name: str) -> None:
     graph = ZOO[name]()
     for slots in (20, 500):
         for stage_options in (True, False):
-            plans = Plans(graph, slots, stage_options, None)
+            plans = _Tables(graph, flops(graph), slots, stage_options, None)
             for one in plans.chains:
                 for point in one.points:
                     timeline = plans.timeline(point)
                     assert timeline.peak <= point.nbytes
-                    assert timeline.recompute_flops <= point.flops * 1.000001
+                    assert timeline.recompute_flops <= point.cost * 1.000001
 
 
 def test_model_is_exact_where_one_value_crosses() -> None:
     """On a plain chain the table's bytes and FLOPs are those of the reference machine."""
     for graph in (unit_chain(12), mlp([6, 8, 8, 16, 8, 8, 4]), ZOO["residual_net"]()):
-        plans = Plans(graph, 500, True, None)
+        plans = _Tables(graph, flops(graph), 500, True, None)
         for one in plans.chains[:1]:
             assert one.table.nbytes(1) < 65
             for point in one.points:
                 timeline = plans.timeline(point)
-                assert timeline.recompute_flops == point.flops
+                assert timeline.recompute_flops == point.cost
             assert timeline.peak == point.nbytes == store_all_peak(graph)
 
 
@@ -191,11 +192,11 @@ def test_frontier_is_what_chain_delivers() -> None:
         assert len(steps) > 5
         for before, after in pairwise(steps):
             assert before.budget < after.budget
-            assert before.recompute_flops > after.recompute_flops
+            assert before.recompute_cost > after.recompute_cost
         for step in steps[:: 1 + len(steps) // 9]:
-            flops = planned(graph, step.budget).recompute_flops
-            assert flops <= step.recompute_flops * 1.000001
-        assert steps[-1].recompute_flops == 0
+            cost = planned(graph, step.budget).recompute_flops
+            assert cost <= step.recompute_cost * 1.000001
+        assert steps[-1].recompute_cost == 0
 
 
 def test_schedule_says_what_it_is() -> None:
@@ -215,7 +216,7 @@ def test_same_plan_twice() -> None:
     graph = random_graph(Random(23), 22)
     budget = store_all_peak(graph) * 9 // 10
     again = random_graph(Random(23), 22)
-    assert chain(graph, budget) == Plans(again, None, True, None).within(budget)
+    assert chain(graph, budget) == _Tables(again, flops(again), None, True, None).within(budget)
 
 
 def test_nothing_idle() -> None:
@@ -226,7 +227,7 @@ def test_nothing_idle() -> None:
             read = set(graph.outputs)
             for instruction in reversed(chain(graph, step.budget).instructions):
                 if isinstance(instruction, Backward):
-                    read.update(graph[instruction.node].residuals)
+                    read.update(graph.steps[instruction.step].reads)
                 elif isinstance(instruction, Compute):
                     # A captured array is made where the program made it, read or not.
                     assert instruction.node in read or graph[instruction.node].captured

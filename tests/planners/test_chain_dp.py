@@ -31,8 +31,8 @@ def random_kind(rng: Random, tapes: int = 2, scale: int = 6) -> Kind:
     )
     longer = tuple(rng.randint(0, crossing) for _ in range(rng.randint(0, 1)))
     return Kind(
-        once_flops=once,
-        advance_flops=advance,
+        once_cost=once,
+        advance_cost=advance,
         advance_peak=crossing + rng.randint(0, scale),
         crossing=(crossing, *longer),
         cotangents=cotangents,
@@ -67,7 +67,7 @@ def price(kinds: Sequence[Kind], operations: Sequence[Operation]) -> tuple[int, 
     snapshots: set[int] = set()
     taped: dict[int, int] = {}
     last = len(kinds) - 1  # the stage whose backward comes next
-    peak, flops = 0, -sum(kind.once_flops for kind in kinds)
+    peak, flops = 0, -sum(kind.once_cost for kind in kinds)
 
     def held(cuts: set[int]) -> int:
         total = sum(taped.values())
@@ -85,20 +85,20 @@ def price(kinds: Sequence[Kind], operations: Sequence[Operation]) -> tuple[int, 
             for k in range(first, choice + 1):
                 high = held(snapshots | {k}) + kinds[k].advance_peak + kinds[last].cotangents
                 peak = max(peak, high)
-                flops += kinds[k].advance_flops
+                flops += kinds[k].advance_cost
             snapshots.add(choice + 1)
         elif word == "tape":
             tape = kinds[first].tapes[choice]
             peak = max(peak, held(snapshots) + tape.forward_peak + kinds[last].cotangents)
             taped[first] = tape.held
-            flops += tape.flops
+            flops += tape.cost
         else:
             if word == "backward":
                 del taped[first]
                 high = kinds[first].tapes[choice].backward_peak
             else:
                 high = kinds[first].visits[choice].peak
-                flops += kinds[first].visits[choice].flops
+                flops += kinds[first].visits[choice].cost
             assert first == last
             peak = max(peak, held(snapshots) + high)
             snapshots.discard(first)
@@ -130,7 +130,7 @@ def test_equals_brute_force_over_persistent_schedules(seed: int, repeating: bool
     for m in found:
         peak, flops = price(stages, table.operations(m))
         assert peak <= m
-        assert flops == found[m] == table.extra_flops(table.operations(m))
+        assert flops == found[m] == table.extra_cost(table.operations(m))
 
 
 def uniform(tape: int) -> Kind:

@@ -9,9 +9,9 @@ import pytest
 
 from ckpt.errors import BudgetError, MissingExtraError, UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners import get, make_schedule, names
 from ckpt.planners.base.registry import Planner
-from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 from tests import graphs
 

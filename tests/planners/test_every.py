@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.simple.every import round_sqrt
-from ckpt.simulate import simulate
 from tests.graphs import ZOO, uneven_chain
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ckpt.errors import BudgetError
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule
-from ckpt.simulate import simulate
 from tests.graphs import uneven_chain
 
 

@@ -13,36 +13,38 @@ import pytest
 
 from ckpt.errors import BudgetError, MissingExtraError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
+from ckpt.planners.base.cost import flops
+from ckpt.planners.base.reads import closure
 from ckpt.planners.exact.checkmate import Checkmate, perform
-from ckpt.planners.exact.stagewise import Stagewise, closure, join, stagewise
+from ckpt.planners.exact.epochs import Epochs, epochs_of, join
 from ckpt.schedule import Compute
-from ckpt.simulate import simulate
 from tests.graphs import Build, masked, mlp, random_graph, residual_net, uneven_chain
 
 ilp = base.get("ilp")[0]
 brute = base.get("brute")[0]
 
 
-def class_search(space: Stagewise, budget: int) -> int | None:
-    """Least recompute in the class: tries every set that each stage may begin with."""
+def class_search(space: Epochs, budget: int) -> int | None:
+    """Least recompute in the class: tries every set that each epoch may begin with."""
     graph = space.graph
     nodes = graph.nodes
     best: dict[tuple[frozenset[int], frozenset[int]], int] = {(frozenset(), frozenset()): 0}
-    for t, stage in enumerate(space.stages):
-        keepable = space.stages[t + 1].keepable if t + 1 < len(space.stages) else frozenset()
+    for t, epoch in enumerate(space.epochs):
+        keepable = space.epochs[t + 1].keepable if t + 1 < len(space.epochs) else frozenset()
         nxt: dict[tuple[frozenset[int], frozenset[int]], int] = {}
         for (live, spent), cost in best.items():
-            for kept in subsets(keepable & (live | set(stage.computable))):
+            for kept in subsets(keepable & (live | set(epoch.computable))):
                 if any(
                     graph.owners[i] not in kept and not nodes[graph.owners[i]].resident
                     for i in kept
                 ):
                     continue
-                computed = closure(graph, stage.residuals | kept, live)
-                if not computed <= set(stage.computable) or computed & spent:
+                computed = closure(graph, epoch.residuals | kept, live)
+                if not computed <= set(epoch.computable) or computed & spent:
                     continue
-                if not stage_fits(space, t, live, computed, kept, budget):
+                if not epoch_fits(space, t, live, computed, kept, budget):
                     continue
                 key = (kept, spent | {i for i in computed if nodes[i].captured})
                 total = cost + sum(nodes[i].flops for i in computed)
@@ -57,16 +59,16 @@ def subsets(items: frozenset[int]) -> list[frozenset[int]]:
     return [frozenset(row) for row in rows]
 
 
-def stage_fits(
-    space: Stagewise,
+def epoch_fits(
+    space: Epochs,
     t: int,
     live: frozenset[int],
     computed: set[int],
     kept: frozenset[int],
     budget: int,
 ) -> bool:
-    graph, stage = space.graph, space.stages[t]
-    done = max((s.backwards.stop for s in space.stages[:t]), default=0)
+    graph, epoch = space.graph, space.epochs[t]
+    done = max((s.backwards.stop for s in space.epochs[:t]), default=0)
 
     def held(values: set[int]) -> int:
         owners = {graph.owners[i] for i in values}
@@ -76,20 +78,19 @@ def stage_fits(
     order = sorted(computed)
     for position, i in enumerate(order):
         now.add(i)
-        if held(now) + graph[i].workspace + space.memory.between[done] > budget:
+        if held(now) + graph[i].workspace + graph.between[done] > budget:
             return False
         later = set().union(*(graph[j].deps for j in order[position + 1 :]), ())
-        now &= later | stage.residuals | kept
-    for q in stage.backwards:
-        pending = set().union(*(graph[graph.backward_order[p]].residuals
-                                for p in stage.backwards if p >= q))  # fmt: skip
+        now &= later | epoch.residuals | kept
+    for q in epoch.backwards:
+        pending = set().union(*(graph.steps[p].reads for p in epoch.backwards if p >= q))
         now &= pending | kept
-        if held(now) + space.memory.during[q] > budget:
+        if held(now) + graph.steps[q].during > budget:
             return False
     return True
 
 
-def budgets(graph: Graph, space: Stagewise) -> range:
+def budgets(graph: Graph, space: Epochs) -> range:
     top = perform(space, space.all_kept()).peak
     return range(top // 3, top + 1, max(1, top // 9))
 
@@ -98,8 +99,8 @@ def budgets(graph: Graph, space: Stagewise) -> range:
 def test_it_equals_a_search_of_its_class(seed: int) -> None:
     graph = random_graph(Random(seed), 5)
     for groups, parts in ((None, 1), (join(graph), 1), (None, 2)):
-        space = stagewise(graph, groups, forward_stages=parts)
-        model = Checkmate(space)
+        space = epochs_of(graph, groups, forward_epochs=parts)
+        model = Checkmate(space, flops(graph))
         for budget in budgets(graph, space):
             found = model.cheapest(budget, time_limit=30)
             best = class_search(space, budget)
@@ -126,7 +127,7 @@ def test_never_below_brute_force_and_equal_where_order_does_not_matter(seed: int
             with pytest.raises(BudgetError):
                 ilp(graph, budget)
             continue
-        plan = ilp(graph, budget, forward_stages=len(graph))
+        plan = ilp(graph, budget, forward_epochs=len(graph))
         timeline = simulate(graph, plan)
         assert timeline.peak <= budget
         assert timeline.recompute_flops == best
@@ -137,8 +138,8 @@ def test_the_program_has_no_slack_in_its_least_peak() -> None:
     """What it says is the least peak of the class is the peak that the simulation finds."""
     for seed in range(15):
         graph = random_graph(Random(seed), 6)
-        space = stagewise(graph)
-        model = Checkmate(space)
+        space = epochs_of(graph)
+        model = Checkmate(space, flops(graph))
         least = model.smallest(time_limit=30)
         peak = perform(space, model.kept(least.x)).peak
         assert peak == round(least.value * model.byte_unit)
@@ -217,7 +218,8 @@ def test_the_clock_stops_it_with_a_schedule_and_its_gap() -> None:
     assert plan.notes["status"] == "stopped by the clock at 0.5 s"
     cost = timeline.recompute_flops
     assert 0 < plan.notes["gap"] <= 1
-    assert plan.notes["gap"] == pytest.approx((cost - plan.notes["bound_flops"]) / cost)
+    assert plan.proof is not None
+    assert plan.notes["gap"] == pytest.approx((cost - plan.proof.bound) / cost)
 
 
 def test_a_large_graph_is_coarsened_and_says_so() -> None:
@@ -225,8 +227,9 @@ def test_a_large_graph_is_coarsened_and_says_so() -> None:
     budget = simulate(graph, ilp(graph)).peak // 2
     plan = ilp(graph, budget, time_limit=5)
     assert simulate(graph, plan).peak <= budget
+    assert plan.proof is not None
     assert any(
-        "recomputed only at 8 of the 162 Backwards" in words for words in plan.notes["class"]
+        "recomputed only at 8 of the 162 Backwards" in words for words in plan.proof.assumptions
     )
 
 

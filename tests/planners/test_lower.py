@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckpt.graph import Graph
-from ckpt.planners.base.emit import free_early, permanent
+from ckpt.machine import simulate
+from ckpt.planners.base.emit import Action, free_early
 from ckpt.planners.base.lower import closed_cuts, lower
-from ckpt.schedule import Compute, Free
-from ckpt.simulate import simulate
+from ckpt.planners.base.reads import permanent
+from ckpt.schedule import Backward, Compute, Free
 from tests.graphs import ZOO, Build, graphs, uneven_chain
 
 
@@ -38,15 +39,19 @@ def test_no_value_outlives_its_last_read(graph: Graph, data: st.DataObject) -> N
     """Each Free directly follows a read of that value, or the Compute of a value none reads."""
     cuts = data.draw(st.lists(st.integers(1, len(graph)), unique=True).map(sorted))
     schedule = lower(graph, [], cuts)
-    last = None
-    for step in schedule:
-        if isinstance(step, Free):
-            assert last is not None
-            node = graph[last.node]
-            reads = node.deps if isinstance(last, Compute) else node.residuals
-            assert step.node in reads or step.node == last.node
-        else:
-            last = step
+    last: Action | None = None
+    for instruction in schedule:
+        match instruction:
+            case Free(i):
+                match last:
+                    case Compute(computed):
+                        assert i in graph[computed].deps or i == computed
+                    case Backward(k):
+                        assert i in graph.steps[k].reads
+                    case None:
+                        raise AssertionError(instruction)
+            case _:
+                last = instruction
     simulate(graph, schedule)
 
 
@@ -84,9 +89,8 @@ def test_cuts_are_closed_where_only_kept_values_cross() -> None:
 
 def test_a_value_computed_twice_without_a_read_between_is_freed_at_once() -> None:
     graph = uneven_chain([1, 1], [1, 1])
-    steps = free_early(graph, [1, 1, 2, ~2, ~1])
-    assert steps[:2] == (Compute(1), Free(1))
-    assert isinstance(steps[1], Free)
+    found = free_early(graph, [Compute(1), Compute(1), Compute(2), Backward(0), Backward(1)])
+    assert found[:2] == (Compute(1), Free(1))
 
 
 @pytest.mark.parametrize("name", ["masked", "several_losses"])

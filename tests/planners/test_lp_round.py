@@ -8,8 +8,8 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
-from ckpt.simulate import simulate
 from tests.graphs import ZOO, mlp, random_graph, uneven_chain
 
 lp_round = base.get("lp_round")[0]
@@ -57,8 +57,9 @@ def test_close_to_its_bound_on_a_rough_chain() -> None:
     plan = lp_round(graph, budget)
     timeline = simulate(graph, plan)
     assert timeline.peak <= budget
-    assert 0 < plan.notes["linear_bound_flops"] <= timeline.recompute_flops
-    assert timeline.recompute_flops <= 1.3 * plan.notes["linear_bound_flops"]
+    assert plan.proof is not None
+    assert 0 < plan.proof.bound <= timeline.recompute_flops
+    assert timeline.recompute_flops <= 1.3 * plan.proof.bound
 
 
 def test_deterministic() -> None:
@@ -80,4 +81,5 @@ def test_200_nodes() -> None:
     graph = rough_chain(100)
     budget = simulate(graph, lp_round(graph)).peak // 2
     plan = lp_round(graph, budget)
-    assert simulate(graph, plan).recompute_flops <= 1.3 * plan.notes["linear_bound_flops"]
+    assert plan.proof is not None
+    assert simulate(graph, plan).recompute_flops <= 1.3 * plan.proof.bound

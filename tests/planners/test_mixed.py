@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.revolve.mixed import mixed_forwards, mixed_ops, mixed_tables
 from ckpt.planners.revolve.revolve import total_forwards
 from ckpt.planners.revolve.stage_ops import BACK, KEEP, TAPE, StageOp
-from ckpt.simulate import simulate
 from tests.graphs import chain, uneven_chain
 
 

@@ -7,11 +7,11 @@ from math import comb
 
 import pytest
 
+from ckpt.machine import simulate
 from ckpt.planners.base.stages import cut_at
 from ckpt.planners.revolve.mixed import mixed_ops, mixed_tables
 from ckpt.planners.revolve.revolve import eta, revolve_ops, split, sweeps, total_forwards
 from ckpt.planners.revolve.stage_ops import BACK, TAPE, StageOp, emit
-from ckpt.simulate import simulate
 from tests.graphs import uneven_chain
 
 STEPS, SLOTS = 300, 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.revolve.revolve import eta, revolve_ops, total_forwards
 from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, StageOp
-from ckpt.simulate import simulate
 from tests.graphs import lstm, residual_net, uneven_chain, unit_chain
 
 

@@ -2,76 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from ckpt.graph import Graph, Node
+from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
-from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
+from tests.graphs import Build
 
 UNIT = 256 * 1024
 
 
 def residual_chain(depth: int, unit: int = UNIT) -> Graph:
     """x, then ``depth`` blocks of norm, matmul, gelu, matmul, add; then a scalar loss."""
-    nodes = [
-        Node(
-            name="x", op="input", shape=(256, 256), nbytes=unit, resident=True, requires_grad=False
-        )
-    ]
+    b = Build()
+
+    def shaped(i: int, shape: tuple[int, ...], name: str) -> int:
+        source = "" if b.nodes[i].resident else f"model.py:{3 + i % 7}"
+        b.nodes[i] = replace(b.nodes[i], shape=shape, dtype="float32", name=name, source=source)
+        return i
 
     def parameter() -> int:
-        nodes.append(Node(name="w", op="parameter", shape=(256,), nbytes=unit // 8, resident=True))
-        return len(nodes) - 1
+        return shaped(b.resident(unit // 8), (256,), "w")
 
-    def add(
-        op: str, deps: tuple[int, ...], size: int, reads: tuple[int, ...], work: int = 0
-    ) -> int:
-        how = "handed" if op == "add" else "fresh"
-        kinds = tuple(how if nodes[d].requires_grad else None for d in deps)
-        nodes.append(
-            Node(
-                name=op,
-                op=op,
-                deps=deps,
-                shape=(256, size // 1024) if size > 4 else (),
-                nbytes=size,
-                flops=size * (64 if op == "matmul" else 1),
-                backward_flops=size * (128 if op == "matmul" else 2),
-                residuals=reads,
-                workspace=work,
-                backward_workspace=tuple(work if kind else 0 for kind in kinds),
-                cotangents=kinds,
-                source=f"model.py:{3 + len(nodes) % 7}",
-            )
+    def add(op: str, *deps: int, size: int, reads: tuple[int, ...] = (), work: int = 0) -> int:
+        i = b.op(
+            op,
+            *deps,
+            nbytes=size,
+            flops=size * (64 if op == "matmul" else 1),
+            reads=reads,
+            kinds="handed" if op == "add" else "fresh",
+            work=work,
+            backward_work=work,
         )
-        return len(nodes) - 1
+        return shaped(i, (256, size // 1024) if size > 4 else (), op)
 
-    h = 0
+    h = shaped(b.resident(unit, grad=False), (256, 256), "x")
     for _ in range(depth):
         w1, w2 = parameter(), parameter()
-        normed = add("layer_norm", (h,), unit, (h,), unit // 2)
-        up = add("matmul", (normed, w1), 4 * unit, (normed, w1))
-        act = add("gelu", (up,), 4 * unit, (up,), 2 * unit)
-        down = add("matmul", (act, w2), unit, (act, w2))
-        h = add("add", (h, down), unit, ())
-    loss = add("mean", (h,), 4, ())
-    return Graph(tuple(nodes), (loss,), name="residual_mlp")
+        normed = add("layer_norm", h, size=unit, reads=(0,), work=unit // 2)
+        up = add("matmul", normed, w1, size=4 * unit, reads=(0, 1))
+        act = add("gelu", up, size=4 * unit, reads=(0,), work=2 * unit)
+        down = add("matmul", act, w2, size=unit, reads=(0, 1))
+        h = add("add", h, down, size=unit)
+    loss = add("mean", h, size=4)
+    graph = b.graph(loss, name="residual_mlp")
+    steps = (replace(step, source=graph[step.at or 0].source) for step in graph.steps)
+    return replace(graph, steps=tuple(steps))
 
 
 def schedule(graph: Graph, kept: set[int] | None = None, planner: str = "store_all") -> Schedule:
     """Forward, then backward. A node outside ``kept`` is freed after its last forward reader, and
     recomputed with what it needs before the Backward that reads it."""
-    steps: list[Instruction] = []
+    instructions: list[Instruction] = []
     live = {i for i, node in enumerate(graph) if node.resident}
     kept = set(range(len(graph))) if kept is None else kept | set(graph.outputs)
 
     def compute(i: int) -> None:
-        steps.append(Compute(i))
+        instructions.append(Compute(i))
         live.add(i)
 
     def free(i: int) -> None:
-        steps.append(Free(i))
+        instructions.append(Free(i))
         live.discard(i)
 
     last = {i: max(readers, default=i) for i, readers in enumerate(graph.readers)}
@@ -81,9 +75,9 @@ def schedule(graph: Graph, kept: set[int] | None = None, planner: str = "store_a
             for j in sorted(live - kept):
                 if last[j] <= i and not graph[j].resident:
                     free(j)
-    for i in graph.backward_order:
+    for k, step in enumerate(graph.steps):
         missing: set[int] = set()
-        wanted = list(graph[i].residuals)
+        wanted = list(step.reads)
         while wanted:
             j = wanted.pop()
             if j not in live and j not in missing:
@@ -91,12 +85,13 @@ def schedule(graph: Graph, kept: set[int] | None = None, planner: str = "store_a
                 wanted.extend(graph[j].deps)
         for j in sorted(missing):
             compute(j)
-        steps.append(Backward(i))
+        instructions.append(Backward(k))
+        at = step.at or 0
         for j in sorted(live):
             fixed = graph[j].resident or j in graph.outputs
-            if not fixed and j >= i - 1 and all(r >= i for r in graph.backward_readers[j]):
+            if not fixed and j >= at - 1 and all(q <= k for q in graph.step_readers[j]):
                 free(j)
-    return Schedule(tuple(steps), graph.digest, planner)
+    return Schedule(tuple(instructions), graph.digest, planner)
 
 
 def timeline(depth: int, every: int | None = None) -> tuple[Graph, Timeline]:

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ckpt.errors import UsageError
+from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.reports.canvas import byte_step, spread
 from ckpt.reports.figure import (
     Panel,
@@ -32,6 +34,7 @@ from ckpt.reports.figure_timeline import settled_phases
 from ckpt.reports.style import LOOKS, ink, look
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.timeline import BACKWARD, FORWARD, RECOMPUTE, Timeline
+from tests.graphs import Build
 from tests.reports.sample import frontier_rows, sweep_rows, timeline
 
 
@@ -42,12 +45,12 @@ def measured(line: Timeline) -> Timeline:
 
 def make_timeline() -> Figure:
     graph, line = timeline(4, 2)
-    return timeline_figure(line, measured(line), describe=graph.describe, caption="Sample.")
+    return timeline_figure(line, measured(line), graph=graph, caption="Sample.")
 
 
 def make_schedule() -> Figure:
     graph, line = timeline(3, 1)
-    return schedule_figure(line, lambda i: graph[i].name)
+    return schedule_figure(graph, line)
 
 
 def make_training() -> Figure:
@@ -170,24 +173,24 @@ def test_a_schedule_is_drawn_from_ten_to_ten_thousand_instructions(
     depth: int, every: int | None, tmp_path: Path
 ) -> None:
     graph, line = timeline(depth, every)
-    path = save(schedule_figure(line, lambda i: graph[i].name), tmp_path / "schedule.svg")
+    path = save(schedule_figure(graph, line), tmp_path / "schedule.svg")
     assert path.stat().st_size < 3_000_000
 
 
 def test_an_empty_timeline_is_no_error(tmp_path: Path) -> None:
-    empty = replace(
-        timeline(1)[1],
-        schedule=Schedule(()),
-        columns={name: [] for name in timeline(1)[1].columns},
-        counts=[],
-    )
+    graph = Graph(())
+    empty = simulate(graph, Schedule(()))
     save(timeline_figure(empty), tmp_path / "timeline.png")
-    save(schedule_figure(empty), tmp_path / "schedule.png")
+    save(schedule_figure(graph, empty), tmp_path / "schedule.png")
 
 
 def test_spans_say_when_a_value_is_live_and_which_turn_it_is() -> None:
-    steps = (Compute(1), Compute(2), Free(1), Backward(2), Compute(1), Backward(1), Free(1))
-    assert live_spans(Schedule(steps)) == [Span(1, 0, 2, 1), Span(1, 4, 6, 2), Span(2, 1, 7, 1)]
+    build = Build()
+    x = build.resident()
+    graph = build.graph(build.op("f", build.op("f", x, reads=["out"]), reads=["out"]))
+    steps = (Compute(1), Compute(2), Free(1), Backward(0), Compute(1), Backward(1), Free(1))
+    spans = live_spans(simulate(graph, Schedule(steps)))
+    assert spans == [Span(1, 0, 2, 1), Span(2, 1, 7, 1), Span(1, 4, 6, 2)]
 
 
 def test_a_free_belongs_to_the_phase_it_follows() -> None:

@@ -10,7 +10,6 @@ import pytest
 import ckpt
 from ckpt import Value
 from ckpt.errors import BackwardTwiceError, NonFiniteError, TapeError, UsageError
-from ckpt.tape.execution.compiled import BoundStep
 
 RNG = np.random.default_rng(0)
 X = np.array([1.0, 2.0, 3.0])
@@ -209,7 +208,7 @@ def test_index_arrays_live_until_the_backward_that_reads_them():
 
     program = ckpt.trace(loss, table)
     for planner in ("store_all", "recompute_all"):
-        step = BoundStep(program, ckpt.make_schedule(program.graph, planner))
+        step = program.compile(ckpt.make_schedule(program.graph, planner))
         value, g = step(table)
         expected = ckpt.value_and_grad(loss)(table)
         assert value == expected[0]

@@ -7,36 +7,55 @@ decides by computing a value a second time is that it was not kept in between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, assert_never
 
 from ckpt.graph import Graph
+from ckpt.planners.base.reads import permanent
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 
+Action = Compute | Backward
+"""An instruction that isn't a Free."""
 
-def permanent(graph: Graph) -> frozenset[int]:
-    """Nodes that are never rematerialized: once computed they stay until their last reader.
 
-    Residents, captured arrays, and their views (which cost nothing to keep); outputs, and the
-    values that share a buffer with one.
-    """
-    kept = {graph.owners[output] for output in graph.outputs}
-    kept.update(i for i, node in enumerate(graph.nodes) if node.resident or node.captured)
-    return frozenset(i for i, owner in enumerate(graph.owners) if owner in kept)
+def needed_only(
+    graph: Graph, actions: Sequence[Action], kept: Collection[int] = ()
+) -> list[Action]:
+    """``actions`` without Computes that nothing reads, unless they are of values ``kept``."""
+    wanted = set(graph.outputs)
+    reverse: list[Action] = []
+    for action in reversed(actions):
+        match action:
+            case Backward(k):
+                wanted.update(graph.steps[k].reads)
+            case Compute(i):
+                if i not in wanted and i not in kept:
+                    continue
+                wanted.discard(i)
+                wanted.update(graph[i].deps)
+            case _:
+                assert_never(action)
+        reverse.append(action)
+    return reverse[::-1]
+
+
+def compute_all(graph: Graph) -> list[Action]:
+    """Every value that is needed once, then every step of the backward."""
+    return [*map(Compute, graph.computed), *map(Backward, range(len(graph.steps)))]
 
 
 class Emitter:
     """Writes Computes and Backwards, and knows what is *available*: computed, and held since.
 
-    A value that no one holds is forgotten by `settle`; whoever needs it later computes it again.
-    Nothing is freed here: `schedule` puts each Free where the value was last read.
+    A value that no one holds is forgotten by `settle`; whoever needs it later computes it again. A
+    call is forgotten at once: its results stand for it. Nothing is freed here: `schedule` puts each
+    Free where the value was last read.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.steps: list[int] = []
-        """i for a Compute of node i, ~i for its Backward."""
+        self.actions: list[Action] = []
         self.available = bytearray(node.resident for node in graph.nodes)
         self.permanent = permanent(graph)
         self._holders = [0] * len(graph)
@@ -58,9 +77,10 @@ class Emitter:
             missing.add(i)
             stack.extend(dep for dep in nodes[i].deps if not available[dep])
         order = sorted(missing)
-        self.steps.extend(order)
+        compute, _, _ = vocabulary(len(nodes), len(self.graph.steps))
+        self.actions += [compute[i] for i in order]
         for i in order:
-            available[i] = 1
+            available[i] = not nodes[i].call
         return order
 
     def settle(self, computed: Iterable[int]) -> None:
@@ -81,55 +101,57 @@ class Emitter:
             if not self._holders[i]:
                 self.available[i] = 0
 
-    def backward(self, node: int) -> None:
-        self.steps.append(~node)
+    def backward(self, step: int) -> None:
+        self.actions.append(Backward(step))
 
     def schedule(
         self, planner: str = "", budget: int | None = None, notes: dict[str, Any] | None = None
     ) -> Schedule:
-        """The steps so far with every value freed at its last read."""
+        """The actions so far with every value freed at its last read."""
         return Schedule(
-            free_early(self.graph, self.steps), self.graph.digest, planner, budget, notes or {}
+            free_early(self.graph, self.actions),
+            self.graph.digest,
+            planner,
+            budget,
+            notes=notes or {},
         )
 
 
-def free_early(graph: Graph, steps: Sequence[int]) -> tuple[Instruction, ...]:
-    """Instructions for ``steps`` (i: Compute, ~i: Backward), each value freed at its last read.
+def free_early(graph: Graph, actions: Sequence[Action]) -> tuple[Instruction, ...]:
+    """Instructions for ``actions``, each value freed at its last read.
 
     One pass from the end; a read is the last one if the next thing that happens to the value is
     that it is computed again, or nothing. Outputs are live at the end.
     """
-    nodes = graph.nodes
-    compute, free, backward = _instructions(len(nodes))
+    nodes, steps = graph.nodes, graph.steps
+    _, free, _ = vocabulary(len(nodes), len(steps))
     read_later = bytearray(node.resident for node in nodes)
     for output in graph.outputs:
         read_later[output] = 1
-    reversed_steps: list[Instruction] = []
-    append = reversed_steps.append
-    for step in reversed(steps):
-        i = step if step >= 0 else ~step
-        node = nodes[i]
-        if step >= 0:
-            if not read_later[i]:
-                append(free[i])
-            read_later[i] = 0
-            reads = node.deps
-        else:
-            reads = node.residuals
+    reverse: list[Instruction] = []
+    append = reverse.append
+    for action in reversed(actions):
+        match action:
+            case Compute(i):
+                if not read_later[i]:
+                    append(free[i])
+                read_later[i] = 0
+                reads = nodes[i].deps
+            case Backward(k):
+                reads = steps[k].reads
+            case _:
+                assert_never(action)
         for read in reads:
             if not read_later[read]:
                 read_later[read] = 1
                 append(free[read])
-        append(compute[i] if step >= 0 else backward[i])
-    reversed_steps.reverse()
-    return tuple(reversed_steps)
+        append(action)
+    reverse.reverse()
+    return tuple(reverse)
 
 
 @lru_cache(maxsize=4)
-def _instructions(size: int) -> tuple[list[Compute], list[Free], list[Backward]]:
+def vocabulary(nodes: int, steps: int) -> tuple[list[Compute], list[Free], list[Backward]]:
     """One object for each instruction there can be; a schedule names them again and again."""
-    return (
-        [Compute(i) for i in range(size)],
-        [Free(i) for i in range(size)],
-        [Backward(i) for i in range(size)],
-    )
+    numbers = range(nodes)
+    return [*map(Compute, numbers)], [*map(Free, numbers)], [*map(Backward, range(steps))]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ckpt.graph import Graph
-from ckpt.planners.base.emit import Emitter, permanent
+from ckpt.planners.base.emit import Emitter
+from ckpt.planners.base.reads import permanent
 from ckpt.planners.base.stages import last_readers
 from ckpt.schedule import Schedule
 
@@ -43,12 +44,12 @@ def lower(
     if cuts is None:
         cuts = closed_cuts(graph, keeps)
     segments: dict[int, list[int]] = {}
-    for i in graph.backward_order:
-        segments.setdefault(bisect_right(cuts, i), []).append(i)
-    for backwards in segments.values():
-        computed = emitter.compute(r for i in backwards for r in graph.nodes[i].residuals)
-        for i in backwards:
-            emitter.backward(i)
+    for k, position in enumerate(graph.positions):
+        segments.setdefault(bisect_right(cuts, position), []).append(k)
+    for steps in segments.values():
+        computed = emitter.compute(r for k in steps for r in graph.steps[k].reads)
+        for k in steps:
+            emitter.backward(k)
         emitter.settle(computed)
     return emitter.schedule(planner, budget, notes)
 

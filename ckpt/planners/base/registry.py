@@ -16,8 +16,9 @@ from typing import Any
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost
 from ckpt.schedule import Schedule, describe_instruction
-from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
@@ -51,16 +52,22 @@ class Planner:
     takes: str | None
     """The option that ``name:value`` sets, as in ``every:4``."""
 
-    def __call__(self, graph: Graph, budget: int | None = None, **options: Any) -> Schedule:
+    def __call__(
+        self, graph: Graph, budget: int | None = None, cost: Cost | None = None, **options: Any
+    ) -> Schedule:
         """A schedule for ``graph`` whose simulated peak is at most ``budget`` bytes.
 
+        ``cost`` is what it minimises, FLOPs by default; planners that weigh none don't take it.
         Raises BudgetError if this planner finds none, UsageError for an option it doesn't have.
         """
-        known = list(inspect.signature(self.function).parameters)[2:]
+        takes = list(inspect.signature(self.function).parameters)[2:]
+        known = [name for name in takes if name != "cost"]
         for option in options:
             if option not in known:
                 has = f"its options are {', '.join(known)}" if known else "it has no options"
                 raise UsageError(f"planner {self.name} has no option {option!r}; {has}")
+        if "cost" in takes and cost is not None:
+            options["cost"] = cost
         return self.function(graph, budget, **options)
 
     @property
@@ -123,8 +130,7 @@ def within(graph: Graph, schedule: Schedule, budget: int | None) -> Schedule:
 
 def over_budget(graph: Graph, timeline: Timeline, name: str, budget: int | None) -> BudgetError:
     """The error for a planner whose smallest schedule, ``timeline``, exceeds ``budget``."""
-    step = timeline.schedule.instructions[timeline.peak_position]
-    text = describe_instruction(step, graph)
+    text = describe_instruction(timeline.schedule.instructions[timeline.peak_position], graph)
     return BudgetError(
         f"{name}: no schedule within {format_bytes(budget or 0)} ({budget} bytes); the smallest "
         f"that it finds needs {format_bytes(timeline.peak)} ({timeline.peak} bytes), set by {text}",

@@ -12,7 +12,7 @@ Schedule with `stage_ops.emit(stages, ops)`; `stage_costs.measure` prices a stag
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from itertools import accumulate, pairwise
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
-from ckpt.planners.base.emit import permanent
+from ckpt.planners.base.reads import permanent
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Stage:
     nodes: tuple[int, ...]
     """Those that are ever computed, ascending; residents and what nobody needs left out."""
     backwards: tuple[int, ...]
-    """Those that have a Backward, descending."""
+    """The steps of the backward that belong here, in their order."""
     boundary: tuple[int, ...]
     """What crosses the cut at ``start``: all that the stage and those after it need from before."""
     boundary_nbytes: int
@@ -128,14 +128,15 @@ def cut_at(graph: Graph, cuts: Sequence[int]) -> Stages:
     base = Stages(graph, (), ())
     outputs = frozenset(graph.outputs)
     last_reader = base.last_reader
-    backward_read = graph.backward_readers
+    step_readers, positions = graph.step_readers, graph.positions
+    upwards = [-position for position in positions]  # ascending
     stages = []
     crossing: set[int] = set()
     for start, stop in pairwise(cuts):
         nodes = [i for i in range(start, stop) if i in graph.needed and not graph.nodes[i].resident]
         boundary = tuple(sorted(crossing))
         held = base.sharing(boundary, 0, start)
-        read = (i for i in nodes if backward_read[i] and backward_read[i][0] < stop)
+        read = (i for i in nodes if step_readers[i] and positions[step_readers[i][-1]] < stop)
         tape = base.sharing(read, start, stop)
         held_owners = {graph.owners[i] for i in boundary}
         stages.append(
@@ -143,7 +144,7 @@ def cut_at(graph: Graph, cuts: Sequence[int]) -> Stages:
                 start=start,
                 stop=stop,
                 nodes=tuple(nodes),
-                backwards=tuple(i for i in reversed(nodes) if i in graph.backward_set),
+                backwards=tuple(range(bisect_right(upwards, -stop), bisect_right(upwards, -start))),
                 boundary=boundary,
                 boundary_nbytes=base.buffers(boundary),
                 held=held,
@@ -162,17 +163,25 @@ def cut_at(graph: Graph, cuts: Sequence[int]) -> Stages:
     return Stages(graph, tuple(cuts), tuple(stages))
 
 
-def last_readers(graph: Graph) -> list[int]:
-    """For each node, the last node whose Compute reads it, among those ever computed; else -1.
+def within_calls(graph: Graph) -> frozenset[int]:
+    """The positions between a call and its results, where nothing can be cut."""
+    runs = (range(call + 1, max(results) + 1) for call, results in graph.results.items())
+    return frozenset(p for run in runs for p in run)
 
-    A Backward's residuals are deps of the same node, so it never reads across a cut that its
-    Compute doesn't.
+
+def last_readers(graph: Graph) -> list[int]:
+    """For each node, the position of the last that reads it; -1: none.
+
+    A step of the backward reads across a cut as a Compute at its position would.
     """
     last = [-1] * len(graph)
     for i, node in enumerate(graph.nodes):
         if i in graph.needed:
             for dep in node.deps:
                 last[dep] = i
+    for step, position in zip(graph.steps, graph.positions, strict=True):
+        for read in step.reads:
+            last[read] = max(last[read], position)
     return last
 
 
@@ -208,10 +217,9 @@ class _Line:
             crossing[end + 1] -= 1
             buffers[owner + 1] = 1
             self.longest = max(self.longest, (end - owner, owner))
-        computed = []
-        for i, node in enumerate(graph.nodes):
-            if i in graph.needed and not node.resident and not node.captured:
-                computed.append(i)
+        for i in graph.computed:
+            node = graph.nodes[i]
+            if not node.captured:
                 work[i + 1] = node.flops
                 made[i + 1] = node.nbytes if i not in aside and node.alias_of is None else 0
         self.nbytes = list(accumulate(nbytes))
@@ -219,7 +227,9 @@ class _Line:
         self.made = list(accumulate(made))
         self.work = list(accumulate(work))
         self.buffers = list(accumulate(buffers))
-        self.positions = [i + 1 for i in computed[:-1]]
+        behind = [i + 1 for i in graph.computed if not graph.nodes[i].captured]
+        inside = within_calls(graph)
+        self.positions = [p for p in behind[:-1] if p not in inside]
 
     def cuts_within(self, widest: int) -> list[int]:
         return [p for p in self.positions if self.nbytes[p] <= widest]

@@ -7,13 +7,15 @@ from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph, check_format
-from ckpt.planners.bounds.bounds import Bound, lower_bounds, memory_floor
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost, flops, format_cost
+from ckpt.planners.bounds.lower import lower_bounds
+from ckpt.planners.bounds.simple import Bound, memory_floor
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
-from ckpt.units import format_bytes, format_flops
+from ckpt.units import format_bytes
 
 FORMAT = "ckpt-certificate"
-VERSION = 1
+VERSION = 2
 
 ALWAYS = "every Backward runs once, in descending order, so that gradients keep their bits"
 
@@ -22,8 +24,7 @@ ALWAYS = "every Backward runs once, in descending order, so that gradients keep 
 class Certificate:
     """What is known of one schedule: its peak and cost, and what no schedule can beat.
 
-    FLOPs are those of recomputing, bytes those of the peak (activations, captured arrays,
-    cotangents, workspace).
+    Bytes are those of the peak; costs are in one ``unit``.
     """
 
     planner: str
@@ -33,8 +34,12 @@ class Certificate:
     floor: int
     """No schedule of this graph has a lower peak."""
     floor_instruction: str
-    recompute_flops: int
-    forward_flops: int
+    unit: str
+    """Of costs: ``flops``, ``bytes`` or ``nanoseconds``."""
+    recompute: int
+    """What its recomputations cost."""
+    forward: int
+    """What computing everything once costs."""
     bounds: tuple[Bound, ...]
     """Lower bounds on the recompute of every schedule within the budget, best first."""
     class_bound: int | None
@@ -54,7 +59,7 @@ class Certificate:
     @property
     def gap(self) -> float:
         """How much of the recompute might be saved: (recompute - bound) / recompute, 0 to 1."""
-        return self._gap(self.bound.flops or 0)
+        return self._gap(self.bound.cost or 0)
 
     @property
     def class_gap(self) -> float | None:
@@ -62,9 +67,7 @@ class Certificate:
         return None if self.class_bound is None else self._gap(self.class_bound)
 
     def _gap(self, bound: int) -> float:
-        if not self.recompute_flops:
-            return 0.0
-        return max(0.0, (self.recompute_flops - bound) / self.recompute_flops)
+        return max(0.0, (self.recompute - bound) / self.recompute) if self.recompute else 0.0
 
     @property
     def optimal(self) -> bool:
@@ -84,12 +87,12 @@ class Certificate:
             f"peak       {format_bytes(self.peak)}, {fits} the budget, {format_bytes(self.budget)}",
             f"floor      {format_bytes(self.floor)}: no schedule needs less; "
             f"set by {self.floor_instruction}",
-            f"recompute  {format_flops(self.recompute_flops)}" + self._overhead(),
+            f"recompute  {self._amount(self.recompute)}" + self._overhead(),
             f"bound      {self._bound()}",
         ]
         if self.class_bound is not None:
             lines.append(
-                f"           {format_flops(self.class_bound)} (proven by {self.planner}): "
+                f"           {self._amount(self.class_bound)} (proven by {self.planner}): "
                 "no schedule of its class does"
             )
         gaps = [self.gap] if self.class_gap is None else [self.gap, self.class_gap]
@@ -103,15 +106,18 @@ class Certificate:
         return "\n".join(lines)
 
     def _bound(self) -> str:
-        name, flops = self.bound.name, self.bound.flops
-        if flops is None:
+        name, cost = self.bound.name, self.bound.cost
+        if cost is None:
             return f"no schedule fits the budget ({name})"
-        return f"{format_flops(flops)} ({name}): no schedule within the budget recomputes less"
+        return f"{self._amount(cost)} ({name}): no schedule within the budget recomputes less"
+
+    def _amount(self, cost: int) -> str:
+        return format_cost(self.unit, cost)
 
     def _overhead(self) -> str:
-        if not self.forward_flops:
+        if not self.forward:
             return ""
-        return f", {_percent(self.recompute_flops / self.forward_flops)} of the forward"
+        return f", {_percent(self.recompute / self.forward)} of the forward"
 
     def to_json(self) -> dict[str, Any]:
         """What is stored, and what follows from it: bound, gap, optimal, assumptions."""
@@ -132,7 +138,7 @@ class Certificate:
         check_format(data, FORMAT, VERSION, UsageError)
         try:
             row = {field.name: data[field.name] for field in fields(cls)}
-            row["bounds"] = tuple(Bound(b["name"], b["recompute_flops"]) for b in row["bounds"])
+            row["bounds"] = tuple(Bound(b["name"], b["recompute_cost"]) for b in row["bounds"])
             row["class_assumptions"] = tuple(row["class_assumptions"])
         except (KeyError, TypeError) as error:
             raise UsageError(f"this {FORMAT} document is damaged: {error!r}") from None
@@ -140,35 +146,44 @@ class Certificate:
 
 
 def certify(
-    graph: Graph, schedule: Schedule, budget: int | None = None, *, time_limit: float = 10.0
+    graph: Graph,
+    schedule: Schedule,
+    budget: int | None = None,
+    cost: Cost | None = None,
+    *,
+    time_limit: float = 10.0,
 ) -> Certificate:
     """Simulate ``schedule`` and bound what any other could do within ``budget`` bytes.
 
     Without a budget that of the schedule counts, or, if it has none, its own peak: then the
-    question is whether the same peak could be had for less. The linear program among the bounds may
-    take ``time_limit`` seconds, and is left out without SciPy. Raises ScheduleError for a schedule
-    that doesn't simulate.
+    question is whether the same peak could be had for less. ``cost`` is what was minimised, FLOPs
+    by default. The linear program among the bounds may take ``time_limit`` seconds, and is left out
+    without SciPy. Raises ScheduleError for a schedule that doesn't simulate.
     """
+    price = cost or flops(graph)
     timeline = simulate(graph, schedule)
     asked = budget if budget is not None else schedule.budget
     limit = timeline.peak if asked is None else asked
     floor = memory_floor(graph)
-    notes = schedule.notes
-    class_bound = None
-    # A planner's proof is for its own graph, and for no larger budget than it had.
-    if schedule.graph == graph.digest and schedule.budget is not None and limit <= schedule.budget:
-        class_bound = notes.get("bound_flops", notes.get("linear_bound_flops"))
+    proof = schedule.proof
+    # A planner's proof is for its own graph and cost, and for no larger budget than it had.
+    for_this = schedule.graph == graph.digest and schedule.budget is not None
+    if proof is not None and not (
+        for_this and proof.unit == price.unit and limit <= (schedule.budget or 0)
+    ):
+        proof = None
     return Certificate(
         planner=schedule.planner or "hand",
         peak=timeline.peak,
         budget=limit,
         floor=floor.nbytes,
         floor_instruction=floor.instruction,
-        recompute_flops=timeline.recompute_flops,
-        forward_flops=timeline.forward_flops,
-        bounds=tuple(lower_bounds(graph, limit, time_limit=time_limit)),
-        class_bound=class_bound,
-        class_assumptions=tuple(notes.get("class", ())) if class_bound is not None else (),
+        unit=price.unit,
+        recompute=price.recompute(timeline.counts),
+        forward=price.forward(graph),
+        bounds=tuple(lower_bounds(graph, limit, price, time_limit=time_limit)),
+        class_bound=None if proof is None else proof.bound,
+        class_assumptions=() if proof is None else proof.assumptions,
     )
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
-from ckpt.planners.base.emit import free_early
-from ckpt.planners.base.memory import memory_of
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost, flops
+from ckpt.planners.base.emit import Action, free_early, needed_only
 from ckpt.planners.base.registry import over_budget, planner, within
-from ckpt.planners.base.stages import Stages, cut_at, find_stages
-from ckpt.planners.chain.interior import interiors, waiting_losses
+from ckpt.planners.base.stages import Stages, cut_at, find_stages, within_calls
+from ckpt.planners.chain.interior import interiors, waiting_seeds
 from ckpt.planners.chain.kinds import table_work
 from ckpt.planners.chain.options import Choices, choices
 from ckpt.planners.chain.table import Table
-from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
+from ckpt.schedule import Backward, Compute, Schedule
 from ckpt.timeline import Timeline
 
 LOOK_AHEAD = 16
@@ -56,6 +56,7 @@ def chain(
     graph: Graph,
     budget: int | None = None,
     *,
+    cost: Cost | None = None,
     slots: int | None = None,
     options: bool = True,
     max_stages: int | None = None,
@@ -68,7 +69,7 @@ def chain(
     cut in several ways, between blocks and within them; for each budget the cheapest plan counts.
     Guarantee: optimal among persistent schedules (what is kept is kept until its last use) for the
     stages and options found, with bytes counted in slots. The true optimum may be lower: on random
-    chains of 4 to 6 one-node stages its forward and recompute FLOPs are 5 % less on average, and a
+    chains of 4 to 6 one-node stages its forward and recompute cost is 5 % less on average, and a
     third less near the smallest budget. The peak is within the budget. A larger budget never
     costs more, if no value crosses several cuts or the graph is small enough to simulate every step
     of its frontier; in others a plan may turn out cheaper than its table says, and so, by a
@@ -81,52 +82,61 @@ def chain(
     Cost: one table for each graph, which answers every budget: L stages take O(L^3 slots), O(p L^2
     slots) if they repeat with period p. 100 stages take 0.2 s, 300 take 3 s.
     """
-    return _plans(graph, slots, options, max_stages).within(budget)
+    return _tables(graph, cost or flops(graph), slots, options, max_stages).within(budget)
 
 
-class Step(NamedTuple):
+class Corner(NamedTuple):
     """A budget at which the chain planner's cost falls, and to what."""
 
     budget: int
-    recompute_flops: int
+    recompute_cost: int
 
 
 def frontier(
-    graph: Graph, *, slots: int | None = None, options: bool = True, max_stages: int | None = None
-) -> list[Step]:
+    graph: Graph,
+    *,
+    cost: Cost | None = None,
+    slots: int | None = None,
+    options: bool = True,
+    max_stages: int | None = None,
+) -> list[Corner]:
     """All that more memory buys, ascending: from the smallest budget to that which stores all.
 
-    Read off the tables, so FLOPs may be exact to seven digits only; `chain` never needs more than
+    Read off the tables, so cost may be exact to seven digits only; `chain` never needs more than
     the budget given here.
     """
-    points = _plans(graph, slots, options, max_stages).frontier
-    return [Step(point.nbytes, point.flops) for point in points]
+    points = _tables(graph, cost or flops(graph), slots, options, max_stages).frontier
+    return [Corner(point.nbytes, point.cost) for point in points]
 
 
 @lru_cache(maxsize=2)  # a table may take 200 MB
-def _plans(graph: Graph, slots: int | None, options: bool, max_stages: int | None) -> Plans:
-    return Plans(graph, slots, options, max_stages)
+def _tables(
+    graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None
+) -> _Tables:
+    return _Tables(graph, cost, slots, options, max_stages)
 
 
 class _Point(NamedTuple):
-    """A step of the frontier: bytes that are enough, FLOPs, and where the plan is."""
+    """A step of the frontier: bytes that are enough, cost, and where the plan is."""
 
     nbytes: int
-    flops: int
+    cost: int
     chain: _Chain
     slots: int
 
 
-class Plans:
+class _Tables:
     """A graph's tables, and the schedules that were read off them so far."""
 
     def __init__(
-        self, graph: Graph, slots: int | None, options: bool, max_stages: int | None
+        self, graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None
     ) -> None:
         self.graph = graph
+        self.cost = cost
         self._timelines: dict[_Point, Timeline] = {}
         self.chains = [
-            _Chain(graph, stages, slots, options) for stages in _cuts(graph, slots, max_stages)
+            _Chain(graph, cost, stages, slots, options)
+            for stages in _cuts(graph, cost, slots, max_stages)
         ]
         self.frontiers = [one.points for one in self.chains]
         if sum(map(len, self.frontiers)) * len(graph) <= SIMULATED_NODES:
@@ -145,7 +155,7 @@ class Plans:
         if not able:
             least = [self.timeline(points[0]) for points in self.frontiers]
             raise over_budget(self.graph, min(least, key=lambda t: t.peak), "chain", budget)
-        best = min(able, key=lambda point: self.timeline(point).recompute_flops)
+        best = min(able, key=lambda point: self.recompute(self.timeline(point)))
         return within(self.graph, self._schedule(best, budget), budget)
 
     def _best(self, points: list[_Point], budget: int | None) -> _Point | None:
@@ -169,11 +179,14 @@ class Plans:
         return points[best]
 
     def _simulated(self, point: _Point) -> _Point:
-        """The bytes and FLOPs that its plan turns out to need: at most what the table says."""
+        """The bytes and cost that its plan turns out to need: at most what the table says."""
         timeline = self.timeline(point)
-        found = point._replace(nbytes=timeline.peak, flops=timeline.recompute_flops)
+        found = point._replace(nbytes=timeline.peak, cost=self.recompute(timeline))
         self._timelines[found] = timeline
         return found
+
+    def recompute(self, timeline: Timeline) -> int:
+        return self.cost.recompute(timeline.counts)
 
     def timeline(self, point: _Point) -> Timeline:
         """What the plan at a point comes to."""
@@ -185,15 +198,15 @@ class Plans:
         if point in self._timelines:
             instructions = self._timelines[point].schedule.instructions
         else:
-            instructions = free_early(self.graph, point.chain.computes(point.slots))
-        return Schedule(instructions, self.graph.digest, "chain", budget, point.chain.notes)
+            instructions = free_early(self.graph, point.chain.actions(point.slots))
+        return Schedule(instructions, self.graph.digest, "chain", budget, notes=point.chain.notes)
 
 
 def _envelope(points: list[_Point]) -> list[_Point]:
-    """Those that no other beats in both bytes and FLOPs, ascending in bytes."""
+    """Those that no other beats in both bytes and cost, ascending in bytes."""
     best: list[_Point] = []
-    for point in sorted(points, key=lambda p: (p.nbytes, p.flops)):
-        if not best or point.flops < best[-1].flops:
+    for point in sorted(points, key=lambda p: (p.nbytes, p.cost)):
+        if not best or point.cost < best[-1].cost:
             best.append(point)
     return best
 
@@ -201,10 +214,12 @@ def _envelope(points: list[_Point]) -> list[_Point]:
 class _Chain:
     """The graph cut in one way: its stages, their choices, and the table over them."""
 
-    def __init__(self, graph: Graph, stages: Stages, slots: int | None, options: bool) -> None:
+    def __init__(
+        self, graph: Graph, cost: Cost, stages: Stages, slots: int | None, options: bool
+    ) -> None:
         self.graph = graph
-        self.permanent = stages.permanent
-        inside, self.numbering = interiors(stages, memory_of(graph))
+        self.stages = stages
+        inside, self.numbering = interiors(stages, cost)
         distinct = {interior: k for k, interior in enumerate(dict.fromkeys(inside))}
         effort = EFFORT // len(distinct)
         kinds = [choices(i, options=options, effort=effort, points=POINTS) for i in distinct]
@@ -215,13 +230,13 @@ class _Chain:
             slots = max(min(40 * len(sequence), affordable), 500)
         self.table = Table([choice.kind for choice in kinds], sequence, slots)
         # Beside what the table knows: what is never dropped, and the cotangents of early losses.
-        lasting = {graph.owners[i] for i in self.permanent}
-        waiting = waiting_losses(stages)
-        constant = sum(graph[i].nbytes for i in (*lasting, *waiting) if not graph[i].resident)
-        steps = self.table.steps()
+        lasting = {graph.owners[i] for i in stages.permanent}
+        constant = sum(graph[i].nbytes for i in lasting if not graph[i].resident)
+        constant += sum(graph.rows[n].nbytes for n in waiting_seeds(stages))
+        found = self.table.steps()
         self.points = [
-            _Point(constant + self.table.nbytes(m), flops, self, m)
-            for m, flops in zip(steps, self.table.costs(steps), strict=True)
+            _Point(constant + self.table.nbytes(m), price, self, m)
+            for m, price in zip(found, self.table.costs(found), strict=True)
         ]
         self.notes: dict[str, Any] = {
             "optimal": "among persistent schedules for these stages and options",
@@ -233,18 +248,24 @@ class _Chain:
             "slot_nbytes": self.table.nbytes(1),
         }
 
-    def computes(self, slots: int) -> list[int]:
-        """A plan node by node: i for a Compute of node i, ~i for its Backward."""
-        steps: list[int] = []
+    def actions(self, slots: int) -> list[Action]:
+        """A plan, Compute by Compute and Backward by Backward."""
+        actions: list[Action] = []
         for word, first, last in self.table.operations(slots):
             for k in range(first, last + 1 if word == "advance" else first + 1):
-                for i in _steps_of(self.choices[k], word, last):
-                    number = self.numbering[k][i if i >= 0 else ~i]
-                    steps.append(number if i >= 0 else ~number)
-        return _without_idle(self.graph, steps, self.permanent)
+                for action in _actions_of(self.choices[k], word, last):
+                    match action:
+                        case Compute(i):
+                            actions.append(Compute(self.numbering[k][i]))
+                        case Backward(q):
+                            actions.append(Backward(self.stages[k].backwards[q]))
+                        case _:
+                            assert_never(action)
+        permanent = self.stages.permanent
+        return needed_only(self.graph, _once(actions, permanent), permanent)
 
 
-def _steps_of(choice: Choices, word: str, option: int) -> tuple[int, ...]:
+def _actions_of(choice: Choices, word: str, option: int) -> tuple[Action, ...]:
     if word == "advance":
         return choice.advance
     if word == "tape":
@@ -254,37 +275,24 @@ def _steps_of(choice: Choices, word: str, option: int) -> tuple[int, ...]:
     return choice.visits[option].forward + choice.visits[option].backward
 
 
-def _without_idle(graph: Graph, steps: list[int], permanent: frozenset[int]) -> list[int]:
-    """``steps`` without second Computes of permanent values, and Computes that nothing reads."""
-    done: set[int] = set()
+def _once(actions: list[Action], permanent: frozenset[int]) -> list[Action]:
+    """``actions`` without second Computes of permanent values."""
+    done: set[Action] = set()
     first = []
-    for step in steps:
-        if step not in done:
-            first.append(step)
-        if step in permanent:
-            done.add(step)
-    wanted = set(graph.outputs)
-    kept = []
-    for step in reversed(first):
-        if step < 0:
-            wanted.update(graph[~step].residuals)
-        elif step in wanted or step in permanent:
-            wanted.discard(step)
-            wanted.update(graph[step].deps)
-        else:
-            continue
-        kept.append(step)
-    kept.reverse()
-    return kept
+    for action in actions:
+        if action not in done:
+            first.append(action)
+        if isinstance(action, Compute) and action.node in permanent:
+            done.add(action)
+    return first
 
 
-def _cuts(graph: Graph, slots: int | None, max_stages: int | None) -> list[Stages]:
+def _cuts(graph: Graph, cost: Cost, slots: int | None, max_stages: int | None) -> list[Stages]:
     """Ways to cut the graph for which tables can be made: as `find_stages` would, at other widths
     of what may cross, and everywhere if it is small."""
-    memory = memory_of(graph)
 
     def work(stages: Stages) -> int:
-        inside, _ = interiors(stages, memory)
+        inside, _ = interiors(stages, cost)
         return table_work([*map(hash, inside)]) * (slots or 500)
 
     stages = find_stages(graph, max_stages=max_stages)
@@ -294,8 +302,8 @@ def _cuts(graph: Graph, slots: int | None, max_stages: int | None) -> list[Stage
     if max_stages is not None:
         return [stages]
     room = MOST_WORK - work(stages)
-    computed = [i for i in sorted(graph.needed) if not graph[i].resident]
-    everywhere = cut_at(graph, computed[1:])
+    inside = within_calls(graph)
+    everywhere = cut_at(graph, [i for i in graph.computed[1:] if i not in inside])
     widths = sorted({stage.boundary_nbytes for stage in everywhere.stages[1:]})
     for width in widths[:: 1 + len(widths) // 8]:
         if len(found) == CUTS:
@@ -310,6 +318,6 @@ def _cuts(graph: Graph, slots: int | None, max_stages: int | None) -> list[Stage
             if room < 0:
                 break
             found[stages.cuts] = stages
-    if len(computed) <= FINEST:
+    if len(graph.computed) <= FINEST:
         found[everywhere.cuts] = everywhere
     return list(found.values())

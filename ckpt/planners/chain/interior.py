@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import assert_never
 
-from ckpt.planners.base.memory import Memory
+from ckpt.planners.base.cost import Cost
+from ckpt.planners.base.emit import Action
 from ckpt.planners.base.stages import Stages
+from ckpt.schedule import Backward, Compute
 
 
 @dataclass(frozen=True)
 class Interior:
-    """A stage by itself, its values numbered from 0: first its boundary, then its own.
+    """A stage by itself, its values numbered from 0: first its boundary, then its own; and so are
+    its Backwards.
 
     Equal stages have equal Interiors. Residents and permanent values (`emit.permanent`) take no
-    bytes and no FLOPs here: they are counted once for the whole graph.
+    bytes and cost nothing here: they are counted once for the whole graph.
     """
 
     inputs: int
@@ -28,18 +32,21 @@ class Interior:
     """For each input that no other boundary holds and that the backward of the stage before doesn't
     read, the input that stands for its buffer; -1 for others. It goes at its last read here."""
     deps: tuple[tuple[int, ...], ...]
-    residuals: tuple[tuple[int, ...], ...]
+    reads: tuple[tuple[int, ...], ...]
+    """Of each Backward."""
+    fleeting: frozenset[int]
+    """Calls: they are never held, their results are."""
     alias_of: tuple[int, ...]
     """The value whose buffer it shares, or -1."""
     nbytes: tuple[int, ...]
-    flops: tuple[int, ...]
+    costs: tuple[int, ...]
     workspace: tuple[int, ...]
+    """What each needs while it is computed, beside its result; a call, all its results too."""
     lasting: tuple[int, ...]
     """Its permanent values, to be computed at the latest in its backward."""
     crossing: tuple[int, ...]
     """Its own values that the next stages read."""
     crossing_nbytes: tuple[int, ...]
-    backwards: tuple[int, ...]
     during: tuple[int, ...]
     """For each Backward: the most it holds beside activations."""
     cotangents: tuple[int, ...]
@@ -48,9 +55,8 @@ class Interior:
     @cached_property
     def needs(self) -> frozenset[int]:
         """Own values that its Backwards read."""
-        return frozenset(
-            r for i in self.backwards for r in self.residuals[i] if r >= self.inputs
-        ) - frozenset(self.lasting)
+        read = frozenset(r for row in self.reads for r in row if r >= self.inputs)
+        return read - frozenset(self.lasting)
 
     @cached_property
     def buffers(self) -> tuple[int, ...]:
@@ -67,7 +73,8 @@ class Interior:
         found = set(stack)
         while stack:
             for dep in self.deps[stack.pop()]:
-                if dep >= self.inputs and dep not in found and dep not in available:
+                there = dep in available and dep not in self.fleeting
+                if dep >= self.inputs and dep not in found and not there:
                     found.add(dep)
                     stack.append(dep)
         return sorted(found)
@@ -78,36 +85,45 @@ class Interior:
         return {dep for i in computed for dep in self.deps[i] if dep < self.inputs}
 
     def cost(self, nodes: Iterable[int]) -> int:
-        return sum(self.flops[i] for i in nodes)
+        return sum(self.costs[i] for i in nodes)
 
 
-def waiting_losses(stages: Stages) -> frozenset[int]:
-    """Losses before the last stage. Their cotangents wait from the first Backward for their own
-    turn; they are counted once for the whole graph, or else no two stages were equal."""
-    return frozenset(i for i in stages.graph.losses if i < stages[len(stages) - 1].start)
+def waiting_seeds(stages: Stages) -> frozenset[int]:
+    """Seeds of losses before the last stage, as rows of the graph. They wait from the first
+    Backward for their own turn, and are counted once for the whole graph, or else no two stages
+    were equal."""
+    start = stages[len(stages) - 1].start
+    return frozenset(
+        n
+        for n, row in enumerate(stages.graph.rows)
+        if row.kind == "seed" and row.whose is not None and row.whose < start
+    )
 
 
-def interiors(stages: Stages, memory: Memory) -> tuple[list[Interior], list[tuple[int, ...]]]:
+def interiors(stages: Stages, cost: Cost) -> tuple[list[Interior], list[tuple[int, ...]]]:
     """Each stage by itself, and for each the positions in the graph of its numbered values."""
     graph, permanent = stages.graph, stages.permanent
     nodes = graph.nodes
     last_cut: dict[int, int] = {}
     for k in range(len(stages)):
         last_cut.update((graph.owners[i], k) for i in stages.boundary(k))
-    waiting = waiting_losses(stages)
-    done = len(graph.backward_order)
+    seeds: dict[int, int] = {}  # step -> bytes of waiting seeds that go with it
+    for n in waiting_seeds(stages):
+        last = graph.rows[n].last
+        seeds[last] = seeds.get(last, 0) + graph.rows[n].nbytes
+    done = len(graph.steps)
     found: list[Interior] = []
     numbering = []
     for k, stage in enumerate(stages.stages):
         numbers = (*stage.boundary, *stage.nodes)
         local = {i: n for n, i in enumerate(numbers)}
         done -= len(stage.backwards)
-        before = sum(nodes[i].nbytes for i in waiting if i < stage.stop)
-        during, cotangents = [], [max(memory.between[done] - before, 0)]
-        for q, i in enumerate(stage.backwards, done):
-            during.append(max(memory.during[q] - before, 0))
-            before -= nodes[i].nbytes if i in waiting else 0
-            cotangents.append(max(memory.between[q + 1] - before, 0))
+        before = sum(nbytes for q, nbytes in seeds.items() if q >= done)
+        during, cotangents = [], [max(graph.between[done] - before, 0)]
+        for q in stage.backwards:
+            during.append(max(graph.steps[q].during - before, 0))
+            before -= seeds.get(q, 0)
+            cotangents.append(max(graph.between[q + 1] - before, 0))
         own = [i for i in stage.nodes if graph.owners[i] == i and i not in permanent]
         reach = max((last_cut.get(i, k) for i in own), default=k)
         found.append(
@@ -115,20 +131,25 @@ def interiors(stages: Stages, memory: Memory) -> tuple[list[Interior], list[tupl
                 inputs=len(stage.boundary),
                 released=_released(stages, k, found[-1] if found else None, last_cut),
                 deps=tuple(tuple(local[d] for d in nodes[i].deps if d in local) for i in numbers),
-                residuals=tuple(
-                    tuple(local[r] for r in nodes[i].residuals if r in local) for i in numbers
+                reads=tuple(
+                    tuple(local[r] for r in graph.steps[q].reads if r in local)
+                    for q in stage.backwards
                 ),
+                fleeting=frozenset(local[i] for i in stage.nodes if nodes[i].call),
                 alias_of=tuple(local.get(_alias(nodes[i].alias_of), -1) for i in numbers),
-                nbytes=tuple(0 if i in permanent else nodes[i].nbytes for i in numbers),
-                flops=tuple(0 if i in permanent else nodes[i].flops for i in numbers),
-                workspace=tuple(nodes[i].workspace for i in numbers),
+                nbytes=tuple(
+                    0 if i in permanent or nodes[i].call else nodes[i].nbytes for i in numbers
+                ),
+                costs=tuple(0 if i in permanent else cost.nodes[i] for i in numbers),
+                workspace=tuple(
+                    graph.making[i] if nodes[i].call else nodes[i].workspace for i in numbers
+                ),
                 lasting=tuple(local[i] for i in stage.nodes if i in permanent),
                 crossing=tuple(local[i] for i in stages.boundary(k + 1) if i >= stage.start),
                 crossing_nbytes=tuple(
                     sum(nodes[i].nbytes for i in own if last_cut.get(i, k) >= j)
                     for j in range(k + 1, reach + 1)
                 ),
-                backwards=tuple(local[i] for i in stage.backwards),
                 during=tuple(during),
                 cotangents=tuple(cotangents),
             )
@@ -159,61 +180,68 @@ def _alias(owner: int | None) -> int:
     return -1 if owner is None else owner
 
 
-def levels_of(interior: Interior, steps: Sequence[int], split: int) -> list[int]:
-    """Bytes beyond the boundary during each step, every value freed at its last read.
+def levels_of(interior: Interior, actions: Sequence[Action], split: int) -> list[int]:
+    """Bytes beyond the boundary during each action, every value freed at its last read.
 
     At ``split`` one entry is put in: what is held between the forward and the backward, when the
     next stages' reads of what crosses are over. Cotangents count from there on.
     """
-    timeline: list[int | None] = [*steps[:split], None, *steps[split:]]
+    timeline: list[Action | None] = [*actions[:split], None, *actions[split:]]
     last_read: dict[int, int] = {}
     ends = [0] * len(timeline)
     for p in range(len(timeline) - 1, -1, -1):
-        step = timeline[p]
-        if step is None:
-            reads = interior.crossing
-        elif step >= 0:
-            ends[p] = last_read.pop(step, p)
-            reads = interior.deps[step]
-        else:
-            reads = interior.residuals[~step]
+        match timeline[p]:
+            case None:
+                reads = interior.crossing
+            case Compute(i):
+                ends[p] = last_read.pop(i, p)
+                reads = interior.deps[i]
+            case Backward(q):
+                reads = interior.reads[q]
         for i in reads:
             last_read.setdefault(i, p)
 
-    # A buffer is known by the step that made it (an input's: by ~input), and lasts as long as any
+    # A buffer is known by the action that made it (an input's: by ~input), and lasts as long as any
     # value that shares it.
     made = {i: ~owner for i, owner in enumerate(interior.released) if owner >= 0}
     lasts: dict[int, int] = {}
-    for i, owner in made.items():
-        lasts[owner] = max(lasts.get(owner, 0), last_read.get(i, 0))
-    for p, step in enumerate(timeline):
-        if step is not None and step >= 0 and interior.buffers[step] >= 0:
-            alias = interior.alias_of[step]
-            made[step] = made[alias] if alias >= 0 else p
-            lasts[made[step]] = max(lasts.get(made[step], p), ends[p])
+    nbytes: dict[int, int] = {}
+    for i, maker in made.items():
+        lasts[maker] = max(lasts.get(maker, 0), last_read.get(i, 0))
+        nbytes[maker] = interior.nbytes[~maker]
+    for p, action in enumerate(timeline):
+        if isinstance(action, Compute) and interior.buffers[action.node] >= 0:
+            i = action.node
+            alias = interior.alias_of[i]
+            made[i] = made[alias] if alias >= 0 else p
+            lasts[made[i]] = max(lasts.get(made[i], p), ends[p])
+            nbytes.setdefault(made[i], interior.nbytes[i])
     change = [0] * (len(timeline) + 1)
     for maker, last in lasts.items():
-        value = ~maker if maker < 0 else timeline[maker]
-        assert value is not None
         if maker >= 0:
-            change[maker] += interior.nbytes[value]
-        change[last + 1] -= interior.nbytes[value]
+            change[maker] += nbytes[maker]
+        change[last + 1] -= nbytes[maker]
     return _sum_up(interior, timeline, change, split)
 
 
 def _sum_up(
-    interior: Interior, timeline: Sequence[int | None], change: Sequence[int], split: int
+    interior: Interior, timeline: Sequence[Action | None], change: Sequence[int], split: int
 ) -> list[int]:
     levels = []
     live = backwards = 0
-    for p, step in enumerate(timeline):
+    for p, action in enumerate(timeline):
         live += change[p]
-        level = live
-        if step is not None and step < 0:
-            level += interior.during[backwards]
-            backwards += 1
-        elif step is not None:
-            level += interior.workspace[step]
-            level += interior.cotangents[backwards] if p > split else 0
-        levels.append(level)
+        beside = 0
+        match action:
+            case None:
+                pass
+            case Backward(q):
+                beside = interior.during[q]
+                backwards += 1
+            case Compute(i):
+                beside = interior.workspace[i]
+                beside += interior.cotangents[backwards] if p > split else 0
+            case _:
+                assert_never(action)
+        levels.append(live + beside)
     return levels

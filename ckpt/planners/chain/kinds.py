@@ -23,7 +23,7 @@ class Tape(NamedTuple):
 
     held: int
     """Kept in between, what crosses to the next stage included."""
-    flops: int
+    cost: int
     """Of the forward that keeps it, and of all that its backward then recomputes."""
     forward_peak: int
     """Cotangents aside."""
@@ -34,7 +34,7 @@ class Tape(NamedTuple):
 class Visit(NamedTuple):
     """One way of going forward and at once backward through a stage that nobody reads any more."""
 
-    flops: int
+    cost: int
     peak: int
     """Bytes beyond its input, cotangents included."""
 
@@ -46,9 +46,9 @@ class Kind:
     No tape may cost more than an advance and a visit together: then storing everything costs least.
     """
 
-    once_flops: int
+    once_cost: int
     """To compute each of its values once."""
-    advance_flops: int
+    advance_cost: int
     """To compute what crosses to the next stage, keeping nothing else."""
     advance_peak: int
     """Bytes beyond its input while it does so, cotangents aside."""
@@ -76,9 +76,9 @@ def table_work(sequence: Sequence[int]) -> int:
     return int((lengths * lengths - repeats * repeats).sum()) // 2
 
 
-def all_flops(kind: Kind) -> list[int]:
+def all_costs(kind: Kind) -> list[int]:
     options: list[Tape | Visit] = [*kind.tapes, *kind.visits]
-    return [kind.once_flops, kind.advance_flops, *(option.flops for option in options)]
+    return [kind.once_cost, kind.advance_cost, *(option.cost for option in options)]
 
 
 def crossing_beside(stages: Sequence[Kind]) -> Ints:
@@ -106,7 +106,7 @@ def twins_of(labels: Ints) -> tuple[Ints, Ints]:
 
 
 def cheapest(kind: Kind) -> Tape:
-    return min(kind.tapes, key=lambda tape: (tape.flops, tape.held))
+    return min(kind.tapes, key=lambda tape: (tape.cost, tape.held))
 
 
 def credits_of(stages: Sequence[Kind], unit: int, scale: int) -> Ints:

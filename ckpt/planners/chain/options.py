@@ -2,11 +2,11 @@
 
 Keep all that the backward reads; keep the matmuls and rematerialize the elementwise; keep
 attention's output but not its scores; keep nothing: each choice is a point of bytes held against
-FLOPs recomputed, and `chain_dp` picks one for each stage. (Rockmate, Zhao et al. 2023, offers
+cost of recomputing, and `chain_dp` picks one for each stage. (Rockmate, Zhao et al. 2023, offers
 such points per block, found by an integer programme; here sweeps find them.)
 
 Whatever is kept, a stage's backward rematerializes late: before each Backward what that one reads
-and isn't there, each value at most once. So FLOPs follow from the kept set alone, and peaks from
+and isn't there, each value at most once. So costs follow from the kept set alone, and peaks from
 the resulting order.
 """
 
@@ -18,26 +18,28 @@ from heapq import heappop, heappush
 from itertools import combinations
 from typing import NamedTuple
 
+from ckpt.planners.base.emit import Action
 from ckpt.planners.chain.interior import Interior, levels_of
 from ckpt.planners.chain.kinds import Kind, Tape, Visit
+from ckpt.schedule import Backward, Compute
 
 MEASURED = 64
 """Kept sets of one stage that are priced to the byte, about; more would be thinned out anyway."""
 
 
 class Option(NamedTuple):
-    """The steps of a choice, i for a Compute of value i, ~i for its Backward; local numbers."""
+    """What a choice does, in the Interior's numbers."""
 
-    forward: tuple[int, ...]
-    backward: tuple[int, ...]
+    forward: tuple[Action, ...]
+    backward: tuple[Action, ...]
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What a stage may do: a `Kind` with numbers, and the steps that they stand for."""
+    """What a stage may do: a `Kind` with numbers, and the actions that they stand for."""
 
     kind: Kind
-    advance: tuple[int, ...]
+    advance: tuple[Action, ...]
     tapes: tuple[Option, ...]
     visits: tuple[Option, ...]
 
@@ -49,7 +51,8 @@ def choices(interior: Interior, *, options: bool, effort: int, points: int) -> C
     sweeps, one that drops from the full tape the bytes that are cheapest to recompute, and one that
     keeps, beginning with nothing, the bytes that save most.
     """
-    advance = tuple(interior.missing((*interior.crossing, *interior.lasting), frozenset()))
+    forward = interior.missing((*interior.crossing, *interior.lasting), frozenset())
+    advance = tuple(map(Compute, forward))
     full = interior.needs
     sets = [full, frozenset[int]()]
     if options:
@@ -70,8 +73,8 @@ def choices(interior: Interior, *, options: bool, effort: int, points: int) -> C
     held_on = replace(interior, released=(-1,) * interior.inputs)
     levels = levels_of(held_on, advance, len(advance))
     kind = Kind(
-        once_flops=interior.cost(range(interior.inputs, len(interior.deps))),
-        advance_flops=interior.cost(advance),
+        once_cost=interior.cost(range(interior.inputs, len(interior.deps))),
+        advance_cost=interior.cost(forward),
         advance_peak=max(levels),
         crossing=interior.crossing_nbytes,
         cotangents=interior.cotangents[0],
@@ -84,22 +87,22 @@ def choices(interior: Interior, *, options: bool, effort: int, points: int) -> C
 def _thin(
     found: Mapping[Option, Tape] | Mapping[Option, Visit], sizes: Sequence[int], points: int
 ) -> list[Option]:
-    """The Pareto points of bytes (item ``sizes[0]``) and FLOPs; on a tie the other sizes decide.
+    """The Pareto points of bytes (item ``sizes[0]``) and cost; on a tie the other sizes decide.
 
     Of too many, those go first whose loss adds the least area under the staircase.
     """
     nbytes = {option: row[sizes[0]] for option, row in found.items()}
-    flops = {option: row.flops for option, row in found.items()}
+    costs = {option: row.cost for option, row in found.items()}
     ranked = sorted(
-        found, key=lambda o: (nbytes[o], flops[o], *(found[o][size] for size in sizes[1:]))
+        found, key=lambda o: (nbytes[o], costs[o], *(found[o][size] for size in sizes[1:]))
     )
     front: list[Option] = []
     for option in ranked:
-        if not front or flops[option] < flops[front[-1]]:
+        if not front or costs[option] < costs[front[-1]]:
             front.append(option)
     while len(front) > max(points, 2):
         areas = [
-            (flops[a] - flops[b]) * (nbytes[c] - nbytes[b])
+            (costs[a] - costs[b]) * (nbytes[c] - nbytes[b])
             for a, b, c in zip(front, front[1:], front[2:], strict=False)
         ]
         del front[1 + areas.index(min(areas))]
@@ -111,10 +114,10 @@ def _kept_sets(interior: Interior, effort: int) -> list[frozenset[int]]:
     always = frozenset(interior.crossing) | frozenset(interior.lasting)
     useful = interior.missing(interior.needs, always)
     shared = {interior.buffers[i] for i in interior.crossing} | set(range(-1, interior.inputs))
-    free = frozenset(i for i in useful if interior.buffers[i] in shared)
+    free = frozenset(i for i in useful if interior.buffers[i] in shared) - interior.fleeting
     groups: dict[int, frozenset[int]] = {}
     for i in useful:
-        if i not in free:
+        if i not in free and i not in interior.fleeting:
             owner = interior.buffers[i]
             groups[owner] = groups.get(owner, frozenset()) | {i}
 
@@ -123,7 +126,7 @@ def _kept_sets(interior: Interior, effort: int) -> list[frozenset[int]]:
         return interior.cost(interior.missing(interior.needs, there))
 
     def sweep(kept: frozenset[int], candidates: Iterable[int]) -> list[frozenset[int]]:
-        """Take in or out, one by one, what costs fewest FLOPs (saves most) per byte. A price may
+        """Take in or out, one by one, what costs least (saves most) per byte. A price may
         be out of date, and is looked at again before it is paid; dearer it seldom gets."""
         steps, cost = [], recompute(kept)
         heap = [(float("-inf"), g) for g in candidates]
@@ -157,12 +160,12 @@ def _kept_sets(interior: Interior, effort: int) -> list[frozenset[int]]:
 def _tape(interior: Interior, kept: frozenset[int]) -> tuple[Option, Tape]:
     forward = interior.missing((*interior.crossing, *kept, *interior.lasting), frozenset())
     there = kept | frozenset(interior.crossing) | frozenset(interior.lasting)
-    option = Option(tuple(forward), _late(interior, there))
+    option = Option(tuple(map(Compute, forward)), _late(interior, there))
     levels = levels_of(interior, (*option.forward, *option.backward), len(forward))
     split = len(forward)
     return option, Tape(
         held=levels[split],
-        flops=_flops(interior, option),
+        cost=_cost(interior, option),
         forward_peak=max(levels[: split + 1]),
         backward_peak=max(levels[split + 1 :], default=0),
     )
@@ -170,21 +173,23 @@ def _tape(interior: Interior, kept: frozenset[int]) -> tuple[Option, Tape]:
 
 def _visit(interior: Interior, kept: frozenset[int]) -> tuple[Option, Visit]:
     forward = interior.missing((*kept, *interior.lasting), frozenset())
-    option = Option(tuple(forward), _late(interior, kept | frozenset(interior.lasting)))
+    late = _late(interior, kept | frozenset(interior.lasting))
+    option = Option(tuple(map(Compute, forward)), late)
     levels = levels_of(interior, (*option.forward, *option.backward), 0)
-    return option, Visit(_flops(interior, option), max(levels))
+    return option, Visit(_cost(interior, option), max(levels))
 
 
-def _flops(interior: Interior, option: Option) -> int:
-    return interior.cost(option.forward) + interior.cost(i for i in option.backward if i >= 0)
+def _cost(interior: Interior, option: Option) -> int:
+    actions = (*option.forward, *option.backward)
+    return interior.cost(action.node for action in actions if isinstance(action, Compute))
 
 
-def _late(interior: Interior, there: frozenset[int]) -> tuple[int, ...]:
+def _late(interior: Interior, there: frozenset[int]) -> tuple[Action, ...]:
     """The Backwards, each preceded by what it reads and isn't there yet."""
-    steps: list[int] = []
+    actions: list[Action] = []
     available = set(there)
-    for i in interior.backwards:
-        computed = interior.missing(interior.residuals[i], frozenset(available))
+    for q, reads in enumerate(interior.reads):
+        computed = interior.missing(reads, frozenset(available))
         available.update(computed)
-        steps += [*computed, ~i]
-    return tuple(steps)
+        actions += [*map(Compute, computed), Backward(q)]
+    return tuple(actions)

@@ -10,11 +10,11 @@ options per stage as in Rockmate (Zhao et al. 2023), and three changes:
   as its backward needs, and backward at once.
 
 With s..t the stages of a segment whose input is stored by somebody else, and m the slots beyond it,
-the least *extra* FLOPs (beyond computing every value once) are::
+the least *extra* cost (beyond computing every value once) are::
 
-    E(s,s,m) = min over visits v          v.flops - once(s)                      if m >= v.peak
+    E(s,s,m) = min over visits v          v.cost - once(s)                      if m >= v.peak
     E(s,t,m) = min over
-        tapes o of s:  o.flops - once(s) + E(s+1, t, m - o.held)
+        tapes o of s:  o.cost - once(s) + E(s+1, t, m - o.held)
                                             if m >= max(d(t) + o.forward_peak, o.backward_peak)
         s < j <= t:    advance(s..j-1) + E(j, t, m - beside(s,j)) + E(s, j-1, m)
                                             if m >= d(t) + peak of advance(s..j-1)
@@ -36,7 +36,7 @@ from ckpt.planners.chain.kinds import (
     Kind,
     Operation,
     Tape,
-    all_flops,
+    all_costs,
     cheapest,
     choose_unit,
     credits_of,
@@ -52,7 +52,7 @@ class _Row(NamedTuple):
 
     beside: Ints
     """Slots of the boundary before j that the one before s doesn't hold already."""
-    flops: Floats
+    cost: Floats
     """To advance from s to j."""
     peak: Ints
     """Bytes at most while advancing from s to j, cotangents aside."""
@@ -83,7 +83,7 @@ class Table:
         self._credit = credits_of(self.stages, self.unit, self.scale)
         twins, repeats = twins_of(labels + (labels.max() + 1) * self._credit[:L])
         self.slots = self._store_all_slots()
-        self.flops_unit = gcd(*(f for k in self.stages for f in all_flops(k))) or 1
+        self.cost_unit = gcd(*(f for k in self.stages for f in all_costs(k))) or 1
         self._fill(twins, repeats)
 
     def within(self, nbytes: int) -> int:
@@ -115,8 +115,8 @@ class Table:
             slots = max(shifted, int(self._tape_needs(s, tape, last)))
         return slots
 
-    def _cost(self, flops: int) -> float:
-        return flops / self.flops_unit
+    def _cost(self, cost: int) -> float:
+        return cost / self.cost_unit
 
     # -- the table ---------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Table:
                 table[s, s : s + shared] = table[twin, twin : twin + shared]
             if shared:
                 left[:shared] = self._windows(self._at[s, s : s + shared], M + 1)
-                left[: min(shared, L - 1 - s)] += row.flops[:shared, None]
+                left[: min(shared, L - 1 - s)] += row.cost[:shared, None]
             new = range(s + shared, L)
             fresh = self._pad + self._width * np.arange(filled, filled + len(new))
             self._at[s, new.start :] = fresh
@@ -160,7 +160,7 @@ class Table:
                 least[s, s] = np.isfinite(out).argmax() if np.isfinite(out[-1]) else M + 1
                 ample[s, s] = out.argmin()
                 if s + 1 < L:
-                    np.add(out, row.flops[0], out=left[0])
+                    np.add(out, row.cost[0], out=left[0])
                 new = range(s + 1, L)
             if not new:
                 continue
@@ -187,7 +187,7 @@ class Table:
                 np.minimum(out, taped[t - new.start, low : high + 1], out=out)
                 self._pool[start + high + 1 : start + M + 1] = out[-1]
                 if t + 1 < L:
-                    np.add(self._pool[start : start + M + 1], row.flops[k], out=left[k])
+                    np.add(self._pool[start : start + M + 1], row.cost[k], out=left[k])
         self.least = int(least[0, L - 1])
 
     def _windows(self, begin: Ints, width: int) -> Floats:
@@ -202,19 +202,19 @@ class Table:
         later = np.arange(s + 1, self.size)
         peaks = np.array([k.advance_peak for k in self.stages[s:-1]], np.int64)
         peaks[1:] += self._beside[s, s + 1 : self.size - 1]
-        flops = np.cumsum([k.advance_flops // self.flops_unit for k in self.stages[s:-1]])
+        cost = np.cumsum([k.advance_cost // self.cost_unit for k in self.stages[s:-1]])
         return _Row(
             beside=np.minimum(
                 self._shift(s, later, self._beside[s, s + 1 : self.size]), self.slots + 1
             ),
-            flops=flops.astype(np.float32),
+            cost=cost.astype(np.float32),
             peak=np.maximum.accumulate(peaks),
         )
 
     def _fill_visits(self, s: int, out: Floats, columns: Ints) -> None:
         kind = self.stages[s]
         for visit in kind.visits:
-            cost = np.float32(self._cost(visit.flops - kind.once_flops))
+            cost = np.float32(self._cost(visit.cost - kind.once_cost))
             within = columns >= self._needs(s, visit.peak)
             np.minimum(out, cost, out=out, where=within)
 
@@ -230,13 +230,13 @@ class Table:
         ends = np.arange(new.start, new.stop)
         best = np.full((len(new), self.slots + 1), np.inf, np.float32)
         fewest = np.full(len(new), self.slots + 1, np.int64)
-        cheapest = min(kind.tapes, key=lambda tape: (tape.flops, tape.held))
+        cheapest = min(kind.tapes, key=lambda tape: (tape.cost, tape.held))
         enough = np.full(len(new), self.slots, np.int64)
         for tape in kind.tapes:
             shift = self._shift(s, s + 1, tape.held)
             need = self._tape_needs(s, tape, ends)
             costs = self._windows(self._at[s + 1, ends] - min(shift, self._pad), self.slots + 1)
-            costs += np.float32(self._cost(tape.flops - kind.once_flops))
+            costs += np.float32(self._cost(tape.cost - kind.once_cost))
             below = least[s + 1, ends] + shift
             for i in np.flatnonzero(need > below):
                 costs[i, : need[i]] = np.inf
@@ -256,9 +256,9 @@ class Table:
         return [m for m in found if m == found[0] or costs[m] < costs[m - 1]]
 
     def costs(self, slots: Sequence[int]) -> list[int]:
-        """The extra FLOPs within so many slots, to the seven digits of float32."""
+        """The extra cost within so many slots, to the seven digits of float32."""
         start = self._at[0, self.size - 1]
-        return [round(float(self._pool[start + m]) * self.flops_unit) for m in slots]
+        return [round(float(self._pool[start + m]) * self.cost_unit) for m in slots]
 
     def operations(self, m: int) -> list[Operation]:
         """What to do within m slots: the choices along one path, made again from the table."""
@@ -282,7 +282,7 @@ class Table:
             left = m - int(self._shift(s, s + 1, tape.held))
             if m >= self._tape_needs(s, tape, t) and left >= 0:
                 cost = self._pool[self._at[s + 1, t] + left] + np.float32(
-                    self._cost(tape.flops - kind.once_flops)
+                    self._cost(tape.cost - kind.once_cost)
                 )
                 if cost < best:
                     best, choice = cost, i
@@ -292,7 +292,7 @@ class Table:
         need = self._needs(s, row.peak[:k] + self._cotangents[t])
         able = np.flatnonzero((m >= need) & (m >= row.beside[:k]))
         costs = self._pool[self._at[s + 1 + able, t] + m - row.beside[able]] + (
-            self._pool[self._at[s, s + able] + m] + row.flops[able]
+            self._pool[self._at[s, s + able] + m] + row.cost[able]
         )
         j = s + 1 + int(able[costs.argmin()])
         advance = Operation("advance", s, j - 1)
@@ -304,14 +304,14 @@ class Table:
         left = m - int(self._shift(s, s + 1, self.stages[s].tapes[choice].held))
         return [Operation("tape", s, choice), (s + 1, t, left), Operation("backward", s, choice)]
 
-    def extra_flops(self, operations: Sequence[Operation]) -> int:
+    def extra_cost(self, operations: Sequence[Operation]) -> int:
         """What operations cost beyond computing every value once; exact."""
-        total = -sum(kind.once_flops for kind in self.stages)
+        total = -sum(kind.once_cost for kind in self.stages)
         for word, first, last in operations:
             if word == "advance":
-                total += sum(kind.advance_flops for kind in self.stages[first : last + 1])
+                total += sum(kind.advance_cost for kind in self.stages[first : last + 1])
             elif word == "tape":
-                total += self.stages[first].tapes[last].flops
+                total += self.stages[first].tapes[last].cost
             elif word == "visit":
-                total += self.stages[first].visits[last].flops
+                total += self.stages[first].visits[last].cost
         return total

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph
-from ckpt.planners.base.memory import Memory, memory_of, store_all_instructions
+from ckpt.graph import Graph, Overwrites
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost, flops
+from ckpt.planners.base.emit import compute_all
 from ckpt.planners.base.registry import over_budget, planner, within
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
-from ckpt.simulate import simulate
+
+State = tuple[int, int, int]
+"""Backwards done, live values, captured values already dropped."""
+Move = tuple[int, State, list[Instruction]]
+"""What it costs, the state after it, its instructions."""
 
 
 @planner("brute")
 def brute(
-    graph: Graph, budget: int | None = None, *, max_nodes: int = 20, max_states: int = 2_000_000
+    graph: Graph,
+    budget: int | None = None,
+    *,
+    cost: Cost | None = None,
+    max_nodes: int = 20,
+    max_states: int = 2_000_000,
 ) -> Schedule:
-    """The least recompute FLOPs of any schedule that `ckpt.simulate` accepts within the budget.
+    """The least cost of recomputing of any schedule that `ckpt.simulate` accepts in the budget.
 
     Source: A* (Hart, Nilsson, Raphael 1968) over states (live values, next Backward, captured
-    arrays already dropped). The estimate is the FLOPs of all that a pending Backward or an output
+    values already dropped). The estimate is the cost of all that a pending Backward or an output
     still wants and that isn't live, with what those need in turn: each must be computed once more,
     so it never overestimates.
     Guarantee: optimal over *all* schedules - any order of computing, any pattern of freeing. Of two
     optimal schedules the one met first is returned; its peak is within the budget, not minimal.
     Ignores: nothing of the memory model. A buffer is freed only when what comes next doesn't fit,
-    and with all its views at once, which loses nothing: a schedule that frees earlier, or only the
+    and with all that shares it, which loses nothing: a schedule that frees earlier, or only the
     owner, can be replayed with more values live in no more bytes.
     Cost: exponential, O(2^nodes x Backwards) states; UsageError for a graph of more than
-    ``max_nodes`` computed nodes, or when ``max_states`` were visited.
+    ``max_nodes`` computed nodes, when ``max_states`` were visited, or for one in which a
+    recomputation takes bytes that a first Compute doesn't (a generator's state, more workspace).
     """
-    search = _Search(graph, max_states)
-    if len(search.nodes) > max_nodes:
+    if len(graph.computed) > max_nodes:
         raise UsageError(
-            f"brute: the graph computes {len(search.nodes)} nodes and this search is exponential; "
-            f"it takes at most {max_nodes} (max_nodes), so choose another planner, such as auto"
+            f"brute: the graph computes {len(graph.computed)} nodes and this search is "
+            f"exponential; it takes at most {max_nodes} (max_nodes), so choose another planner, "
+            "such as auto"
         )
-    everything = Schedule(
-        tuple(store_all_instructions(graph)), graph=graph.digest, planner="brute", budget=budget
-    )
-    ceiling = simulate(graph, everything).peak
+    if any(node.state_nbytes or node.workspace_again for node in graph):
+        raise UsageError("brute: the graph has values that take more bytes when computed again")
+    search = _Search(graph, cost or flops(graph), max_states)
+    ceiling = simulate(graph, Schedule(tuple(compute_all(graph)))).peak
     found = search.run(ceiling if budget is None else budget)
     if found is None:
         assert budget is not None
@@ -50,61 +63,50 @@ def brute(
             low, high = (low, middle) if search.run(middle) is not None else (middle, high)
         smallest = search.run(high)
         assert smallest is not None
-        raise over_budget(
-            graph,
-            simulate(graph, Schedule(tuple(smallest), planner="brute")),
-            "brute",
-            budget,
-        )
+        raise over_budget(graph, simulate(graph, Schedule(tuple(smallest))), "brute", budget)
     notes = {"states": search.visited, "assumptions": "none: optimal over all schedules"}
-    return within(
-        graph,
-        Schedule(tuple(found), graph=graph.digest, planner="brute", budget=budget, notes=notes),
-        budget,
-    )
+    return within(graph, Schedule(tuple(found), graph.digest, "brute", budget, notes=notes), budget)
 
 
 class _Search:
     """The graph in bits: one for each node that is computed, in the order of the program."""
 
-    def __init__(self, graph: Graph, max_states: int) -> None:
-        self.nodes = [i for i in sorted(graph.needed) if not graph.nodes[i].resident]
+    def __init__(self, graph: Graph, cost: Cost, max_states: int) -> None:
+        self.graph = graph
+        self.nodes = graph.computed
         self.max_states = max_states
         self.visited = 0
-        self.memory: Memory = memory_of(graph)
-        self.order = graph.backward_order
-        bit = {node: 1 << b for b, node in enumerate(self.nodes)}
-
-        def mask(nodes: tuple[int, ...]) -> int:
-            return sum({bit[j] for j in nodes if j in bit})
-
-        rows = [graph.nodes[i] for i in self.nodes]
-        self.deps = [mask(node.deps) for node in rows]
-        self.flops = [node.flops for node in rows]
-        self.workspace = [node.workspace for node in rows]
-        self.captured = mask(tuple(i for i in self.nodes if graph.nodes[i].captured))
-        self.residuals = [mask(graph.nodes[i].residuals) for i in self.order]
-        self.outputs = mask(graph.outputs)
-
-        members: dict[int, list[int]] = {}
-        for i in self.nodes:
-            members.setdefault(graph.owners[i], []).append(i)
-        # Buffers: the nodes that share each, and its bytes (a view of an input costs none).
-        self.buffers = [
-            (mask(tuple(shared)), 0 if graph.nodes[owner].resident else graph.nodes[owner].nbytes)
-            for owner, shared in members.items()
+        self.bit = {node: 1 << b for b, node in enumerate(self.nodes)}
+        self.costs = [cost.nodes[i] for i in self.nodes]
+        self.deps = [self._mask(graph[i].deps) for i in self.nodes]
+        self.captured = self._mask(i for i in self.nodes if graph[i].captured)
+        self.reads = [self._mask(step.reads) for step in graph.steps]
+        self.outputs = self._mask(graph.outputs)
+        self.buffers = list(self._buffers())
+        """What shares each buffer, and its bytes (a view of an input costs none)."""
+        self.made = [
+            [buffer for buffer in self.buffers if buffer[0] & self.bit[i]] for i in self.nodes
         ]
-        by_node = {i: b for b, owner in enumerate(members) for i in members[owner]}
-        self.buffer_of = [by_node[i] for i in self.nodes]
-
         # useful[k]: what can still serve a Backward from the k-th on, or an output.
         wanted = self.outputs
         self.useful = [self._with_ancestors(wanted)]
         self.wanted = [wanted]
-        for residuals in reversed(self.residuals):
-            wanted |= residuals
+        for reads in reversed(self.reads):
+            wanted |= reads
             self.wanted.insert(0, wanted)
             self.useful.insert(0, self._with_ancestors(wanted))
+
+    def _mask(self, nodes: Iterable[int]) -> int:
+        return sum({self.bit[i] for i in nodes if i in self.bit})
+
+    def _buffers(self) -> Iterator[tuple[int, int]]:
+        """A call has a share in the buffers of its results."""
+        graph = self.graph
+        for owner, sharers in graph.sharers.items():
+            calls = [d for d in graph[owner].deps if graph[d].call]
+            shared = self._mask((*sharers, *calls))
+            if shared:
+                yield shared, 0 if graph[owner].resident else graph[owner].nbytes
 
     def _with_ancestors(self, wanted: int) -> int:
         for b in range(len(self.nodes) - 1, -1, -1):
@@ -113,22 +115,22 @@ class _Search:
         return wanted
 
     def _estimate(self, k: int, live: int, spent: int) -> int | None:
-        """FLOPs that every continuation must spend; None if it wants a captured array again."""
+        """The cost of every continuation, at least; None if it wants a captured value again."""
         missing = self.wanted[k] & ~live
         total = 0
         for b in range(len(self.nodes) - 1, -1, -1):
             if missing >> b & 1:
                 missing |= self.deps[b] & ~live
-                total += self.flops[b]
+                total += self.costs[b]
         return None if missing & spent else total
 
     def run(self, budget: int) -> list[Instruction] | None:
         """The cheapest schedule within ``budget`` bytes, or None."""
-        last = len(self.order)
-        start = (0, 0, 0)  # Backwards done, live values, captured arrays dropped
+        last = len(self.reads)
+        start = (0, 0, 0)
         tie = count()
         best = {start: 0}
-        came_from: dict[tuple[int, int, int], tuple[tuple[int, int, int], list[Instruction]]] = {}
+        came_from: dict[State, tuple[State, list[Instruction]]] = {}
         closed = set()
         queue = [(self._estimate(*start), 0, next(tie), start)]
         while queue:
@@ -145,71 +147,103 @@ class _Search:
             k, live, _ = state
             if k == last and not self.outputs & ~live:
                 return self._path(came_from, state)
-            for cost, nxt, steps in self._moves(state, budget):
+            for cost, after, instructions in self._moves(state, budget):
                 total = best[state] + cost
-                if nxt in closed or best.get(nxt, total + 1) <= total:
+                if after in closed or best.get(after, total + 1) <= total:
                     continue
-                estimate = self._estimate(*nxt)
+                estimate = self._estimate(*after)
                 if estimate is not None:
-                    best[nxt] = total
-                    came_from[nxt] = (state, steps)
+                    best[after] = total
+                    came_from[after] = (state, instructions)
                     # Among equals, the one that is furthest along.
-                    heappush(queue, (total + estimate, -nxt[0], -next(tie), nxt))
+                    heappush(queue, (total + estimate, -after[0], -next(tie), after))
         return None
 
-    def _moves(
-        self, state: tuple[int, int, int], budget: int
-    ) -> list[tuple[int, tuple[int, int, int], list[Instruction]]]:
-        """What may come next: (FLOPs, the state after it, its instructions)."""
+    def _moves(self, state: State, budget: int) -> list[Move]:
+        """What may come next."""
         k, live, spent = state
-        memory = self.memory
+        between = self.graph.between
         held = sum(size for shared, size in self.buffers if shared & live)
-        room = budget - held - memory.between[k]
-        moves = []
+        moves: list[Move] = []
         wants_room = False
-        if k < len(self.order) and not self.residuals[k] & ~live:
-            if held + memory.during[k] <= budget:
-                steps: list[Instruction] = [Backward(self.order[k])]
-                left = live
-                dropped = spent
-                for shared, _ in self.buffers:
-                    if shared & left and not shared & self.useful[k + 1]:
-                        steps += self._free(shared & left)
-                        left &= ~shared
-                        dropped |= shared & self.captured
-                after = (0, (k + 1, left, dropped), steps)
-                if memory.between[k + 1] <= memory.between[k]:
-                    return [after]  # waiting gains nothing: all that follows has more room
-                moves.append(after)
-            else:
-                wants_room = True
+        ready = k < len(self.reads) and not self.reads[k] & ~live
+        if ready and (k or not self.outputs & ~live):
+            fits, moves = self._backward(state, budget - held)
+            if fits and between[k + 1] <= between[k]:
+                return moves  # waiting gains nothing: all that follows has more room
+            wants_room = not fits
+        room = budget - held - between[k]
         for b, i in enumerate(self.nodes):
             if live >> b & 1 or spent >> b & 1 or not self.useful[k] >> b & 1:
                 continue
             if self.deps[b] & ~live:
                 continue
-            shared, size = self.buffers[self.buffer_of[b]]
-            if (0 if shared & live else size) + self.workspace[b] <= room:
-                moves.append((self.flops[b], (k, live | 1 << b, spent), [Compute(i)]))
-            else:
-                wants_room = True
+            after = live | 1 << b
+            need = self._need(b, live)
+            if need <= room:
+                moves.append((self.costs[b], (k, after, spent), [Compute(i)]))
+                continue
+            wants_room = True
+            for dying, saved in self._dying(self.graph[i].overwrites, state, after):
+                if need - saved <= room:
+                    left = after & ~dying
+                    gone = (k, left, spent | dying & self.captured)
+                    moves.append((self.costs[b], gone, [Compute(i), *self._free(dying)]))
         if wants_room:
             for shared, size in self.buffers:
-                if size and shared & live:
+                if size and shared & live and not (k and shared & self.outputs):
                     freed = (k, live & ~shared, spent | (shared & self.captured))
                     moves.append((0, freed, self._free(shared & live)))
         return moves
+
+    def _need(self, b: int, live: int) -> int:
+        """The bytes that computing node b adds to what is live."""
+        node = self.graph[self.nodes[b]]
+        if node.call:
+            return self.graph.making[self.nodes[b]]
+        return node.workspace + sum(size for shared, size in self.made[b] if not shared & live)
+
+    def _backward(self, state: State, room: int) -> tuple[bool, list[Move]]:
+        """Does the next Backward fit? And the move, with what is of no use after it freed; or else
+        those in which it fits since it may write over something more."""
+        k, live, spent = state
+        step = self.graph.steps[k]
+        idle = 0
+        for shared, _ in self.buffers:
+            if shared & live and not shared & self.useful[k + 1]:
+                idle |= shared & live
+        choices = list(self._dying(step.overwrites, state, live))
+        fitting = []
+        for more in (0, *(dying for dying, _ in choices)):
+            gone = idle | more
+            saved = next((saves for dying, saves in choices if dying & gone), 0)
+            if step.during - saved <= room:
+                after = (k + 1, live & ~gone, spent | gone & self.captured)
+                move = 0, after, [Backward(k), *self._free(gone)]
+                if not more:
+                    return True, [move]
+                fitting.append(move)
+        return False, fitting
+
+    def _dying(self, overwrites: Overwrites, state: State, live: int) -> Iterator[tuple[int, int]]:
+        """What may be overwritten, as nobody shares its buffer; and what that saves."""
+        k, _, _ = state
+        for value, saved in overwrites:
+            bit = self.bit.get(value, 0)
+            shared = next((shared for shared, _ in self.buffers if shared & bit), 0)
+            owns = self.graph.owners[value] == value
+            if bit and owns and shared & live == bit and not (k and bit & self.outputs):
+                yield bit, saved
 
     def _free(self, mask: int) -> list[Instruction]:
         return [Free(i) for b, i in enumerate(self.nodes) if mask >> b & 1]
 
     @staticmethod
     def _path(
-        came_from: dict[tuple[int, int, int], tuple[tuple[int, int, int], list[Instruction]]],
-        state: tuple[int, int, int],
+        came_from: dict[State, tuple[State, list[Instruction]]], state: State
     ) -> list[Instruction]:
         pieces = []
         while state in came_from:
-            state, steps = came_from[state]
-            pieces.append(steps)
-        return [step for steps in reversed(pieces) for step in steps]
+            state, instructions = came_from[state]
+            pieces.append(instructions)
+        return [instruction for piece in reversed(pieces) for instruction in piece]

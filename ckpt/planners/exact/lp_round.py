@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from ckpt.graph import Graph
+from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.registry import over_budget, planner
+from ckpt.planners.base.solver import STOPPED
 from ckpt.planners.exact.checkmate import Checkmate, perform
-from ckpt.planners.exact.solver import STOPPED
-from ckpt.planners.exact.stagewise import ladder
-from ckpt.schedule import Schedule
+from ckpt.planners.exact.epochs import ladder
+from ckpt.schedule import Proof, Schedule
 from ckpt.timeline import Timeline
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -25,6 +26,7 @@ def lp_round(
     graph: Graph,
     budget: int | None = None,
     *,
+    cost: Cost | None = None,
     time_limit: float = 60.0,
     max_size: int = 6_000,
 ) -> Schedule:
@@ -32,34 +34,34 @@ def lp_round(
 
     Source: Jain et al. 2020 (arXiv:1910.02653), §5: solve at 0.9 of the budget, keep what is above
     a threshold, recompute the least that then is needed, from right to left. Here several shares of
-    the budget, thresholds and numbers of stages are tried, each is simulated, and the cheapest that
-    fits is kept; coarse stages often round better, for there is less to round.
-    Guarantee: within the budget; none on cost. The relaxation at the whole budget is noted: a bound
-    for schedules of the class that is noted beside it.
+    the budget, thresholds and numbers of epochs are tried, each is simulated, and the cheapest that
+    fits is kept; coarse epochs often round better, for there is less to round.
+    Guarantee: within the budget; none on cost. The relaxation at the whole budget is its ``proof``:
+    a bound for schedules of the class that is told beside it.
     Ignores: what rounding loses; a larger budget may cost more.
-    Cost: three linear programs for each number of stages (8, 16, …), of O(stages x edges)
-    columns, the finest of at most ``max_size`` (stage, node) pairs. After ``time_limit`` seconds no
+    Cost: three linear programs for each number of epochs (8, 16, …), of O(epochs x edges)
+    columns, the finest of at most ``max_size`` (epoch, node) pairs. After ``time_limit`` seconds no
     further one is begun, and the notes say so.
     """
+    price = cost or flops(graph)
     rungs = ladder(graph, max_size)
     space = rungs[-1]
     keeps_all, keeps_none = perform(space, space.all_kept()), perform(space, space.none_kept())
-    notes: dict[str, Any] = {}
     if budget is None or keeps_all.peak <= budget:
-        return named(keeps_all, "lp_round", budget, notes)
-    found = [keeps_none] if keeps_none.peak <= budget else []
+        return replace(keeps_all.schedule, planner="lp_round", budget=budget)
+    best = keeps_none if keeps_none.peak <= budget else None
+    proof = None
     ends = time.monotonic() + time_limit
     for space in rungs:
-        model = Checkmate(space)
-        best, bound = round_relaxation(model, budget, ends)
-        found += [best] if best is not None else []
+        model = Checkmate(space, price)
+        rounded, bound = round_relaxation(model, budget, ends)
+        best = model.cheaper(best, rounded)
         if bound is not None:
-            notes |= {"linear_bound_flops": bound, "class": space.assumptions}
-    if time.monotonic() > ends:
-        notes["status"] = f"{STOPPED} at {time_limit:g} s"
-    if not found:
+            proof = Proof(bound, price.unit, space.assumptions)
+    if best is None:
         raise over_budget(graph, keeps_none, "lp_round", budget)
-    return named(min(found, key=lambda t: t.recompute_flops), "lp_round", budget, notes)
+    stopped = {"status": f"{STOPPED} at {time_limit:g} s"} if time.monotonic() > ends else {}
+    return replace(best.schedule, planner="lp_round", budget=budget, proof=proof, notes=stopped)
 
 
 def round_relaxation(
@@ -81,17 +83,15 @@ def round_relaxation(
         if share == 1:
             bound = model.recompute_bound(relaxed.value)
         for timeline in _rounded(model, relaxed.x):
-            if timeline.peak <= budget and (
-                best is None or timeline.recompute_flops < best.recompute_flops
-            ):
-                best = timeline
+            if timeline.peak <= budget:
+                best = model.cheaper(best, timeline)
     return best, bound
 
 
 def _rounded(model: Checkmate, x: Any) -> Iterator[Timeline]:
     """The schedules that the thresholds give, each in two ways.
 
-    The paper's rounds each stage apart. Where the optimum is not unique the relaxation keeps a bit
+    The paper's rounds each epoch apart. Where the optimum is not unique the relaxation keeps a bit
     of everything for a while, and that drops values that were just recomputed; so what is kept at
     the first Backward is also rounded alone, and held as long as it is useful.
     """
@@ -99,15 +99,10 @@ def _rounded(model: Checkmate, x: Any) -> Iterator[Timeline]:
     seen: list[list[set[int]]] = []
     for threshold in THRESHOLDS:
         apart = model.kept(x, threshold)
-        first = apart[min(space.forward_stages, len(apart) - 1)]
-        held = [set(first & stage.keepable) for stage in space.stages]
+        first = apart[min(space.forward_epochs, len(apart) - 1)]
+        held = [set(first & epoch.keepable) for epoch in space.epochs]
         both = [one | other for one, other in zip(apart, held, strict=True)]
         for kept in (apart, held, both):
             if kept not in seen:
                 seen.append(kept)
                 yield perform(space, kept)
-
-
-def named(timeline: Timeline, planner: str, budget: int | None, notes: dict[str, Any]) -> Schedule:
-    """The schedule of ``timeline``, signed."""
-    return replace(timeline.schedule, planner=planner, budget=budget, notes=notes)

@@ -1,23 +1,26 @@
 """Dynamic tensor rematerialization: evict when memory runs out, recompute what is missed.
 
 The paper decides online, while the program runs. Here its machine is run ahead of time, on bytes
-and FLOPs, over the program's own order; what it did is the Schedule.
+and cost, over the program's own order; what it did is the Schedule.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
-from ckpt.planners.base.memory import memory_of, store_all_instructions
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost, flops
+from ckpt.planners.base.emit import compute_all
 from ckpt.planners.base.registry import over_budget, planner, within
 from ckpt.planners.online.heuristics import HEURISTICS, Heuristic
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
-from ckpt.simulate import simulate
 
 THRASHING = 2.0
-"""The slowdown of the step, FLOPs with over FLOPs without recomputation, that is reported."""
+"""The slowdown of the step, cost with over cost without recomputation, that is reported."""
 
 
 @planner("dtr", monotone=False, takes="heuristic")
@@ -25,13 +28,14 @@ def dtr(
     graph: Graph,
     budget: int | None = None,
     *,
+    cost: Cost | None = None,
     heuristic: str = "dtr_eq",
     max_computes: int = 1_000_000,
 ) -> Schedule:
     """Evict the value of least ``heuristic`` score until what comes next fits; recompute on demand.
 
     Source: Kirisame et al., "Dynamic Tensor Rematerialization", ICLR 2021 (arXiv:2006.09616),
-    section 2 and appendices A-C. With c the FLOPs of a buffer's ops, m its bytes, s the FLOPs
+    section 2 and appendices A-C. With c the cost of a buffer's ops, m its bytes, s the cost
     performed since it was last read or written, and e* the evicted neighbourhood (evicted ancestors
     and descendants that are reached through evicted values), the scores are::
 
@@ -43,7 +47,7 @@ def dtr(
     Guarantee: the simulated peak is within the budget; nothing about the cost, and a larger budget
     may cost more. Where it fails, the budget it names is one that it meets, found by bisection (to
     1 %), and not always its smallest: what fits is not monotone in the budget either.
-    Deviations: a free op ages values by one FLOP, so that scores stay finite; an instruction's
+    Deviations: a free op ages values by one unit, so that scores stay finite; an instruction's
     cotangents are part of its need, and are never evicted; captured arrays stay until nothing can
     need them; values without a reader left are evicted at once (the paper's eager eviction), and
     leave e* once nothing can need them (its banishing).
@@ -54,8 +58,9 @@ def dtr(
     """
     if heuristic not in HEURISTICS:
         raise UsageError(f"dtr has no heuristic {heuristic!r}; choose from {', '.join(HEURISTICS)}")
-    run = _Run(graph, HEURISTICS[heuristic], max_computes)
-    ceiling = simulate(graph, Schedule(tuple(store_all_instructions(graph)))).peak
+    price = cost or flops(graph)
+    run = _Run(graph, price, HEURISTICS[heuristic], max_computes)
+    ceiling = simulate(graph, Schedule(tuple(compute_all(graph)))).peak
     instructions = run(ceiling if budget is None else budget)
     if instructions is None:
         assert budget is not None
@@ -70,9 +75,9 @@ def dtr(
         assert found is not None  # at the store-all peak nothing is ever evicted for room
         timeline = simulate(graph, Schedule(tuple(found)))
         raise over_budget(graph, timeline, "dtr", budget)
-    plain = graph.forward_flops + graph.backward_flops
-    computed = sum(graph.nodes[s.node].flops for s in instructions if isinstance(s, Compute))
-    slowdown = (computed + graph.backward_flops) / plain if plain else 1.0
+    plain = price.forward(graph) + price.backward()
+    computed = sum(price.nodes[s.node] for s in instructions if isinstance(s, Compute))
+    slowdown = (computed + price.backward()) / plain if plain else 1.0
     notes = {
         "heuristic": heuristic,
         "evictions": run.evictions,
@@ -93,13 +98,15 @@ class _Run:
     it, so the owner of a live buffer is live.
     """
 
-    def __init__(self, graph: Graph, heuristic: type[Heuristic], max_computes: int) -> None:
+    def __init__(
+        self, graph: Graph, cost: Cost, heuristic: type[Heuristic], max_computes: int
+    ) -> None:
         self.graph = graph
+        self.prices = cost
         self.heuristic = heuristic
         self.max_computes = max_computes
         self.evictions = 0
-        self.memory = memory_of(graph)
-        self.forward = [i for i in sorted(graph.needed) if not graph.nodes[i].resident]
+        self.forward = graph.computed
         owners = {i: graph.owners[i] for i in self.forward}
         index = {owner: b for b, owner in enumerate(dict.fromkeys(owners.values()))}
         self.buffer_of = {i: index[owner] for i, owner in owners.items()}
@@ -107,8 +114,13 @@ class _Run:
         for i in self.forward:
             self.members[self.buffer_of[i]].append(i)
         # A view of an input or parameter is free of bytes: there is nothing to gain from it.
-        self.size = [0 if graph.nodes[o].resident else graph.nodes[o].nbytes for o in index]
+        # Nor are the bytes of a call its own: its results hold them.
+        aside = [graph.nodes[o].resident or graph.nodes[o].call for o in index]
+        self.size = [
+            0 if apart else graph.nodes[o].nbytes for o, apart in zip(index, aside, strict=True)
+        ]
         self.captured = [graph.nodes[o].captured for o in index]
+        self.fleeting = [graph.nodes[o].call for o in index]
         self.deps = {
             i: [d for d in dict.fromkeys(graph.nodes[i].deps) if d in owners] for i in owners
         }
@@ -117,7 +129,7 @@ class _Run:
             for b, members in enumerate(self.members)
         ]
         self.parents = [sorted(row) for row in parents]
-        self.cost = [sum(graph.nodes[i].flops for i in members) for members in self.members]
+        self.cost = [sum(cost.nodes[i] for i in members) for members in self.members]
 
         # The program's own reads: by later Computes, by Backwards, and by the caller (outputs).
         self.reads = [0] * len(index)
@@ -125,8 +137,7 @@ class _Run:
             for dep in self.deps[i]:
                 self.reads[self.buffer_of[dep]] += 1
         self.residuals = [
-            [r for r in dict.fromkeys(graph.nodes[i].residuals) if r in owners]
-            for i in graph.backward_order
+            [r for r in dict.fromkeys(step.reads) if r in owners] for step in graph.steps
         ]
         self.outputs = [o for o in graph.outputs if o in owners]
         for row in [*self.residuals, self.outputs]:
@@ -152,17 +163,44 @@ class _Run:
         """What was done within ``budget`` bytes, or None if it ran out of room or of patience."""
         machine = _Machine(self, budget)
         try:
-            for i in self.forward:
-                machine.bring([i])
-                machine.release(self.deps[i])
-            for i, residuals in zip(self.graph.backward_order, self.residuals, strict=True):
-                machine.bring(residuals, backward=i)
-                machine.release(residuals)
+            for values in self._in_order():
+                machine.bring([i for i in values if not self.graph[i].call])
+                for i in values:
+                    machine.release(self.deps[i])
             machine.bring(self.outputs)
+            machine.pin(self.outputs)
+            for k, residuals in enumerate(self.residuals):
+                machine.bring(residuals, backward=k)
+                machine.release(residuals)
         except _GaveUpError:
             return None
         self.evictions = machine.evictions
-        return machine.steps
+        return machine.instructions
+
+    def _in_order(self) -> Iterator[list[int]]:
+        """The program's values in turn, a call and its results together."""
+        for i in self.forward:
+            if self.graph[i].call:
+                yield [i, *(r for r in self.graph.results[i] if r in self.buffer_of)]
+            elif self.call_of(i) is None:
+                yield [i]
+
+    def call_of(self, i: int) -> int | None:
+        """The call that the value is a result of."""
+        deps = self.deps[i]
+        return deps[0] if deps and self.graph[deps[0]].call else None
+
+    def together(self, values: list[int]) -> list[int]:
+        """``values`` with the results of one call next to each other."""
+        rows: list[list[int]] = []
+        of_call: dict[int, list[int]] = {}
+        for i in values:
+            call = self.call_of(i)
+            if call is None or call not in of_call:
+                rows.append([])
+            row = rows[-1] if call is None else of_call.setdefault(call, rows[-1])
+            row.append(i)
+        return [i for row in rows for i in row]
 
 
 class _GaveUpError(Exception):
@@ -176,7 +214,7 @@ class _Machine:
         self.run = run
         self.nodes = run.graph.nodes
         self.budget = budget
-        self.steps: list[Instruction] = []
+        self.instructions: list[Instruction] = []
         self.evictions = self.computes = self.backwards = self.held = self.clock = 0
         self.live = bytearray(len(self.nodes))
         self.is_held = bytearray(len(run.size))  # by buffer
@@ -194,8 +232,10 @@ class _Machine:
     def bring(self, wanted: list[int], backward: int | None = None) -> None:
         """Make all of ``wanted`` live at once, with whatever they need; then do the Backward."""
         run = self.run
+        wanted = run.together(wanted)
+        calls = [c for c in {run.call_of(i) for i in wanted if not self.live[i]} if c is not None]
         stack: list[tuple[int | None, list[int]]] = [(None, wanted)]
-        self._use(wanted)
+        self._use([*wanted, *calls])
         while stack:
             node, deps = stack[-1]
             missing = next((d for d in deps if not self.live[d]), None)
@@ -208,10 +248,12 @@ class _Machine:
                 self._compute(node)
             elif backward is not None:
                 self._backward(backward)
-            for dep in deps:
-                buffer = run.buffer_of[dep]
-                self.users[buffer] -= 1
-                self._settle(buffer)
+            self._unuse(deps)
+        self._unuse(calls)
+
+    def pin(self, nodes: list[int]) -> None:
+        """Hold these to the end."""
+        self._use(nodes)
 
     def release(self, read: list[int]) -> None:
         """The program has read these for the last time here."""
@@ -226,11 +268,18 @@ class _Machine:
             self.users[buffer] += 1
             self.offered[buffer] = np.inf
 
+    def _unuse(self, nodes: list[int]) -> None:
+        for i in nodes:
+            buffer = self.run.buffer_of[i]
+            self.users[buffer] -= 1
+            self._settle(buffer)
+
     def _settle(self, buffer: int) -> None:
         """Once nobody uses it: offer it for eviction, or drop it if the program is done with it."""
         if self.users[buffer] or not self.is_held[buffer]:
             return
-        if self.is_retired[buffer] or not (self.reads[buffer] or self.run.captured[buffer]):
+        idle = not (self.reads[buffer] or self.run.captured[buffer])
+        if self.is_retired[buffer] or idle or self.run.fleeting[buffer]:
             self._drop(buffer)
         elif self.run.size[buffer] and not self.run.captured[buffer]:
             self.offered[buffer] = self.weight[buffer]
@@ -242,7 +291,7 @@ class _Machine:
         for i in self.run.members[buffer]:
             if self.live[i]:
                 self.live[i] = 0
-                self.steps.append(Free(i))
+                self.instructions.append(Free(i))
         if not self.is_retired[buffer]:
             self.score.evict(buffer)
 
@@ -251,32 +300,33 @@ class _Machine:
         if self.computes > self.run.max_computes:
             raise _GaveUpError
         buffer = self.run.buffer_of[node]
+        graph = self.run.graph
         size = 0 if self.is_held[buffer] else self.run.size[buffer]
-        between = self.run.memory.between[self.backwards]
-        self._make_room(size + self.nodes[node].workspace + between)
-        self.steps.append(Compute(node))
+        need = graph.making[node] if self.run.fleeting[buffer] else self.nodes[node].workspace
+        self._make_room(size + need + graph.between[self.backwards])
+        self.instructions.append(Compute(node))
         self.live[node] = 1
-        self._touch([node, *self.run.deps[node]], self.nodes[node].flops)
+        self._touch([node, *self.run.deps[node]], self.run.prices.nodes[node])
         if not self.is_held[buffer]:
             self.is_held[buffer] = 1
             self.held += size
             self.score.restore(buffer)
 
-    def _backward(self, node: int) -> None:
-        self._make_room(self.run.memory.during[self.backwards])
-        self.steps.append(Backward(node))
-        self._touch(self.run.residuals[self.backwards], self.nodes[node].backward_flops)
+    def _backward(self, step: int) -> None:
+        self._make_room(self.run.graph.steps[step].during)
+        self.instructions.append(Backward(step))
+        self._touch(self.run.residuals[step], self.run.prices.steps[step])
         self.backwards += 1
         for buffer in self.run.retired[self.backwards]:
             self.is_retired[buffer] = 1
             self.score.restore(buffer)
             self._settle(buffer)
 
-    def _touch(self, nodes: list[int], flops: int) -> None:
-        """An op of that many FLOPs has read or written these; then the clock moves on."""
+    def _touch(self, nodes: list[int], cost: int) -> None:
+        """An op of that cost has read or written these; then the clock moves on."""
         for i in nodes:
             self.last[self.run.buffer_of[i]] = self.clock
-        self.clock += flops + 1
+        self.clock += cost + 1
 
     def _make_room(self, need: int) -> None:
         """Evict until ``need`` bytes fit beside what is held."""

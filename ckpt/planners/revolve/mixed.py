@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners.base.registry import planner
 from ckpt.planners.base.stages import find_stages
 from ckpt.planners.revolve.revolve import most_slots
 from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, TAPE, StageOp, emit
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 
 Table = npt.NDArray[np.int64]

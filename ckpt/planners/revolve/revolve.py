@@ -16,11 +16,11 @@ from math import comb
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners.base.registry import fits, over_budget, planner
 from ckpt.planners.base.stages import find_stages
 from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, StageOp, emit
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
 from ckpt.timeline import Timeline
 
 MOST_FORWARDS = 2_000_000

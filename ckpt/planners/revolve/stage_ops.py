@@ -63,7 +63,7 @@ class StageEmitter(Emitter):
         self._snapshots = bytearray(len(stages) + 1)
         self._tapes: dict[int, tuple[int, ...]] = {}
         self._needs = [
-            tuple(dict.fromkeys(r for j in s.backwards for r in self.graph.nodes[j].residuals))
+            tuple(dict.fromkeys(r for k in s.backwards for r in self.graph.steps[k].reads))
             for s in stages.stages
         ]
 
@@ -72,8 +72,8 @@ class StageEmitter(Emitter):
         stage = self.stages[k]
         if kind == BACK:
             computed = self.compute((*self._needs[k], *stage.lasting))
-            for node in stage.backwards:
-                self.backward(node)
+            for step in stage.backwards:
+                self.backward(step)
             self.settle(computed)
             self.drop(self._tapes.pop(k, ()))
             self._let_go(k + 1)

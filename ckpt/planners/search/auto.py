@@ -7,11 +7,12 @@ from typing import Any
 
 from ckpt.errors import BudgetError, MissingExtraError, UsageError
 from ckpt.graph import Graph
-from ckpt.planners.base import registry as base
+from ckpt.machine import simulate
+from ckpt.planners.base import registry
+from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.registry import planner, within
-from ckpt.planners.search.improve import improve
+from ckpt.planners.search.improve import Improved, improve
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
 from ckpt.units import format_bytes
 
 EXACT_NODES, EXACT_STATES = 24, 25_000
@@ -33,11 +34,13 @@ WORK = 80_000_000
 
 
 @planner("auto", monotone=False, takes="iterations")
-def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> Schedule:
+def auto(
+    graph: Graph, budget: int | None = None, *, cost: Cost | None = None, iterations: int = 200
+) -> Schedule:
     """The cheapest schedule of all planners, improved by local search.
 
-    Source: none; see `search.improve` for the search. Schedules compare by recompute FLOPs, then by
-    peak.
+    Source: none; see `search.improve` for the search. Schedules compare by the cost of recomputing,
+    then by peak.
     Guarantee: never worse than any planner it asked, which ``notes["portfolio"]`` lists with what
     each returned. On graphs of up to 24 computed nodes `brute` is asked too, and where it answers
     the result is optimal over all schedules, which ``notes["optimal"]`` says. Deterministic: work
@@ -46,17 +49,18 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
     Cost: that of the planners asked, and ``iterations`` steps of the search, fewer on long
     schedules; ``notes["iterations"]`` tells how many.
     """
+    price = cost or flops(graph)
     found: list[tuple[tuple[int, int], int, Schedule]] = []
     portfolio: dict[str, Any] = {}
     refusals: list[BudgetError] = []
     optimal = False
-    computed = sum(not graph.nodes[i].resident for i in graph.needed)
+    computed = len(graph.computed)
     for name, options in _candidates(computed):
         if name == "recompute_all" and computed > QUADRATIC_NODES and found:
             continue
         try:
-            asked, given = base.get(name)
-            schedule = asked(graph, budget, **given, **options)
+            asked, given = registry.get(name)
+            schedule = asked(graph, budget, price, **given, **options)
         except BudgetError as error:
             refusals.append(error)
             portfolio[name] = f"needs {error.smallest} bytes"
@@ -64,8 +68,8 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
         except (MissingExtraError, UsageError) as error:
             portfolio[name] = f"refused: {error}"
             continue
-        key = _key(graph, schedule)
-        portfolio[name] = {"recompute_flops": key[0], "peak_nbytes": key[1]}
+        key = _key(graph, schedule, price)
+        portfolio[name] = {"recompute_cost": key[0], "peak_nbytes": key[1]}
         found.append((key, len(found), schedule))
         optimal |= name == "brute" or not key[0]
         if not key[0]:
@@ -76,7 +80,8 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
     best = found[0][2]
     used = 0
     if not optimal:
-        best, used = _improved(graph, [row[2] for row in found[:FINALISTS]], budget, iterations)
+        finalists = [row[2] for row in found[:FINALISTS]]
+        best, used = _improved(graph, finalists, budget, price, iterations)
     notes = {
         "from": best.planner,
         "portfolio": portfolio,
@@ -90,7 +95,7 @@ def auto(graph: Graph, budget: int | None = None, *, iterations: int = 200) -> S
 
 def _candidates(computed: int) -> list[tuple[str, dict[str, Any]]]:
     """Planners to ask about a graph that computes so many nodes, with options; store-all first."""
-    asked: dict[str, dict[str, Any]] = {name: {} for name in base.names()}
+    asked: dict[str, dict[str, Any]] = {name: {} for name in registry.names()}
     for name in ("auto", "ilp", "brute"):
         asked.pop(name)
     asked["dtr:msps"] = {}
@@ -103,24 +108,23 @@ def _candidates(computed: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _improved(
-    graph: Graph, schedules: list[Schedule], budget: int | None, iterations: int
-) -> tuple[Schedule, int]:
+    graph: Graph, schedules: list[Schedule], budget: int | None, cost: Cost, iterations: int
+) -> Improved:
     """Each schedule improved a little, the best of them further; and the iterations it took."""
     longest = max(map(len, schedules))
     allowed = min(iterations, WORK // longest**2)
     if not allowed:
         schedules = schedules[:1]
     each = allowed // (2 * len(schedules))
-    tried = [improve(graph, schedule, budget, each) for schedule in schedules]
-    used = sum(schedule.notes["iterations"] for schedule in tried)
-    best = min(tried, key=lambda s: _key(graph, s))
-    best = improve(graph, best, budget, allowed - each * len(schedules))
-    return best, used + best.notes["iterations"]
+    tried = [improve(graph, schedule, budget, each, cost=cost) for schedule in schedules]
+    best = min(tried, key=lambda one: _key(graph, one.schedule, cost)).schedule
+    last = improve(graph, best, budget, allowed - each * len(schedules), cost=cost)
+    return Improved(last.schedule, last.iterations + sum(one.iterations for one in tried))
 
 
-def _key(graph: Graph, schedule: Schedule) -> tuple[int, int]:
+def _key(graph: Graph, schedule: Schedule, cost: Cost) -> tuple[int, int]:
     timeline = simulate(graph, schedule)
-    return timeline.recompute_flops, timeline.peak
+    return cost.recompute(timeline.counts), timeline.peak
 
 
 def _refusal(

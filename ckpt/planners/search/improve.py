@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ckpt.graph import Graph
-from ckpt.planners.search.intervals import Action, Buffer, Bytes, Gap, Plan, Program, gaps
-from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost, flops
+from ckpt.planners.base.emit import Action
+from ckpt.planners.search.drafts import Buffer, Bytes, Draft, Gap, Sheet, gaps
+from ckpt.schedule import Compute, Schedule
 
 PATIENCE = 8
 """Swaps tried for one recomputation before the next one's turn."""
@@ -22,40 +24,50 @@ OPTIONS = 32
 """Of the values that could be recomputed instead, so many are looked at, the cheapest per byte."""
 
 
+class Improved(NamedTuple):
+    """A schedule, and how many swaps and shakes were tried for it."""
+
+    schedule: Schedule
+    iterations: int
+
+
 def improve(
-    graph: Graph, schedule: Schedule, budget: int | None = None, iterations: int = 200
-) -> Schedule:
-    """A schedule of no more recompute FLOPs, and for the same FLOPs of no higher peak.
+    graph: Graph,
+    schedule: Schedule,
+    budget: int | None = None,
+    iterations: int = 200,
+    *,
+    cost: Cost | None = None,
+) -> Improved:
+    """A schedule of no more cost, and for the same cost of no higher peak.
 
     Source: none; a local search in the spirit of ejection chains (Glover 1996). Moves:
 
     - free each value right after its last read, drop what nothing reads (always);
-    - *keep*: delete a recomputation where the buffer fits all along the gap it bridged, most FLOPs
-      per byte and instruction first, until none fits;
+    - *keep*: delete a recomputation where the buffer fits all along the gap it bridged, the most
+      cost per byte and instruction first, until none fits;
     - *swap*: delete one that doesn't fit, and where bytes are then missing recompute other values
-      instead, fewest FLOPs per missing byte first; taken if the whole, after keeping what fits
+      instead, the least cost per missing byte first; taken if the whole, after keeping what fits
       again, is cheaper;
     - *shake*: recompute one value more, then two to four drawn by a seeded generator, and keep what
       fits then.
 
-    Guarantee: never worse than ``schedule`` by (recompute FLOPs, peak), as `simulate` judges, and
-    within ``budget`` if ``schedule`` is. Deterministic; not monotone in the budget.
+    Guarantee: never worse than ``schedule`` by (cost of recomputing, peak), as `simulate` judges,
+    and within ``budget`` if ``schedule`` is. Deterministic; not monotone in the budget.
     Cost: O(instructions) a step; at most ``iterations`` swaps and shakes are tried.
     """
+    price = cost or flops(graph)
     before = simulate(graph, schedule)
     limit = before.peak if budget is None else max(budget, before.peak)
-    program = Program(graph)
-    search = _Search(program, limit)
-    plan, tried = search.run(Plan(program, program.actions_of(schedule)), iterations)
-    improved = replace(
-        schedule,
-        instructions=tuple(plan.instructions()),
-        notes={**schedule.notes, "iterations": tried},
-    )
+    sheet = Sheet(graph, price)
+    search = _Search(sheet, limit)
+    draft, tried = search.run(Draft(sheet, sheet.actions_of(schedule)), iterations)
+    improved = replace(schedule, instructions=draft.instructions())
     after = simulate(graph, improved)
-    if (after.recompute_flops, after.peak) < (before.recompute_flops, before.peak):
-        return improved
-    return replace(schedule, notes=improved.notes)
+    better = (price.recompute(after.counts), after.peak) < (
+        price.recompute(before.counts), before.peak,
+    )  # fmt: skip
+    return Improved(improved if better else schedule, tried)
 
 
 class _Drop(NamedTuple):
@@ -65,29 +77,29 @@ class _Drop(NamedTuple):
     stop: int
     """It would be gone during the actions [start, stop)."""
     nbytes: int
-    flops: int
+    cost: int
     before: int
     """The action before which `insert` comes."""
     insert: tuple[int, ...]
 
 
 def _price(drop: _Drop) -> tuple[float, int]:
-    return drop.flops / (drop.nbytes * (drop.stop - drop.start)), drop.start
+    return drop.cost / (drop.nbytes * (drop.stop - drop.start)), drop.start
 
 
 class _Search:
-    def __init__(self, program: Program, budget: int) -> None:
-        self.program = program
+    def __init__(self, sheet: Sheet, budget: int) -> None:
+        self.sheet = sheet
         self.budget = budget
-        self.least = program.forward_flops
+        self.least = sheet.forward_cost
 
-    def run(self, plan: Plan, iterations: int) -> tuple[Plan, int]:
-        """The best plan of ``iterations`` trials, and how many there were."""
-        plan = self.fill(plan)
+    def run(self, draft: Draft, iterations: int) -> tuple[Draft, int]:
+        """The best draft of ``iterations`` trials, and how many there were."""
+        draft = self.fill(draft)
         rng = Random(0)
         tried = 0
-        trials = self.trials(plan, rng)
-        while tried < iterations and plan.cost > self.least:
+        trials = self.trials(draft, rng)
+        while tried < iterations and draft.cost > self.least:
             trial, inserted = next(trials, (None, frozenset[int]()))
             if trial is None:
                 break  # nothing here could be recomputed instead
@@ -95,69 +107,69 @@ class _Search:
             if trial.peak <= self.budget:
                 # First without undoing what was just done.
                 trial = self.fill(self.fill(trial, inserted))
-                if trial.key < plan.key:
-                    plan, trials = trial, self.trials(trial, rng)
-        return plan, tried
+                if trial.key < draft.key:
+                    draft, trials = trial, self.trials(trial, rng)
+        return draft, tried
 
     # -- keep --------------------------------------------------------------------------------------
 
-    def fill(self, plan: Plan, spared: frozenset[int] = frozenset()) -> Plan:
+    def fill(self, draft: Draft, spared: frozenset[int] = frozenset()) -> Draft:
         """Delete recomputations while the bytes last, except of buffers owned by ``spared``."""
         while True:
-            room = self.budget - plan.high
+            room = self.budget - draft.high
             found = sorted(
-                (g for g in gaps(plan) if plan.buffers[g.buffer].owner not in spared),
+                (g for g in gaps(draft) if draft.buffers[g.buffer].owner not in spared),
                 key=lambda g: (
-                    -g.saved / (1 + self.bytes_of(plan, g) * (g.stop - g.start)),
+                    -g.saved / (1 + self.bytes_of(draft, g) * (g.stop - g.start)),
                     g.start,
                 ),
             )
             deleted: set[int] = set()
             chosen = []
             for gap in found:
-                left = self.left(plan, gap, room)
+                left = self.left(draft, gap, room)
                 if left.min(initial=0) >= 0:
                     room[gap.start : gap.stop] = left
                     deleted |= gap.deleted
                     chosen.append(gap)
             if not chosen:
-                return plan
+                return draft
             # Together they may not do: what one deletion was to outlive may be gone with another.
-            trial = self.without(plan, deleted)
-            while trial.peak > self.budget or trial.cost > plan.cost:
+            trial = self.without(draft, deleted)
+            while trial.peak > self.budget or trial.cost > draft.cost:
                 chosen = chosen[: len(chosen) // 2]
                 if not chosen:
-                    return plan
-                trial = self.without(plan, set().union(*(g.deleted for g in chosen)))
-            plan = trial
+                    return draft
+                trial = self.without(draft, set().union(*(g.deleted for g in chosen)))
+            draft = trial
 
-    def left(self, plan: Plan, gap: Gap, room: Bytes) -> Bytes:
+    def left(self, draft: Draft, gap: Gap, room: Bytes) -> Bytes:
         """Of ``room`` within ``gap``, what deleting its recomputation leaves; negative: missing."""
-        left = room[gap.start : gap.stop] - self.bytes_of(plan, gap)
+        left = room[gap.start : gap.stop] - self.bytes_of(draft, gap)
         for start, stop, nbytes in gap.relief:
             left[max(start - gap.start, 0) : max(stop - gap.start, 0)] += nbytes
         return left
 
     @staticmethod
-    def bytes_of(plan: Plan, gap: Gap) -> int:
-        return plan.buffers[gap.buffer].nbytes
+    def bytes_of(draft: Draft, gap: Gap) -> int:
+        return draft.buffers[gap.buffer].nbytes
 
-    def without(self, plan: Plan, deleted: set[int]) -> Plan:
-        return Plan(self.program, [a for t, a in enumerate(plan.actions) if t not in deleted])
+    def without(self, draft: Draft, deleted: set[int]) -> Draft:
+        return Draft(self.sheet, [a for t, a in enumerate(draft.actions) if t not in deleted])
 
     # -- swap --------------------------------------------------------------------------------------
 
-    def swaps(self, plan: Plan) -> Iterator[tuple[Plan, frozenset[int]]]:
-        """Plans in which one recomputation gives way to cheaper ones, the dearest first."""
-        drops = self.drops(plan)
+    def swaps(self, draft: Draft) -> Iterator[tuple[Draft, frozenset[int]]]:
+        """Drafts in which one recomputation gives way to cheaper ones, the dearest first."""
+        drops = self.drops(draft)
         if not drops:
             return
-        starts, stops, nbytes, flops = np.array([d[:4] for d in drops]).T
-        for gap in sorted(gaps(plan), key=lambda g: (-g.saved, g.start)):
-            missing = -self.left(plan, gap, self.budget - plan.high)
+        starts, stops, nbytes, costs = np.array([d[:4] for d in drops]).T
+        for gap in sorted(gaps(draft), key=lambda g: (-g.saved, g.start)):
+            missing = -self.left(draft, gap, self.budget - draft.high)
             shared = np.minimum(stops, gap.stop) - np.maximum(starts, gap.start)
             price = np.where(
-                (shared > 0) & (flops < gap.saved), flops / (nbytes * np.maximum(shared, 1)), np.inf
+                (shared > 0) & (costs < gap.saved), costs / (nbytes * np.maximum(shared, 1)), np.inf
             )
             best = np.argsort(price, kind="stable")[:OPTIONS]
             options = [drops[k] for k in best if price[k] < np.inf]
@@ -165,32 +177,32 @@ class _Search:
                 chosen = self.cover(gap, missing, options, first)
                 if chosen is None:
                     break  # nor with more of the best passed over
-                yield self.swapped(plan, gap, chosen)
+                yield self.swapped(draft, gap, chosen)
 
-    def trials(self, plan: Plan, rng: Random) -> Iterator[tuple[Plan, frozenset[int]]]:
-        """Neighbours of ``plan``: those that are worth most first, in the end at random."""
-        return chain(self.swaps(plan), self.kicks(plan), self.shakes(plan, rng))
+    def trials(self, draft: Draft, rng: Random) -> Iterator[tuple[Draft, frozenset[int]]]:
+        """Neighbours of ``draft``: those that are worth most first, in the end at random."""
+        return chain(self.swaps(draft), self.kicks(draft), self.shakes(draft, rng))
 
-    def kicks(self, plan: Plan) -> Iterator[tuple[Plan, frozenset[int]]]:
-        """Plans with one more recomputation, and so with room; fewest FLOPs per byte first."""
-        for drop in sorted(self.drops(plan), key=_price):
-            yield self.swapped(plan, None, [drop])
+    def kicks(self, draft: Draft) -> Iterator[tuple[Draft, frozenset[int]]]:
+        """Drafts with one more recomputation, and so with room; least cost per byte first."""
+        for drop in sorted(self.drops(draft), key=_price):
+            yield self.swapped(draft, None, [drop])
 
-    def shakes(self, plan: Plan, rng: Random) -> Iterator[tuple[Plan, frozenset[int]]]:
-        """Plans with two to four more, drawn at random, the cheaper the likelier; without end."""
-        drops = sorted(self.drops(plan), key=_price)
+    def shakes(self, draft: Draft, rng: Random) -> Iterator[tuple[Draft, frozenset[int]]]:
+        """Drafts with two to four more, drawn at random, the cheaper the likelier; without end."""
+        drops = sorted(self.drops(draft), key=_price)
         while drops:
             few = min(len(drops), rng.randint(2, 4))
             chosen = {int(len(drops) * rng.random() ** 2) for _ in range(few)}
-            yield self.swapped(plan, None, [drops[k] for k in sorted(chosen)])
+            yield self.swapped(draft, None, [drops[k] for k in sorted(chosen)])
 
     def cover(
         self, gap: Gap, missing: Bytes,
         options: list[_Drop], first: int,
     ) -> list[_Drop] | None:  # fmt: skip
-        """Drops that make up for what is missing, for fewer FLOPs than are saved; or None.
+        """Drops that make up for what is missing, for less than is saved; or None.
 
-        Greedy by FLOPs per byte and action that they make up for; ``first`` counts how many of the
+        Greedy by cost per byte and action that they make up for; ``first`` counts how many of the
         best are passed over, so that several covers of one gap can be tried.
         """
         left = np.maximum(missing, 0)
@@ -202,69 +214,69 @@ class _Search:
             for k, drop in enumerate(pool):
                 span = left[max(drop.start - gap.start, 0) : max(drop.stop - gap.start, 0)]
                 gained = int(np.minimum(span, drop.nbytes).sum())
-                if gained and spent + drop.flops < gap.saved:
-                    rated.append((drop.flops / gained, k))
+                if gained and spent + drop.cost < gap.saved:
+                    rated.append((drop.cost / gained, k))
             skip = first if not chosen else 0
             if len(rated) <= skip:
                 return None
             drop = pool.pop(sorted(rated)[skip][1])
             chosen.append(drop)
-            spent += drop.flops
+            spent += drop.cost
             span = left[max(drop.start - gap.start, 0) : max(drop.stop - gap.start, 0)]
             span -= np.minimum(span, drop.nbytes)
         return chosen
 
     def swapped(
-        self, plan: Plan, gap: Gap | None, chosen: list[_Drop]
-    ) -> tuple[Plan, frozenset[int]]:
-        """``plan`` without ``gap`` and with ``chosen``; and whose buffers are recomputed for it."""
-        inserted: dict[int, list[Action]] = {}
+        self, draft: Draft, gap: Gap | None, chosen: list[_Drop]
+    ) -> tuple[Draft, frozenset[int]]:
+        """``draft`` without ``gap``, with ``chosen``; and whose buffers are recomputed for it."""
+        inserted: dict[int, set[int]] = {}
         for drop in chosen:
-            row = inserted.setdefault(drop.before, [])
-            row += [(False, i) for i in drop.insert if (False, i) not in row]
+            inserted.setdefault(drop.before, set()).update(drop.insert)
         actions: list[Action] = []
-        for t, action in enumerate(plan.actions):
-            actions += sorted(inserted.get(t, []))
+        for t, action in enumerate(draft.actions):
+            actions += map(Compute, sorted(inserted.get(t, ())))
             if gap is None or t not in gap.deleted:
                 actions.append(action)
-        actions += sorted(inserted.get(len(plan.actions), []))
-        owners = self.program.graph.owners
-        return Plan(self.program, actions), frozenset(owners[d.insert[-1]] for d in chosen)
+        actions += map(Compute, sorted(inserted.get(len(draft.actions), ())))
+        owners = self.sheet.graph.owners
+        return Draft(self.sheet, actions), frozenset(owners[d.insert[-1]] for d in chosen)
 
-    def drops(self, plan: Plan) -> list[_Drop]:
+    def drops(self, draft: Draft) -> list[_Drop]:
         """Every pause between two reads of a buffer, as a value that could be recomputed."""
-        ends = [-1] * len(plan.program.deps)  # of the buffer that held the node when last computed
+        ends = [-1] * len(draft.sheet.deps)  # of the buffer that held the node when last computed
         found = []
         by_second: dict[int, list[tuple[int, Buffer]]] = {}
-        for buffer in plan.buffers:
-            if buffer.nbytes and not self.program.captured[buffer.owner]:
+        for buffer in draft.buffers:
+            if buffer.nbytes and buffer.owner not in self.sheet.lasting:
                 moments = sorted({buffer.start, *buffer.reads, *buffer.computes})
                 for one, two in pairwise(moments):
                     if two - one > 1:
                         by_second.setdefault(two, []).append((one, buffer))
-        for t in range(len(plan.actions) + 1):
+        for t in range(len(draft.actions) + 1):
             for one, buffer in by_second.get(t, ()):
-                found.append(self._drop(plan, buffer, one, t, ends))
-            if t < len(plan.actions) and not plan.actions[t][0]:
-                ends[plan.actions[t][1]] = plan.buffers[plan.buffer_at[t]].end
+                found.append(self._drop(draft, buffer, one, t, ends))
+            if t < len(draft.actions) and isinstance(draft.actions[t], Compute):
+                ends[draft.node_at(t)] = draft.buffers[draft.buffer_at[t]].end
         return [d for d in found if d is not None]
 
     def _drop(
-        self, plan: Plan, buffer: Buffer, one: int, two: int, ends: list[int]
+        self, draft: Draft, buffer: Buffer, one: int, two: int, ends: list[int]
     ) -> _Drop | None:
         """What it takes to have ``buffer`` again at action ``two``; None if a captured array."""
-        program = self.program
-        last = {plan.actions[t][1] for t in buffer.computes if t < two}
+        sheet = self.sheet
+        last = {draft.node_at(t) for t in buffer.computes if t < two}
         queue, insert = sorted(last), set(last)
         while queue:
-            for dep in program.deps[queue.pop()]:
-                if dep in insert or (ends[dep] >= two and dep not in last):
+            for dep in sheet.deps[queue.pop()]:
+                there = ends[dep] >= two and dep not in last and not sheet.call[dep]
+                if dep in insert or there:
                     continue
-                if not program.captured[dep]:
+                if dep not in sheet.lasting:
                     insert.add(dep)
                     queue.append(dep)
         order = tuple(sorted(insert))
-        flops = sum(program.flops[i] for i in order)
+        cost = sum(sheet.costs[i] for i in order)
         if buffer.computes == [one]:  # nobody read it yet: it is computed later, not again
-            flops -= program.flops[plan.actions[one][1]]
-        return _Drop(one + 1, two, buffer.nbytes, flops, two, order)
+            cost -= sheet.costs[draft.node_at(one)]
+        return _Drop(one + 1, two, buffer.nbytes, cost, two, order)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ckpt.graph import Graph
-from ckpt.planners.base.emit import Emitter, permanent
+from ckpt.planners.base.emit import Emitter
+from ckpt.planners.base.reads import permanent
 from ckpt.planners.base.registry import planner, within
-from ckpt.schedule import Schedule
+from ckpt.schedule import Compute, Schedule
 
 
 @planner("as_written")
@@ -25,12 +26,12 @@ def as_written(graph: Graph, budget: int | None = None) -> Schedule:
     emitter = Emitter(graph)
     emitter.compute(graph.outputs)
     replayed = set()
-    for i in graph.backward_order:
-        for region in graph.nodes[i].regions:
+    for k, step in enumerate(graph.steps):
+        for region in () if step.at is None else graph.nodes[step.at].regions:
             if region not in replayed:
                 replayed.add(region)
-                emitter.steps.extend(replays.get(region, ()))
-        emitter.backward(i)
+                emitter.actions.extend(map(Compute, replays.get(region, ())))
+        emitter.backward(k)
     notes = {"regions": len({region for node in graph.nodes for region in node.regions})}
     return within(graph, emitter.schedule("as_written", budget, notes), budget)
 
@@ -74,10 +75,10 @@ def _replays(graph: Graph, depths: list[int]) -> dict[int, list[int]]:
     def belongs_to(i: int) -> int:
         return nodes[i].regions[depths[i] - 1]
 
-    for i in graph.backward_order:
-        for residual in nodes[i].residuals:
-            if depths[residual]:
-                targets[belongs_to(residual)].add(residual)
+    for step in graph.steps:
+        for read in step.reads:
+            if depths[read]:
+                targets[belongs_to(read)].add(read)
     replays = {}
     for region in sorted(targets, key=lambda r: -depth_of[r]):
         depth = depth_of[region]

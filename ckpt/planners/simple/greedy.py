@@ -5,28 +5,29 @@ from __future__ import annotations
 from itertools import accumulate
 
 from ckpt.graph import Graph
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.lower import lower
 from ckpt.planners.base.registry import fits, over_budget, planner
 from ckpt.planners.base.stages import find_stages
 from ckpt.planners.simple.every import keep_boundaries
 from ckpt.schedule import Schedule
-from ckpt.simulate import simulate
 
 THRESHOLDS = 32
 
 
 @planner("greedy")
-def greedy(graph: Graph, budget: int | None = None) -> Schedule:
+def greedy(graph: Graph, budget: int | None = None, *, cost: Cost | None = None) -> Schedule:
     """Keep the boundary at a cut once more than a threshold of bytes was made since the last one.
 
     Source: Chen et al. 2016 (arXiv:1604.06174), Algorithm 3, with the search over thresholds of its
     appendix A widened: instead of six around one guess, THRESHOLDS in equal ratios from the
-    smallest stage to everything. Each is simulated; the one with the least recompute within the
-    budget wins, then the smaller peak. The last segment is kept whole. Store-all, the
+    smallest stage to everything. Each is simulated; the one of the least cost within the budget
+    wins, then the smaller peak. The last segment is kept whole. Store-all, the
     limit of a threshold that is never reached, is among the candidates.
 
     Guarantee: the thresholds don't depend on the budget, so a larger one never costs more. Ignores:
-    FLOPs, when it places snapshots. Cost: THRESHOLDS simulations. Raises UsageError where the graph
+    cost, when it places snapshots. Cost: THRESHOLDS simulations. Raises UsageError where the graph
     can't be cut (`find_stages`).
     """
     stages = find_stages(graph)
@@ -53,7 +54,8 @@ def greedy(graph: Graph, budget: int | None = None) -> Schedule:
     feasible = [t for t in timelines if fits(t, budget)]
     if not feasible:
         raise over_budget(graph, min(timelines, key=lambda t: t.peak), "greedy", budget)
-    return min(feasible, key=lambda t: (t.recompute_flops, t.peak)).schedule
+    price = cost or flops(graph)
+    return min(feasible, key=lambda t: (price.recompute(t.counts), t.peak)).schedule
 
 
 def _thresholds(made: list[int]) -> list[int]:

@@ -23,11 +23,11 @@ def recompute_all(graph: Graph, budget: int | None = None) -> Schedule:
     """
     emitter = Emitter(graph)
     emitter.settle(emitter.compute(graph.outputs))
-    for i in graph.backward_order:
-        computed = emitter.compute(graph.nodes[i].residuals)
-        emitter.backward(i)
+    for k, step in enumerate(graph.steps):
+        computed = emitter.compute(step.reads)
+        emitter.backward(k)
         emitter.settle(computed)
-        if len(emitter.steps) > MOST_COMPUTES:
+        if len(emitter.actions) > MOST_COMPUTES:
             raise UsageError(
                 f"recompute_all needs more than {MOST_COMPUTES} Computes for the {len(graph)} "
                 "nodes of this graph; revolve keeps nearly as little at far less cost"

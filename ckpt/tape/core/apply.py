@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import NonFiniteError, TapeError
-from ckpt.tape.core.context import CURRENT, Context, caller
+from ckpt.tape.core.context import CURRENT, Context
+from ckpt.tape.core.generators import random_state
 from ckpt.tape.core.node import Parts, TapeNode
 from ckpt.tape.core.op import OUT, Op
+from ckpt.tape.core.sources import caller
 from ckpt.tape.core.value import Value
 
 ndarray = np.ndarray
@@ -114,29 +116,13 @@ def _as_data(op: Op, data: Any) -> Any:
     raise TapeError(f"{op.name} returned a {type(data).__name__}, not an array or a number")
 
 
-class Whole:
-    """Owns the buffers of several results: as long as one of them is held, all are.
-
-    That is what a graph says of a tuple node and its items, which are views of it.
-    """
-
-    __slots__ = ("__array_interface__", "arrays", "nbytes")
-    __array_interface__: dict[str, Any]
-
-    def __init__(self, arrays: tuple[Any, ...]) -> None:
-        self.arrays = arrays
-        self.nbytes = sum(array.nbytes for array in arrays)
-
-
 def together(data: tuple[Any, ...]) -> Parts:
-    """The results of one op as arrays that can't be written into and that share one owner."""
-    whole = Whole(tuple(part for part in data if np.ndim(part)))
+    """The results of one op as arrays that can't be written into, and numbers."""
     made = []
     for part in data:
         if np.ndim(part):
             part.setflags(write=False)
-            whole.__array_interface__ = part.__array_interface__
-            made.append(np.asarray(whole))
+            made.append(part)
         else:
             made.append(part[()])
     return Parts(made)
@@ -177,12 +163,6 @@ def _apply_within(
     if region.keeps(node):
         node.value = data
     return Value(data, node)
-
-
-def random_state(params: dict[str, Any] | None) -> Any:
-    """The state of a random op's generator before it draws, for a replay to start from."""
-    assert params is not None
-    return params["rng"].bit_generator.state
 
 
 def _not_finite(op: Op, data: Any) -> str:

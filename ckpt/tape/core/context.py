@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cache
-from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ckpt.tape.eager.region import Region
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """None of it costs a plain eager step anything: there, the context is None."""
 
-    region: Region | None = None
+    region: Any = None
+    """The checkpointed region that runs (see `ckpt.tape.eager.region`), or None."""
     recorder: Any = None
     """The trace under way (see `ckpt.tape.traced.trace`), or None."""
     finite: bool = False
@@ -55,26 +49,3 @@ def check_finite() -> Iterator[None]:
     """Raise NonFiniteError at the first value that holds a NaN or an infinity."""
     with inside(finite=True):
         yield
-
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_OURS = tuple(os.path.join(_PACKAGE, room) + os.sep for room in ("tape", "nn"))
-
-
-def caller() -> str:
-    """``file.py:7`` of the nearest frame that is the user's: not the tape's, nor NumPy's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = _users(frame.f_code.co_filename)
-        if name:
-            return f"{name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
-
-
-@cache
-def _users(path: str) -> str:
-    """The file's name if it is the user's, else nothing."""
-    if path.startswith(_OURS) or f"{os.sep}numpy{os.sep}" in path or path[:1] == "<":
-        return ""
-    return os.path.basename(path)

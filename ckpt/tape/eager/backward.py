@@ -10,9 +10,10 @@ import numpy as np
 
 from ckpt.errors import NonFiniteError, TapeError
 from ckpt.tape.core.context import CURRENT
+from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.value import Gradient, Value
-from ckpt.tape.eager.interpreter import BACKWARD, copy, interpret
+from ckpt.tape.eager.interpreter import BACKWARD, interpret
 
 Heap = list[tuple[int, TapeNode]]
 """Nodes with a cotangent that wait for their Backward, the latest first."""

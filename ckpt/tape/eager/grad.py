@@ -13,10 +13,11 @@ import numpy as np
 from ckpt.errors import TapeError, UsageError
 from ckpt.tape.core import tree
 from ckpt.tape.core.context import CURRENT
+from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.value import Value, constant
 from ckpt.tape.eager.backward import Descent, finite_observer, seed
-from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, Observer, fit, interpret
+from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, interpret
 from ckpt.tape.ops.parts import add_parts
 
 _NESTED: ContextVar[bool] = ContextVar("ckpt_nested", default=False)
@@ -150,7 +151,7 @@ def gradients(
     wanted: list[Value],
     *,
     differentiable: bool = False,
-    observer: Observer | None = None,
+    observer: NodeObserver | None = None,
 ) -> list[Any]:
     """The gradients of ``loss`` with respect to ``wanted``: arrays, or Values if differentiable.
 

@@ -1,7 +1,6 @@
-"""The one loop that performs every Compute, Free and Backward.
+"""The one loop that performs every Compute, Free and Backward of an eager program.
 
-Eager backward, a checkpointed segment and a planner's schedule differ only in who chooses the
-instructions. The memory model of `ckpt.simulate` is kept here, on real arrays.
+Eager backward and a checkpointed segment differ only in who chooses the instructions.
 """
 
 from __future__ import annotations
@@ -9,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import numpy as np
-
 from ckpt.errors import BackwardTwiceError
-from ckpt.tape.core.apply import compute, random_state
-from ckpt.tape.core.node import Parts, TapeNode, lost
+from ckpt.tape.core.apply import compute
+from ckpt.tape.core.cotangents import contribute, own_cotangent
+from ckpt.tape.core.generators import random_state, replayed
+from ckpt.tape.core.node import TapeNode, lost
 
 COMPUTE, FREE, BACKWARD = range(3)
-ndarray = np.ndarray
 
 
-class Observer(Protocol):
+class NodeObserver(Protocol):
     """Sees each instruction before and after it is performed."""
 
     def before(self, kind: int, node: TapeNode) -> None: ...
@@ -29,8 +27,8 @@ class Observer(Protocol):
 def interpret(
     instructions: Iterable[tuple[int, TapeNode]],
     *,
-    reached: Callable[[TapeNode], None] | None = None,
-    observer: Observer | None = None,
+    reached: Callable[[TapeNode], None],
+    observer: NodeObserver | None = None,
     retain: bool = True,
 ) -> None:
     """Perform the instructions in order.
@@ -64,10 +62,7 @@ def _compute(node: TapeNode) -> None:
     if node.inputs is None:
         raise _spent()
     arrays = [_value(source) for source in node.inputs]
-    params = node.params
-    if op.random:
-        params = _replaying(node)
-    node.value = compute(op, arrays, params)
+    node.value = compute(op, arrays, replaying(node) if op.random else node.params)
 
 
 def _value(source: Any) -> Any:
@@ -78,20 +73,13 @@ def _value(source: Any) -> Any:
     return source.value
 
 
-def _replaying(node: TapeNode) -> dict[str, Any]:
+def replaying(node: TapeNode) -> dict[str, Any]:
     """A random op's parameters: its generator, or where it drew before, one in the same state."""
     params = node.params or {}
     if node.extra is None:
         node.extra = random_state(params)
         return params
     return {**params, "rng": replayed(params, node.extra)}
-
-
-def replayed(params: dict[str, Any], state: Any) -> np.random.Generator:
-    """A generator like the op's, in an earlier state."""
-    bits = type(params["rng"].bit_generator)()
-    bits.state = state
-    return np.random.Generator(bits)
 
 
 def _spent() -> BackwardTwiceError:
@@ -101,7 +89,7 @@ def _spent() -> BackwardTwiceError:
     )
 
 
-def _backward(node: TapeNode, reached: Callable[[TapeNode], None] | None) -> None:
+def _backward(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
     """Contribute to the cotangents of the node's inputs, one rule at a time."""
     inputs = node.inputs
     if inputs is None:
@@ -114,87 +102,9 @@ def _backward(node: TapeNode, reached: Callable[[TapeNode], None] | None) -> Non
         dep = inputs[k]
         if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
             continue
-        current = dep.cotangent
-        if current is None and reached is not None:
+        if dep.cotangent is None:
             reached(dep)
         if rule.into is not None:
-            if current is None:
-                dep.cotangent = current = zeros_like(dep)
-            elif not dep.own:
-                dep.cotangent = current = copy(current)
-            dep.own = True
-            rule.into(current, g, node)
-            continue
-        new = rule.call(g, node)
-        if new.shape != dep.shape or new.dtype != dep.dtype:
-            new = fit(new, dep.shape, dep.dtype)
-        if new is g:
-            own = False
-        elif type(new) is ndarray and new.base is not None:
-            new, own = adopt(new, g) if dep.shape else (new[()], True)
+            rule.into(own_cotangent(dep), g, node)
         else:
-            own = True
-        if current is None:
-            if not own and dep.op is None:
-                new, own = copy(new), True  # a gradient owns its array
-            dep.cotangent = new
-            dep.own = own
-        elif dep.own:
-            current += new
-            dep.cotangent = current  # a NumPy scalar is added out of place
-        elif own:
-            new += current
-            dep.cotangent = new
-            dep.own = True
-        else:
-            dep.cotangent = current + new
-            dep.own = True
-        del new, current
-
-
-def fit(cotangent: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Sum a cotangent over the axes along which its operand was broadcast, and cast it."""
-    extra = cotangent.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + k
-        for k, length in enumerate(shape)
-        if length == 1 and cotangent.shape[extra + k] != 1
-    )
-    if axes:
-        cotangent = np.sum(cotangent, axis=axes)
-    if cotangent.shape != shape:
-        cotangent = np.reshape(cotangent, shape)
-    if cotangent.dtype != dtype:
-        if dtype.kind != "c" and cotangent.dtype.kind == "c":
-            cotangent = np.real(cotangent)
-        cotangent = np.astype(cotangent, dtype)
-    return cotangent
-
-
-def adopt(new: Any, g: Any) -> tuple[Any, bool]:
-    """A rule's result that is a view: of the incoming cotangent, or of an array all its own?"""
-    base = owner(new)
-    if base is owner(g) or base.nbytes < new.nbytes:
-        return new, False
-    if base.nbytes > new.nbytes:
-        return copy(new), True  # not to hold the rest of it
-    return new, True
-
-
-def owner(array: Any) -> Any:
-    """The object that holds an array's memory."""
-    while type(array) is ndarray and array.base is not None:
-        array = array.base
-    return array
-
-
-def copy(array: Any) -> Any:
-    """A copy with the layout NumPy gives to results."""
-    return array.copy(order="K") if type(array) is ndarray else array
-
-
-def zeros_like(node: TapeNode) -> Any:
-    """Where parts of the node's cotangent are added in."""
-    if type(node.dtype) is tuple:  # of an op with several results
-        return Parts(np.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True))
-    return np.zeros(node.shape, node.dtype)
+            contribute(dep, rule.call(g, node), g)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ckpt.errors import MutationError
-from ckpt.tape.core.context import caller
 from ckpt.tape.core.node import TapeNode, lost
 from ckpt.tape.core.op import OUT
+from ckpt.tape.core.sources import caller
 from ckpt.tape.eager.interpreter import COMPUTE, FREE
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
@@ -20,7 +19,7 @@ def place(code: Code) -> int:
     layered net this reaches the most bytes that are ever live at once, which no placing can beat.
     """
     lifetimes(code)
-    returned = code.returned
+    returned = {var.root for var in code.results}
     placed: dict[Var, None] = {}
     for line in code.lines:
         result = line.result
@@ -41,22 +40,15 @@ def place(code: Code) -> int:
 def lifetimes(code: Code) -> None:
     """From which line to which each buffer is used."""
     for at, line in enumerate(code.lines):
-        for var in variables(line):
+        if line.kind == "drop":
+            continue
+        for var in line.variables():
             root = var.root
             if root.first < 0:
                 root.first = at
             root.last = at
-    for root in code.returned:
-        root.last = len(code.lines)
-
-
-def variables(line: Any) -> Iterator[Var]:
-    """The variables that a line reads and makes."""
-    for item in (*line.sources, line.result):
-        if isinstance(item, Var):
-            yield item
-        elif isinstance(item, (tuple, list)):
-            yield from (v for v in item if isinstance(v, Var))
+    for var in code.results:
+        var.root.last = len(code.lines)
 
 
 def padded(var: Var) -> int:
@@ -78,16 +70,17 @@ def _lowest(var: Var, busy: list[Var]) -> int:
 
 def beside(code: Code) -> int:
     """The most bytes outside the arena at once: arrays and workspace, what is returned aside."""
-    returned = code.returned
+    elsewhere = {var.root for var in (*code.results, *code.arguments)}
     changes = [0] * (len(code.lines) + 2)
     seen: set[Var] = set()
     for line in code.lines:
-        for var in variables(line):
+        for var in line.variables():
             root = var.root
-            if root in seen or root.placed or root in returned or root in code.arguments:
+            if root in seen or root.placed or root in elsewhere:
                 continue
             seen.add(root)
-            changes[root.first] += root.array.nbytes
+            whole = root.taken_from  # which holds it as long as it lasts itself
+            changes[root.first if whole is None else whole.last + 1] += root.array.nbytes
             changes[root.last + 1] -= root.array.nbytes
     live = most = 0
     for change, line in zip_longest(changes, code.lines):

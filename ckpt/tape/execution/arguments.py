@@ -1,6 +1,7 @@
-"""Reading arrays out of nested arguments, and putting results into them, as generated code.
+"""What a step is given, and what it gives: arrays out of nested arguments, and results into them.
 
-Doing either leaf by leaf with general functions would cost more than a small step itself.
+A compiled step does both by generated code: leaf by leaf with general functions would cost more
+than a small step itself.
 """
 
 from __future__ import annotations
@@ -10,17 +11,109 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.errors import TapeError
+from ckpt.tape.core import tree
 from ckpt.tape.core.tree import filled
-from ckpt.tape.traced.trace import Program
+from ckpt.tape.core.value import Value
+from ckpt.tape.traced.trace import Traced
+
+# -- as they were traced? --------------------------------------------------------------------------
 
 
-def reader(program: Program) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | None]:
+def check_arguments(traced: Traced, args: tuple[Any, ...]) -> list[Any]:
+    """The argument arrays, one a leaf; TapeError if they aren't as they were when traced."""
+    matched = _matched(traced, args)
+    places = dict(traced.leaves)
+    for at, (path, given, expected) in enumerate(matched):
+        draws = isinstance(given, np.random.Generator) and type(given) is type(expected)
+        if at not in places and given != expected and not draws:
+            raise TapeError(
+                f"argument {path} was {expected!r} when traced and is {given!r} now: trace it again"
+            )
+    arrays = []
+    for at, _ in traced.leaves:
+        path, array, expected = matched[at]
+        if isinstance(array, Value):
+            array = array.data
+        weak = isinstance(array, (bool, int, float)) and not expected.shape
+        array = np.asarray(array, expected.dtype if weak else None)
+        if array.shape != expected.shape or array.dtype != expected.dtype:
+            raise TapeError(
+                f"argument {path} is {array.dtype}{list(array.shape)}, but {expected.dtype}"
+                f"{list(expected.shape)} was traced: trace it again for other shapes and dtypes"
+            )
+        arrays.append(_with_strides(array, expected))
+    return arrays
+
+
+def generators_given(traced: Traced, args: tuple[Any, ...]) -> dict[Any, Any]:
+    """For each generator among the traced arguments, the one that was given in its place."""
+    return {t: g for _, g, t in _matched(traced, args) if isinstance(t, np.random.Generator)}
+
+
+def _matched(traced: Traced, args: tuple[Any, ...]) -> list[tuple[str, Any, Any]]:
+    """Each leaf of the arguments: its place in words, what is given, what was traced."""
+    arguments = traced.arguments
+    if len(args) != len(arguments):
+        raise TapeError(f"traced with {len(arguments)} arguments, called with {len(args)}")
+    return [leaf for k, like in enumerate(arguments) for leaf in tree.paired(args[k], like, str(k))]
+
+
+def _with_strides(array: Any, traced: Any) -> Any:
+    """The array in the memory order that was traced, which decides the bits of sums over it."""
+    if array.ndim == 0:
+        return array[()]
+    if array.strides == traced.strides or array.size <= 1:
+        return array
+    made = np.lib.stride_tricks.as_strided(
+        np.empty(_room(traced), array.dtype), traced.shape, traced.strides
+    )
+    made[...] = array
+    return made
+
+
+def _room(traced: Any) -> int:
+    reach = sum((n - 1) * s for n, s in zip(traced.shape, traced.strides, strict=True))
+    return int(reach // traced.itemsize + 1)
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+def gather(traced: Traced, value: Any, gradients: list[Any], aux: list[Any]) -> Any:
+    """A step's results as `value_and_grad` returns them: gradients in the parameters' structure."""
+    found = {}
+    for position, g in zip(traced.parameters, gradients, strict=True):
+        node = traced.graph[position]
+        found[position] = np.zeros(node.shape, node.dtype)[()] if g is None else g
+    grads = structured(traced, found)
+    if not traced.has_aux:
+        return value, grads
+    waiting = iter(aux)
+    filled_in = tree.rebuild(traced.aux, lambda v: next(waiting) if isinstance(v, Value) else v)
+    return (value, filled_in), grads
+
+
+def structured(traced: Traced, gradients: dict[int, Any]) -> Any:
+    """Gradients by node in the structure of the differentiated arguments."""
+    items = [None] * sum(1 for _ in tree.leaves(traced.arguments))
+    for place, position in traced.leaves:
+        items[place] = gradients.get(position)
+    trees = tree.unflatten(traced.arguments, items)
+    chosen = [trees[k] for k in traced.argnums]
+    return chosen[0] if traced.single else tuple(chosen)
+
+
+# -- the same, generated ---------------------------------------------------------------------------
+
+
+def reader(traced: Traced) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | None]:
     """``read(args)``: the argument arrays, or None where anything isn't just as it was traced."""
     names: dict[str, Any] = {"ndarray": np.ndarray}
     lines: list[str] = []
     checks: list[str] = []
     found: list[str] = []
-    arrays = {at for at, _ in program.leaves}
+    arrays = {at for at, _ in traced.leaves}
     place = 0
 
     def constant(value: Any) -> str:
@@ -61,7 +154,7 @@ def reader(program: Program) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | No
             else:
                 checks.append(f"type({name}) is {constant(tree.dtype.type)}")
 
-    visit(program.arguments, "args")
+    visit(traced.arguments, "args")
     body = "\n".join(f"    {line}" for line in lines)
     condition = " and ".join(checks) or "True"
     text = f"def read(args):\n{body}\n    if {condition}:\n        return ({''.join(f'{n}, ' for n in found)})\n"  # noqa: E501

@@ -1,4 +1,4 @@
-"""Random nodes of a compiled step draw what an eager run would, and the same when recomputed."""
+"""Random nodes of a schedule draw what an eager run would, and the same when recomputed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpt.schedule import Compute, Schedule
-from ckpt.tape.core.apply import random_state
-from ckpt.tape.eager.interpreter import replayed
-from ckpt.tape.execution.run import generators_given
-from ckpt.tape.traced.trace import Program
+from ckpt.tape.core.generators import random_state, replayed
+from ckpt.tape.execution.arguments import generators_given
+from ckpt.tape.traced.trace import Traced
 
 
 class Draws:
     """The generators of one run, and the state of each before a node drew from it."""
 
-    def __init__(self, program: Program, schedule: Schedule) -> None:
-        self.program = program
+    def __init__(self, traced: Traced, schedule: Schedule) -> None:
+        self.traced = traced
         self.nodes = {
-            i: e.node for i, e in enumerate(program.entries) if e.node.op and e.node.op.random
+            i: e.node for i, e in enumerate(traced.entries) if e.node.op and e.node.op.random
         }
         first = dict.fromkeys(
             s.node for s in schedule if isinstance(s, Compute) and s.node in self.nodes
@@ -33,7 +32,9 @@ class Draws:
         Where the schedule doesn't draw in the program's order, each node's state is settled here,
         so that every schedule draws what an eager run does.
         """
-        self.generators = generators_given(self.program, args)
+        if not self.nodes:
+            return
+        self.generators = generators_given(self.traced, args)
         self.states.clear()
         if not self.in_order:
             for i in self.nodes:

@@ -1,39 +1,43 @@
-"""A schedule of a program as straight-line code over buffers that are used again and again.
+"""A schedule as calls: each instruction's own, in order, and the arrays that they read and make.
 
-Because the schedule is known, so is every array's lifetime. Each array that a call can write into
-gets a place in one arena (see `arena`), the views of it are made beforehand, and what remains is a
-Python function of nothing but NumPy calls. The loss, the gradients, and results of functions that
-can't write into a given array are allocated by their calls.
+`execute` performs them one by one, as they stand; `compile` puts them behind each other in one
+function, over buffers that are used again and again. So both run the same lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, assert_never
 
 import numpy as np
 
-from ckpt.schedule import Backward, Compute, Schedule
+from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts
+from ckpt.tape.core.cotangents import copy, zeros_like
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
-from ckpt.tape.eager.interpreter import copy, zeros_like
 from ckpt.tape.execution.draws import Draws
-from ckpt.tape.traced.flow import sum_layout
+from ckpt.tape.ops.parts import item
+from ckpt.tape.traced.flow import Edge, sum_layout
 from ckpt.tape.traced.kernel import At, Kernel, cost, is_array
-from ckpt.tape.traced.trace import Program
+from ckpt.tape.traced.trace import Traced
+from ckpt.timeline import KINDS
+
+ACTIVATIONS, CAPTURED, _STATES, COTANGENTS, GRADIENTS = KINDS
 
 
 class Var:
     """One array or number of the code; ``root`` is the variable whose buffer it lies in."""
 
-    __slots__ = ("array", "first", "last", "name", "offset", "placed", "root")
+    __slots__ = ("array", "first", "last", "name", "offset", "placed", "root", "taken_from")
 
     def __init__(self, array: Any, root: Var | None = None) -> None:
         self.array = array
         self.root: Var = root.root if root is not None else self
+        self.taken_from: Var | None = None
+        """Of one of several results: the tuple of all."""
         self.first = self.last = -1
         self.offset = 0
         self.placed = False
@@ -49,17 +53,46 @@ class Line:
     """``result = function(*sources, **params)``, by kind:
 
     ``call`` makes an array, or with ``writes`` writes it into its place; ``over`` writes over one
-    of its sources; ``view`` makes a view of the first; ``do`` has no result.
+    of its sources; ``view`` makes a view of the first; ``do`` has no result; ``drop`` does nothing:
+    the schedule lets go of its source.
     """
 
     kind: str
     function: Callable[..., Any]
-    sources: list[Any]
+    sources: Sequence[Any]
     result: Var | None = None
     params: dict[str, Any] | None = None
     writes: Callable[..., Any] | None = None
     workspace: int = 0
     """Bytes that the call itself allocates and lets go of."""
+
+    def variables(self) -> Iterator[Var]:
+        """The variables that it reads and makes."""
+        for found in (*self.sources, self.result):
+            if isinstance(found, Var):
+                yield found
+            elif isinstance(found, (tuple, list)):
+                yield from (v for v in found if isinstance(v, Var))
+
+    @property
+    def target(self) -> Var:
+        """The source that an ``over`` line writes over."""
+        assert self.result is not None
+        root, array = self.result.root, self.result.array
+        return next(
+            s for s in self.sources if isinstance(s, Var) and s.root is root and s.array == array
+        )
+
+
+class Change:
+    """What a schedule holds in one place - a node's value, or its cotangent - from now on."""
+
+    __slots__ = ("kind", "node", "var")
+
+    def __init__(self, kind: str, node: int, var: Var | None) -> None:
+        self.kind = kind
+        self.node = node
+        self.var = var
 
 
 @dataclass(slots=True)
@@ -78,125 +111,195 @@ class Code:
     """The lines of a schedule, and the variables that go in and out."""
 
     lines: list[Line] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    """For each instruction, where its lines end."""
+    changes: list[list[Change]] = field(default_factory=list)
+    """For each instruction, what is held otherwise after it."""
+    held: list[Var] = field(default_factory=list)
+    """Values that the schedule doesn't let go of."""
     arguments: list[Var] = field(default_factory=list)
     loss: Var | None = None
     gradients: list[Var | None] = field(default_factory=list)
     aux: list[Var] = field(default_factory=list)
 
     @property
-    def returned(self) -> set[Var]:
-        """The buffers that leave with the step's result."""
-        return {v.root for v in (self.loss, *self.gradients, *self.aux) if v is not None}
+    def results(self) -> list[Var]:
+        """The variables that leave with the step's result."""
+        return [v for v in (self.loss, *self.gradients, *self.aux) if v is not None]
 
 
-def write_code(program: Program, schedule: Schedule, draws: Draws) -> Code:
-    """The calls that the interpreter would make for ``schedule``, in its order."""
-    return _Writer(program, draws).write(schedule)
+def write(traced: Traced, schedule: Schedule, draws: Draws) -> Code:
+    """The calls that ``schedule`` takes, in its order."""
+    return _Writer(traced, draws).write(schedule)
 
 
 class _Writer:
     """Goes through a schedule as the interpreter does, and writes down the calls."""
 
-    def __init__(self, program: Program, draws: Draws) -> None:
-        self.program = program
+    def __init__(self, traced: Traced, draws: Draws) -> None:
+        self.traced = traced
         self.draws = draws
-        self.nodes = [entry.node for entry in program.entries]
+        self.nodes = [entry.node for entry in traced.entries]
         self.positions = {node: i for i, node in enumerate(self.nodes)}
         self.code = Code()
         self.values: dict[int, Var] = {}
-        self.cotangents: dict[int, tuple[Var, bool]] = {}
+        self.cotangents: dict[int, Var] = {}
+        self.changes: list[Change] = []
 
     def write(self, schedule: Schedule) -> Code:
-        program, code = self.program, self.code
-        for _, position in program.leaves:
+        traced, code = self.traced, self.code
+        for _, position in traced.leaves:
             self.values[position] = Var(self.nodes[position].value)
             code.arguments.append(self.values[position])
-        started = False
-        for step in schedule.instructions:
-            if isinstance(step, Compute):
-                self._compute(step.node)
-            elif isinstance(step, Backward):
-                if not started:
-                    started = True
-                    node = self.nodes[program.loss]
-                    seed = partial(node.dtype.type, 1)
-                    self.cotangents[program.loss] = self._make(seed, [], node.value), True
-                self._backward(step.node)
-            else:
-                del self.values[step.node]
-        code.loss = self.values[program.loss]
-        code.gradients = [
-            self.cotangents[p][0] if p in self.cotangents else None for p in program.parameters
-        ]
+        for instruction in schedule:
+            match instruction:
+                case Compute(i):
+                    self.values[i] = self._compute(i)
+                    captured = traced.graph[i].captured
+                    self._hold(CAPTURED if captured else ACTIVATIONS, i, self.values[i])
+                case Free(i):
+                    self._drop(self.values.pop(i))
+                    captured = traced.graph[i].captured
+                    self._hold(CAPTURED if captured else ACTIVATIONS, i, None)
+                case Backward(k):
+                    if not k:
+                        self._seed()
+                    self._backward(traced.flow.order[k])
+                case _:
+                    assert_never(instruction)
+            code.ends.append(len(code.lines))
+            code.changes.append(self.changes)
+            self.changes = []
+        code.loss = self.values[traced.loss]
+        code.gradients = [self.cotangents.get(p) for p in traced.parameters]
+        code.held = list(self.values.values())
         code.aux = [
-            self._make(copy, [self.values[p]], self.nodes[p].value) for p in program.aux_nodes
+            self._make(copy, [self.values[p]], self.nodes[p].value) for p in traced.aux_nodes
         ]
         return code
 
+    def _hold(self, kind: str, node: int, var: Var | None) -> None:
+        self.changes.append(Change(kind, node, var))
+
+    def _drop(self, var: Var) -> None:
+        self.code.lines.append(Line("drop", _nothing, [var]))
+
     # -- instructions ------------------------------------------------------------------------------
 
-    def _compute(self, i: int) -> None:
-        entry, node = self.program.entries[i], self.nodes[i]
+    def _compute(self, i: int) -> Var:
+        entry, node = self.traced.entries[i], self.nodes[i]
         if node.op is None:
-            self.values[i] = self._make(lambda array=entry.array: array, [], node.value)
-        elif node.op.random:
-            self.values[i] = self._make(self.draws.forward(i), self._inputs(node), node.value)
-        else:
-            assert entry.kernel is not None
-            sources = self._inputs(node)
-            if node.op.infer is None:
-                self.values[i] = self._kernel(entry.kernel, sources)
-            else:
-                shared = None
-                if not entry.kernel.is_fresh:
-                    shared = next(s for s in sources if isinstance(s, Var))
-                self.values[i] = self._primitive(
-                    node.op, sources, node.params, entry.kernel.array, shared, None
-                )
+            return self._make(lambda array=entry.captured: array[...], [], node.value)
+        if node.op is item:
+            return self._take(i)
+        sources = self._inputs(node)
+        if node.op.random:
+            return self._make(self.draws.forward(i), sources, node.value)
+        assert entry.kernel is not None
+        if node.op.infer is None:
+            return self._kernel(entry.kernel, sources)
+        if i in self.traced.results:
+            return self._several(i, node, sources, entry.kernel)
+        shared = None
+        if not entry.kernel.is_fresh:
+            shared = next(s for s in sources if isinstance(s, Var))
+        return self._primitive(node.op, sources, node.params, entry.kernel.array, shared, None)
+
+    def _several(self, i: int, node: TapeNode, sources: list[Any], kernel: Kernel) -> Var:
+        """All results of one op; of those that are live from before, the second one is let go."""
+        assert node.op is not None
+        live = [self.values.get(result) for result in self.traced.results[i]]
+        given = [var for var in live if var is not None]
+        there = [var is not None for var in live]
+        function, count = node.op.forward, len(given)
+
+        def call(*arrays: Any, **params: Any) -> list[Any]:
+            made = function(*arrays[count:], **params)
+            old = iter(arrays[:count])
+            return [
+                next(old) if known else _own(part) for known, part in zip(there, made, strict=True)
+            ]
+
+        result = Var(kernel.array)
+        line = Line("call", call, [*given, *sources], result, node.params)
+        line.workspace = kernel.workspace
+        self.code.lines.append(line)
+        return result
+
+    def _take(self, i: int) -> Var:
+        """One of several results."""
+        node = self.nodes[i]
+        assert node.inputs is not None and node.params is not None
+        whole = self.values[self.positions[node.inputs[0]]]
+        k = node.params["k"]
+        result = Var(node.value)
+        result.taken_from = whole
+        self.code.lines.append(Line("take", lambda parts: parts[k], [whole], result))
+        return result
+
+    def _seed(self) -> None:
+        loss = self.traced.loss
+        node = self.nodes[loss]
+        seed = self._make(partial(node.dtype.type, 1), [], node.value)
+        self.cotangents[loss] = seed
 
     def _backward(self, i: int) -> None:
         node = self.nodes[i]
-        assert node.op is not None
-        assert node.inputs is not None
-        g, _ = self.cotangents.pop(i)
-        stand = _Stand(self.values.get(i), self._inputs(node), node.params, node.shape, node.dtype)
+        assert node.op is not None and node.inputs is not None
+        g = self.cotangents.pop(i)
+        self._hold(COTANGENTS, i, None)
+        stand = _Stand(self._value(i), self._inputs(node), node.params, node.shape, node.dtype)
         rules = node.op.rules(len(node.inputs))
-        for k, edge in enumerate(self.program.edges[i]):
+        for k, edge in enumerate(self.traced.flow.edges[i]):
             rule = rules[k]
             if edge is None or rule is None:
                 continue
             dep = self.positions[node.inputs[k]]
-            current = self.cotangents.get(dep)
             if edge.kernel is None:
                 assert rule.accumulator is not None
-                target = self._own(dep, current)
+                self.cotangents[dep] = target = self._own(dep, edge)
                 given = rule.accumulator.arguments(g, stand, k)
                 self.code.lines.append(Line("do", rule.accumulator.function, [target, *given]))
-                self.cotangents[dep] = target, True
-                continue
-            new = self._kernel(edge.kernel, rule.arguments(g, stand, k))
-            own = edge.kind == "fresh"
-            if current is None:
-                if self.nodes[dep].op is None and not own:
-                    new, own = self._make(copy, [new], new.array), True
-                self.cotangents[dep] = new, own
-            elif current[1]:
-                self.cotangents[dep] = self._add(current[0], new), True
-            elif own:
-                self.cotangents[dep] = self._add(new, current[0]), True
             else:
-                total = Var(sum_layout(current[0].array, new.array))
-                line = Line("call", np.add, [current[0], new], total, None, np.add)
-                self.code.lines.append(line)
-                self.cotangents[dep] = total, True
+                new = self._kernel(edge.kernel, rule.arguments(g, stand, k))
+                self.cotangents[dep] = self._sum(dep, new, edge)
+            leaf = self.nodes[dep].op is None
+            self._hold(GRADIENTS if leaf else COTANGENTS, dep, self.cotangents[dep])
+        self._drop(g)
+
+    def _sum(self, dep: int, new: Var, edge: Edge) -> Var:
+        """The dep's cotangent with ``new`` added, as the trace found that it will be."""
+        match edge.merge:
+            case "first":
+                if self.nodes[dep].op is None and edge.kind != "fresh":
+                    return self._make(copy, [new], new.array)  # a gradient owns its array
+                return new
+            case "into old":
+                return self._add(self.cotangents[dep], new)
+            case "into new":
+                return self._add(new, self.cotangents[dep])
+            case "anew":
+                old = self.cotangents[dep]
+                total = Var(sum_layout(old.array, new.array))
+                self.code.lines.append(Line("call", np.add, [old, new], total, None, np.add))
+                return total
+            case _:
+                assert_never(edge.merge)
 
     # -- calls -------------------------------------------------------------------------------------
 
     def _inputs(self, node: TapeNode) -> list[Any]:
-        return [
-            self.values.get(self.positions[s], s) if type(s) is TapeNode else s
-            for s in node.inputs or ()
-        ]
+        return [self._input(s) if type(s) is TapeNode else s for s in node.inputs or ()]
+
+    def _input(self, source: TapeNode) -> Any:
+        found = self._value(self.positions[source])
+        return source if found is None else found
+
+    def _value(self, i: int) -> Any:
+        """The node's variable - of several results a tuple of theirs -, or None."""
+        if i in self.traced.results:
+            return tuple(map(self.values.get, self.traced.results[i]))
+        return self.values.get(i)
 
     def _kernel(self, kernel: Kernel, given: Any) -> Var:
         flat: list[Any] = []
@@ -208,7 +311,10 @@ class _Writer:
         count = len(flat)
         for j, call in enumerate(kernel.calls):
             sources = [flat[s] if isinstance(s, At) else s for s in call.sources]
-            shared = flat[call.root] if call.root != count + j else None
+            if call.op is item and call.params and not isinstance(sources[0], Var):
+                flat.append(sources[0][call.params["k"]])  # each result has a variable already
+                continue
+            shared = sources[0] if call.root != count + j else None
             over = kernel.overwrites[j]
             flat.append(
                 self._primitive(
@@ -238,9 +344,8 @@ class _Writer:
             result = Var(array)
             given = [s.array if isinstance(s, Var) else s for s in sources]
             workspace = cost(op, array, given, params)[1] if op.infer is not None else 0
-            line = Line(
-                "call", op.forward, sources, result, params, op.writes or op.ufunc, workspace
-            )
+            function = number_of(op.forward) if op.view and not array.shape else op.forward
+            line = Line("call", function, sources, result, params, op.writes or op.ufunc, workspace)
         self.code.lines.append(line)
         return result
 
@@ -257,13 +362,13 @@ class _Writer:
         self.code.lines.append(Line("over", np.add, [target, other], result))
         return result
 
-    def _own(self, dep: int, current: tuple[Var, bool] | None) -> Var:
+    def _own(self, dep: int, edge: Edge) -> Var:
         """The dep's cotangent as an array of its own, to add a part into."""
+        if edge.merge == "into old":
+            return self.cotangents[dep]
+        if edge.merge != "first":
+            return self._make(copy, [self.cotangents[dep]], self.cotangents[dep].array)
         node = self.nodes[dep]
-        if current is not None:
-            if current[1]:
-                return current[0]
-            return self._make(copy, [current[0]], current[0].array)
         array = node.value
         if isinstance(array, AbstractParts) or not array.shape:
             return self._make(lambda: zeros_like(node), [], array)
@@ -271,3 +376,19 @@ class _Writer:
         line = Line("call", lambda: zeros_like(node), [], result, None, lambda out: out.fill(0))
         self.code.lines.append(line)
         return result
+
+
+def _nothing() -> None: ...
+
+
+@cache
+def number_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a number for a result where it gives a view without axes."""
+    return lambda *arrays, **params: function(*arrays, **params)[()]
+
+
+def _own(part: Any) -> Any:
+    """A result as an array that holds its own bytes and no more; a number as it is."""
+    if not isinstance(part, np.ndarray) or not part.ndim:
+        return part[()] if isinstance(part, np.ndarray) else part
+    return part if part.base is None or part.base.nbytes == part.nbytes else part.copy(order="K")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
+from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
-from ckpt.tape.eager.interpreter import fit
 from ckpt.tape.traced.kernel import Kernel, cost, infer, trace_kernel
 
 

@@ -2,16 +2,15 @@
 
 Forwards and rules are NumPy functions. Run once on abstract Values, such a function leaves the list
 of primitives that it calls: a Kernel. FLOPs, workspace and the kind of result are read off that
-list; nothing of it is declared twice. `execute` runs the compiled list, in which a temporary that
-dies is overwritten by the next result of its shape: NumPy does the same in expressions, but only
-above some size and only on some platforms, and a promise can't rest on that.
+list; nothing of it is declared twice. `execute` performs it, and a temporary that dies is
+overwritten by the next result of its shape: NumPy does the same in expressions, but only above some
+size and only on some platforms, and a promise can't rest on that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count as count_from
 from typing import Any
 
 import numpy as np
@@ -65,19 +64,12 @@ class Kernel:
     """Bytes of the buffer that the result lives in."""
     overwrites: tuple[int | None, ...] = ()
     """For each call, the position of the dying temporary that its result is written over."""
-    compiled: Callable[..., Any] | None = None
     rules: dict[Any, Kernel] = field(default_factory=dict)
-    """Of a node's forward: the kernels of its rules (see `ckpt.tape.traced.trace.rule_kernel`)."""
+    """Of a node's forward: the kernels of its rules (see `derived.rule_kernel`)."""
 
     @property
     def is_fresh(self) -> bool:
         return self.root >= len(self.arguments)
-
-    def function(self) -> Callable[..., Any]:
-        """The kernel as a Python function of its arguments."""
-        if self.compiled is None:
-            self.compiled = _compile(self)
-        return self.compiled
 
 
 class _KernelRecorder:
@@ -259,65 +251,5 @@ def _overwritten(
     return None
 
 
-def _compile(kernel: Kernel) -> Callable[..., Any]:
-    """Python source for the calls, temporaries dropped at their last use; compiled."""
-    count = len(kernel.arguments)
-    names: dict[str, Any] = {}
-    last_use: dict[int, int] = {}
-    for j, call in enumerate(kernel.calls):
-        for source in call.sources:
-            if isinstance(source, At):
-                last_use[source] = j
-    lines = []
-    for j, call in enumerate(kernel.calls):
-        arguments = []
-        for k, source in enumerate(call.sources):
-            if isinstance(source, At):
-                arguments.append(_name(source, count))
-            else:
-                names[f"c{j}_{k}"] = source
-                arguments.append(f"c{j}_{k}")
-        over = kernel.overwrites[j]
-        if over is not None:
-            arguments.append(_name(over, count))
-        elif call.params:
-            names[f"p{j}"] = call.params
-            arguments.append(f"**p{j}")
-        names[f"f{j}"] = call.op.ufunc or call.op.forward
-        lines.append(f"    t{j} = f{j}({', '.join(arguments)})")
-        dead = [
-            _name(s, count)
-            for s in dict.fromkeys(s for s in call.sources if isinstance(s, At))
-            if s >= count and last_use[s] == j and s != kernel.result
-        ]
-        if dead:
-            lines.append(f"    del {', '.join(dead)}")
-    parameters, unpack = _parameters(kernel.signature)
-    header = [f"def kernel({', '.join(parameters)}):", *unpack]
-    source = "\n".join([*header, *lines, f"    return {_name(kernel.result, count)}"])
-    exec(source, names)
-    return names["kernel"]  # type: ignore[no-any-return]
-
-
-def _parameters(signature: tuple[Any, ...]) -> tuple[list[str], list[str]]:
-    """Names for a kernel's arguments, and the lines that unpack the tuples among them."""
-    names: list[str] = []
-    unpack: list[str] = []
-    places = count_from(0)
-    for k, argument in enumerate(signature):
-        if is_array(argument):
-            names.append(f"a{next(places)}")
-        else:
-            names.append(f"x{k}")
-            if type(argument) is tuple and any(map(is_array, argument)):
-                inner = [f"a{next(places)}" if is_array(a) else "_" for a in argument]
-                unpack.append(f"    {', '.join(inner)}, = x{k}; del x{k}")
-    return names, unpack
-
-
 def is_array(argument: Any) -> bool:
     return isinstance(argument, (AbstractArray, AbstractParts))
-
-
-def _name(position: int, count: int) -> str:
-    return f"a{position}" if position < count else f"t{position - count}"

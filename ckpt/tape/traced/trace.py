@@ -1,4 +1,4 @@
-"""The front end: a NumPy function on abstract arrays becomes a Graph, and a Program that can run.
+"""The front end: a NumPy function on abstract arrays becomes a Graph.
 
 Nothing is computed and nothing of the arrays' size is allocated.
 """
@@ -6,7 +6,7 @@ Nothing is computed and nothing of the arrays' size is allocated.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from typing import Any
@@ -17,12 +17,14 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.graph import Graph, Node
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
-from ckpt.tape.core.context import CURRENT, caller, inside
+from ckpt.tape.core.context import CURRENT, inside
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.op import OUT, Op
+from ckpt.tape.core.op import Op
+from ckpt.tape.core.sources import caller
 from ckpt.tape.core.value import Value
+from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.derived import forward_kernel
-from ckpt.tape.traced.flow import Edge, pull_back
+from ckpt.tape.traced.flow import Flow
 from ckpt.tape.traced.kernel import Kernel
 
 
@@ -32,10 +34,10 @@ class Entry:
 
     node: TapeNode
     kernel: Kernel | None = None
-    array: Any = None
-    """A captured array, or the leaf's argument number."""
     role: str = ""
     """``input``, ``parameter`` or ``captured`` for what isn't computed."""
+    captured: np.ndarray[Any, Any] | None = None
+    """The array itself."""
     scope: str = ""
     source: str = ""
     keep: bool = False
@@ -49,6 +51,8 @@ class Recorder:
         self.entries: list[Entry] = []
         self.positions: dict[TapeNode, int] = {}
         self.captured: dict[int, TapeNode] = {}
+        self.results: dict[TapeNode, list[Value]] = {}
+        """Of each op with several results: those, made as soon as it is."""
         self.regions = count()
 
     def add(self, entry: Entry) -> TapeNode:
@@ -60,7 +64,7 @@ class Recorder:
         node = TapeNode(None, (), None, 0, array)
         node.requires_grad = role == "parameter"
         node.value = array
-        self.add(Entry(node, array=array, role=role, name=name))
+        self.add(Entry(node, role=role, name=name))
         return Value(array, node)
 
     def capture(self, array: np.ndarray[Any, Any]) -> TapeNode:
@@ -69,10 +73,13 @@ class Recorder:
             node = TapeNode(None, (), None, 0, array)
             node.value = abstract(array)
             self.captured[id(array)] = node
-            self.add(Entry(node, array=array, role="captured", source=caller()))
+            self.add(Entry(node, role="captured", captured=array, source=caller()))
         return self.captured[id(array)]
 
     def record(self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int) -> Value:
+        if op is item and inputs[0] in self.results:
+            k: int = params["k"]
+            return self.results[inputs[0]][k]
         context = CURRENT.get()
         assert context is not None
         for k, source in enumerate(inputs):
@@ -90,7 +97,8 @@ class Recorder:
         arrays = [abstract(a) if isinstance(a, np.generic) else a for a in arrays]
         kernel = forward_kernel(op, tuple(arrays), params)
         array = kernel.array
-        if not isinstance(array, AbstractParts) and array.dtype.kind not in "fc":
+        several = isinstance(array, AbstractParts)
+        if not several and array.dtype.kind not in "fc":
             mask = 0
         node = TapeNode(op, tuple(inputs), params, mask, array)
         node.value = array
@@ -98,7 +106,64 @@ class Recorder:
         keep = context.region is not None and context.region.keeps(node)
         name = str(params["name"]) if params and "name" in params else op.name
         self.add(Entry(node, kernel, scope=context.scope, source=caller(), keep=keep, name=name))
-        return Value(array, node)
+        value = Value(array, node)
+        if several:
+            mask = int(node.requires_grad)
+            self.results[node] = [
+                self.record(item, [array], [node], {"k": k}, mask) for k in range(len(array))
+            ]
+        return value
+
+    # -- the graph ---------------------------------------------------------------------------------
+
+    def values(self, source: Any) -> tuple[int, ...]:
+        """The nodes of a graph that a source stands for: of several results, each."""
+        if source in self.results:
+            return tuple(self.positions[result._node] for result in self.results[source])
+        return (self.positions[source],)
+
+    def node(self, entry: Entry) -> Node:
+        """The graph's node for a tape node."""
+        node, kernel = entry.node, entry.kernel
+        array = node.value
+        call = node in self.results
+        common: dict[str, Any] = {
+            "name": entry.name,
+            "shape": () if call else array.shape,
+            "dtype": "tuple" if call else _dtype_name(array.dtype),
+            "nbytes": 0 if call else array.nbytes,
+            "requires_grad": node.requires_grad,
+            "source": entry.source,
+        }
+        if kernel is None:
+            captured = entry.role == "captured"
+            return Node(op=entry.role, resident=not captured, captured=captured, **common)
+        assert node.op is not None and node.inputs is not None
+        sources = [source for source in node.inputs if type(source) is TapeNode]
+        is_result = node.op is item
+        if is_result:
+            deps: tuple[int, ...] = (self.positions[sources[0]],)
+        else:
+            deps = tuple(p for source in sources for p in self.values(source))
+        alias = None
+        if kernel.is_fresh and not call:
+            common["nbytes"] = kernel.nbytes
+        elif not (call or is_result):
+            places = [s for s in node.inputs if type(s) is TapeNode or isinstance(s, np.generic)]
+            root: Any = places[kernel.root]
+            alias = self.positions[root]
+        return Node(
+            op=node.op.name,
+            deps=deps,
+            flops=kernel.flops,
+            workspace=kernel.workspace,
+            call=call,
+            alias_of=alias,
+            regions=node.region.path() if node.region else (),
+            keep=entry.keep,
+            scope=entry.scope,
+            **common,
+        )
 
 
 @cache
@@ -107,12 +172,14 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 @dataclass(eq=False)
-class Program:
-    """A traced function: its Graph, and what is needed to perform a schedule of it on arrays."""
+class Traced:
+    """A traced function: its graph, and what is needed to perform a schedule of it on arrays."""
 
     graph: Graph
     entries: list[Entry]
-    edges: list[tuple[Edge | None, ...]]
+    flow: Flow
+    """The backward: what each of the graph's steps does."""
+    results: dict[int, tuple[int, ...]]
     arguments: tuple[Any, ...]
     """The function's arguments, AbstractArrays for arrays."""
     leaves: list[tuple[int, int]]
@@ -121,98 +188,102 @@ class Program:
     """The nodes to return gradients of, in the order of the differentiated arguments."""
     argnums: tuple[int, ...]
     single: bool
+    """One argument was named alone, and not a tuple of them."""
     loss: int
-    aux: Any = None
-    aux_nodes: list[int] = field(default_factory=list)
-    has_aux: bool = False
+    has_aux: bool
+    aux: Any
+    aux_nodes: list[int]
 
 
-def trace(
+def record(
     function: Callable[..., Any],
-    *args: Any,
-    argnums: int | tuple[int, ...] = 0,
-    has_aux: bool = False,
-    name: str = "",
-) -> Program:
-    """Run ``function(*args)`` on shapes and dtypes alone and return the Program.
-
-    ``args`` are arrays, `ckpt.spec` stand-ins for arrays, nested lists/tuples/dicts of them, or
-    anything else, which is passed as it is. Float arrays in the arguments ``argnums`` are the
-    parameters. ``function`` returns a scalar loss (with ``has_aux``, a pair of loss and anything).
-    Raises TapeError where the loss isn't a scalar that depends on a parameter, and AbstractError
-    where the program needs values.
-    """
+    args: tuple[Any, ...],
+    argnums: int | tuple[int, ...],
+    has_aux: bool,
+    name: str,
+) -> Traced:
+    """Run ``function(*args)`` on shapes and dtypes alone; see `ckpt.trace`."""
     if not callable(function):
         raise UsageError(f"a function is traced, not a {type(function).__name__}")
-    recorder = Recorder()
-    single = isinstance(argnums, int)
     numbers = tree.positions_of(argnums)
     for number in numbers:
         if not -len(args) <= number < len(args):
             raise TapeError(f"argnums {number} is out of range: there are {len(args)} arguments")
     numbers = tuple(number % len(args) for number in numbers)
+    recorder = Recorder()
     leaves: list[tuple[int, int]] = []
     parameters: list[int] = []
-    place = count()
-
-    def stand_in(number: int, path: str) -> Callable[[Any], Any]:
-        def convert(item: Any) -> Any:
-            at = next(place)
-            if isinstance(item, Value):
-                item = item.data
-            if not isinstance(item, (np.ndarray, AbstractArray, np.generic)):
-                if number not in numbers or not isinstance(item, (bool, int, float, complex)):
-                    return item
-                item = np.complex128(item) if isinstance(item, complex) else np.float64(item)
-            array = abstract(item)
-            differentiated = number in numbers
-            if differentiated and array.dtype.kind not in "fc":
-                raise TapeError(
-                    f"argument {number} holds a {array.dtype} array, which has no gradient; "
-                    "make it float, or move it to another argument"
-                )
-            role = "parameter" if differentiated else "input"
-            value = recorder.leaf(array, role, f"{path}{len(leaves)}")
-            position = recorder.positions[value._node]
-            leaves.append((at, position))
+    stand_ins: list[Any] = []
+    shapes: list[Any] = []
+    for number, argument in enumerate(args):
+        differentiated = number in numbers
+        for leaf in tree.leaves(argument):
+            array = _abstracted(leaf, number, differentiated)
+            shapes.append(array)
+            if not isinstance(array, AbstractArray):
+                stand_ins.append(array)
+                continue
+            role, letter = ("parameter", "p") if differentiated else ("input", "x")
+            stand_ins.append(recorder.leaf(array, role, f"{letter}{len(leaves)}"))
+            position = len(recorder.entries) - 1
+            leaves.append((len(stand_ins) - 1, position))
             if differentiated:
                 parameters.append(position)
-            return value
-
-        return convert
-
     with inside(recorder=recorder, region=None):
-        stand_ins = [
-            tree.rebuild(argument, stand_in(k, "p" if k in numbers else "x"))
-            for k, argument in enumerate(args)
-        ]
-        result = function(*stand_ins)
+        result = function(*tree.unflatten(args, stand_ins))
     aux = None
     if has_aux:
         if not isinstance(result, tuple) or len(result) != 2:
             raise TapeError("with has_aux the function returns a pair (loss, aux)")
         result, aux = result
     loss = _loss(result, recorder)
-    aux_nodes = [
-        recorder.positions[v._node]
-        for v in tree.leaves(aux)
-        if isinstance(v, Value) and v._node in recorder.positions
-    ]
     positions = recorder.positions
-    edges = pull_back(recorder.entries, positions, loss)
+    aux_nodes = [
+        positions[v._node]
+        for v in tree.leaves(aux)
+        if isinstance(v, Value) and v._node in positions
+    ]
+    nodes = tuple(map(recorder.node, recorder.entries))
+    flow = Flow(recorder.entries, nodes, positions, recorder.values).run(loss)
     graph = Graph(
-        nodes=tuple(_node(e, edges[i], positions) for i, e in enumerate(recorder.entries)),
-        losses=(loss,),
+        nodes=nodes,
+        steps=tuple(flow.steps),
+        rows=tuple(flow.rows),
         outputs=(loss, *aux_nodes),
         name=name or getattr(function, "__name__", ""),
     )
-    arrays = {at: recorder.entries[position].array for at, position in leaves}
-    place = count()
-    abstract_args = tuple(tree.rebuild(a, lambda v: arrays.get(next(place), v)) for a in args)
-    return Program(
-        graph, recorder.entries, edges, abstract_args, leaves, parameters,
-        numbers, single, loss, aux, aux_nodes, has_aux,
-    )  # fmt: skip
+    return Traced(
+        graph=graph,
+        entries=recorder.entries,
+        flow=flow,
+        results={positions[node]: recorder.values(node) for node in recorder.results},
+        arguments=tree.unflatten(args, shapes),
+        leaves=leaves,
+        parameters=parameters,
+        argnums=numbers,
+        single=isinstance(argnums, int),
+        loss=loss,
+        has_aux=has_aux,
+        aux=aux,
+        aux_nodes=aux_nodes,
+    )
+
+
+def _abstracted(leaf: Any, number: int, differentiated: bool) -> Any:
+    """An argument's leaf as the trace takes it: an AbstractArray, or what is no array as it is."""
+    if isinstance(leaf, Value):
+        leaf = leaf.data
+    if not isinstance(leaf, (np.ndarray, AbstractArray, np.generic)):
+        if not differentiated or not isinstance(leaf, (bool, int, float, complex)):
+            return leaf
+        leaf = np.complex128(leaf) if isinstance(leaf, complex) else np.float64(leaf)
+    array = abstract(leaf)
+    if differentiated and array.dtype.kind not in "fc":
+        raise TapeError(
+            f"argument {number} holds a {array.dtype} array, which has no gradient; "
+            "make it float, or move it to another argument"
+        )
+    return array
 
 
 def _loss(result: Any, recorder: Recorder) -> int:
@@ -230,63 +301,3 @@ def _loss(result: Any, recorder: Recorder) -> int:
     if not result.requires_grad or result._node not in recorder.positions:
         raise TapeError("the loss depends on none of the parameters, so there is no gradient")
     return recorder.positions[result._node]
-
-
-def _node(entry: Entry, edges: tuple[Edge | None, ...], positions: dict[TapeNode, int]) -> Node:
-    """The graph's node for a tape node."""
-    node = entry.node
-    array = node.value
-    several = isinstance(array, AbstractParts)
-    common = {
-        "name": entry.name,
-        "shape": () if several else array.shape,
-        "dtype": "tuple" if several else _dtype_name(array.dtype),
-        "nbytes": array.nbytes,
-    }
-    if entry.kernel is None:
-        return Node(
-            op=entry.role,
-            resident=entry.role != "captured",
-            captured=entry.role == "captured",
-            requires_grad=node.requires_grad,
-            source=entry.source,
-            **common,
-        )
-    assert node.op is not None and node.inputs is not None
-    sources = [k for k, s in enumerate(node.inputs) if type(s) is TapeNode]
-    deps = [positions[node.inputs[k]] for k in sources]
-    kernel = entry.kernel
-    alias = None
-    if not kernel.is_fresh:
-        places = [
-            k for k, s in enumerate(node.inputs) if type(s) is TapeNode or isinstance(s, np.generic)
-        ]
-        alias = positions[node.inputs[places[kernel.root]]]
-    else:
-        common["nbytes"] = kernel.nbytes
-    residuals = [
-        positions[node] if k == OUT else positions[node.inputs[k]]
-        for k in node.op.keeps(len(node.inputs), node.mask)
-        if k == OUT or type(node.inputs[k]) is TapeNode
-    ]
-    found = [edges[k] for k in sources]
-    return Node(
-        op=node.op.name,
-        deps=tuple(deps),
-        flops=kernel.flops,
-        backward_flops=sum(e.flops for e in found if e),
-        residuals=tuple(dict.fromkeys(residuals)),
-        requires_grad=node.requires_grad,
-        workspace=kernel.workspace,
-        backward_workspace=tuple(e.workspace if e else 0 for e in found),
-        alias_of=alias,
-        cotangents=tuple(e.kind if e else None for e in found),
-        spread_nbytes=tuple(e.spread_nbytes if e else 0 for e in found)
-        if any(e and e.spread_nbytes for e in found)
-        else (),
-        regions=node.region.path() if node.region else (),
-        keep=entry.keep,
-        scope=entry.scope,
-        source=entry.source,
-        **common,
-    )

@@ -20,8 +20,8 @@ import numpy as np
 
 import ckpt
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.schedule import Backward, Compute, Free, Schedule
-from ckpt.simulate import simulate
 from ckpt.tape.eager.gradcheck import gradcheck
 
 LAYOUTS = ("C", "F", "rows", "columns", "reversed")
@@ -143,22 +143,24 @@ def _check_agreement(loss: Callable[..., Any], arrays: Any, tight: bool, exact: 
     program = ckpt.trace(loss, *arrays, argnums=numbers)
     for node in program.graph:
         assert node.flops >= 0
-        assert node.backward_flops >= 0
         assert node.workspace >= 0
+    for step in program.graph.steps:
+        assert step.flops >= 0
     schedule = store_all(program.graph)
     simulated = simulate(program.graph, schedule)
     # Small arrays would be lost in the allowance for Python's own objects.
     large = max(node.nbytes for node in program.graph) > 1 << 14
     if large:
-        ckpt.execute(program, schedule, arrays)  # warm: what NumPy and Python allocate once
+        ckpt.execute(program, schedule, *arrays)  # warm: what NumPy and Python allocate once
         gc.freeze()  # so that the meter's garbage collection has little to look at
-    run = ckpt.execute(program, schedule, arrays, trace_memory=large)
+    run = ckpt.execute(program, schedule, *arrays, trace_memory=large)
     gc.unfreeze()
-    same(value, run.value, "executed loss")
+    got, gradients = run.result
+    same(value, got, "executed loss")
     if exact:
-        same(grads, run.grads, "executed gradients")
+        same(grads, gradients, "executed gradients")
     else:
-        for a, b in zip(grads, run.grads, strict=True):
+        for a, b in zip(grads, gradients, strict=True):
             slack = 1e-4 if a.itemsize < 8 else 1e-12
             np.testing.assert_allclose(a, b, rtol=slack, atol=slack)
     differs = simulated.same_live_bytes(run.timeline)
@@ -262,11 +264,7 @@ def store_all(graph: Graph) -> Schedule:
     for i, node in enumerate(graph):
         for dep in node.deps:
             last_forward[dep] = i
-    read = {r for i in graph.backward_order for r in graph[i].residuals}
-    last_backward: dict[int, int] = {}
-    for i in graph.backward_order:
-        for r in graph[i].residuals:
-            last_backward[r] = i
+    read = {r for step in graph.steps for r in step.reads}
     keep = set(graph.outputs) | read
     steps: list[Any] = []
     for i, node in enumerate(graph):
@@ -275,9 +273,9 @@ def store_all(graph: Graph) -> Schedule:
         for j in sorted({i, *node.deps}):
             if last_forward[j] == i and j not in keep and not graph[j].resident:
                 steps.append(Free(j))
-    for i in graph.backward_order:
-        steps.append(Backward(i))
-        for r in sorted(set(graph[i].residuals)):
-            if last_backward[r] == i and not graph[r].resident and r not in graph.outputs:
+    for k, step in enumerate(graph.steps):
+        steps.append(Backward(k))
+        for r in sorted(set(step.reads)):
+            if graph.step_readers[r][-1] == k and not graph[r].resident and r not in graph.outputs:
                 steps.append(Free(r))
     return Schedule(tuple(steps))

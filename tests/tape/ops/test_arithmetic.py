@@ -8,6 +8,7 @@ import pytest
 import ckpt
 from ckpt.errors import MutationError, TapeError, UnsupportedError
 from ckpt.tape.eager.gradcheck import gradcheck
+from tests.graphs import step_of
 from tests.tape.ops.checking import check_agreement, check_dtype, check_op, layouts
 
 RNG = np.random.default_rng(0)
@@ -187,8 +188,8 @@ def test_masks_are_nodes_a_byte_an_element():
     program = ckpt.trace(lambda x: np.sum(np.where(x > 0, x, 0.0)), ckpt.spec((50, 20), "f8"))
     (mask,) = (node for node in program.graph if node.op == "greater")
     assert mask.nbytes == 1000
-    (choice,) = (node for node in program.graph if node.op == "where")
-    assert [program.graph[r].op for r in choice.residuals] == ["greater"]
+    reads = step_of(program.graph, "where").reads
+    assert [program.graph[r].op for r in reads] == ["greater"]
 
 
 def test_each_rule_reads_the_least():
@@ -198,16 +199,15 @@ def test_each_rule_reads_the_least():
     }  # fmt: skip
     for name, expected in reads.items():
         f = getattr(np, name)
-        program = ckpt.trace(lambda x, f=f: np.sum(f(x, x) if f is np.add else f(x)), POSITIVE)
-        (node,) = (n for n in program.graph if n.op == name)
-        assert [program.graph[r].op for r in node.residuals] == expected
+        graph = ckpt.trace(lambda x, f=f: np.sum(f(x, x) if f is np.add else f(x)), POSITIVE).graph
+        assert [graph[r].op for r in step_of(graph, name).reads] == expected
 
 
 def test_flops_are_one_a_function_an_element():
     graph = ckpt.trace(lambda x: np.sum(np.tanh(x)), np.ones((10, 10))).graph
     (node,) = (n for n in graph if n.op == "tanh")
     assert node.flops == 100
-    assert node.backward_flops == 300  # out * out, 1 - …, g * …
+    assert step_of(graph, "tanh").flops == 300  # out * out, 1 - …, g * …
 
 
 def test_refusals_say_what_to_do():

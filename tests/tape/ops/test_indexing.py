@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
 import ckpt
 from ckpt.errors import AbstractError, MutationError, UnsupportedError
+from ckpt.witness import Tracemalloc
 from tests.tape.ops.checking import check_agreement, check_op, layouts
 
 RNG = np.random.default_rng(3)
@@ -144,28 +143,19 @@ def test_compress_and_extract():
 
 
 def test_slices_of_one_array_are_linear():
-    """Ten thousand slices cost ten times a thousand: their cotangents are added in place."""
-
-    def seconds(count):
-        x = ckpt.Value(np.ones((count, 64)))
-        start = time.perf_counter()
-        total = 0.0
-        for k in range(count):
-            total = total + np.sum(x[k])
-        total.backward()
-        assert (x.grad == 1).all()
-        return time.perf_counter() - start
-
-    seconds(1000)
-    few, many = min(seconds(1000) for _ in range(3)), seconds(10_000)
-    assert many < 25 * few
+    """Their cotangents are added in place: no array of all is made for any of them."""
+    x = ckpt.Value(np.ones((500, 640)))
+    total = sum(np.sum(x[k]) for k in range(500))
+    _, peak = Tracemalloc().of(total.backward)
+    assert (x.grad == 1).all()
+    assert peak < 1.2 * x.grad.nbytes
 
 
 def test_slices_of_one_array_accumulate_in_place():
-    program = ckpt.trace(lambda x: sum(np.sum(x[k] ** 2) for k in range(50)), np.ones((50, 8)))
-    parts = [n for n in program.graph if n.op == "getitem"]
-    assert {n.cotangents for n in parts} == {("part",)}
-    assert {n.backward_flops for n in parts} == {8}
+    graph = ckpt.trace(lambda x: sum(np.sum(x[k] ** 2) for k in range(50)), np.ones((50, 8))).graph
+    parts = [step for step in graph.steps if step.label == "getitem"]
+    assert {step.flops for step in parts} == {8}
+    assert max(step.during for step in parts) < 50 * 8 * 8  # the gradient is there, and no other
 
 
 def test_refusals():

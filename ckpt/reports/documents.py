@@ -1,35 +1,51 @@
-"""Saved plans, graphs, schedules and timelines: reading them, and saying what they hold."""
+"""Saved graphs, schedules, timelines and plans: reading them, and saying what they hold."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ckpt import graph as graphs
 from ckpt import schedule as schedules
 from ckpt import timeline as timelines
-from ckpt.errors import ScheduleError, UsageError
+from ckpt.errors import UsageError
 from ckpt.graph import Graph
+from ckpt.machine import holdings, simulate
 from ckpt.reports.ledger import why
 from ckpt.reports.table import render
 from ckpt.schedule import Schedule, describe_instruction
-from ckpt.simulate import holdings, simulate
-from ckpt.studies import plan as plans
-from ckpt.studies.plan import Plan, load_plan
 from ckpt.timeline import Timeline
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Document = Plan | Graph | Schedule | Timeline
+
+@runtime_checkable
+class Planned(Protocol):
+    """A graph, a schedule of it, and what that comes to: a saved plan."""
+
+    graph: Graph
+    schedule: Schedule
+    timeline: Timeline
 
 
-def read(path: Path) -> Document:
+Document = Planned | Graph | Schedule | Timeline
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    graphs.FORMAT: Graph.from_json,
+    schedules.FORMAT: Schedule.from_json,
+    timelines.FORMAT: Timeline.from_json,
+}
+"""Format -> what reads such a document. Whoever saves another kind adds its own."""
+
+
+def read(path: str | Path) -> Any:
     """What a JSON file of ckpt's holds, by its ``format``; UsageError for any other file."""
     try:
-        text = path.read_text("utf-8")
+        text = Path(path).read_text("utf-8")
     except OSError as error:
         raise UsageError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
@@ -39,18 +55,12 @@ def read(path: Path) -> Document:
     except ValueError as error:
         raise UsageError(f"{path} is no JSON document, or is cut off: {error}") from None
     kind = data.get("format") if isinstance(data, dict) else None
-    readers: dict[str, Any] = {
-        graphs.FORMAT: Graph.from_json,
-        schedules.FORMAT: Schedule.from_json,
-        timelines.FORMAT: Timeline.from_json,
-    }
-    if kind == plans.FORMAT:
-        return load_plan(path)
-    if kind not in readers:
-        known = ", ".join([plans.FORMAT, *readers])
-        raise UsageError(f"{path}: its format is {kind!r}, and none of {known}")
-    found: Document = readers[kind](data)
-    return found
+    if not isinstance(kind, str) or kind not in READERS:
+        raise UsageError(f"{path}: its format is {kind!r}, and none of {', '.join(READERS)}")
+    try:
+        return READERS[kind](data)
+    except UsageError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def pair(path: Path, schedule: Path | None = None) -> tuple[Graph, Timeline]:
@@ -60,7 +70,7 @@ def pair(path: Path, schedule: Path | None = None) -> tuple[Graph, Timeline]:
     another kind, or for different graphs, and ScheduleError where the schedule can't be performed.
     """
     document = read(path)
-    if isinstance(document, Plan):
+    if isinstance(document, Planned):
         if schedule is not None:
             return document.graph, simulate(document.graph, _schedule(schedule, document.graph))
         return document.graph, document.timeline
@@ -74,7 +84,7 @@ def pair(path: Path, schedule: Path | None = None) -> tuple[Graph, Timeline]:
 def _schedule(path: Path, graph: Graph) -> Schedule:
     if path.suffix.lower() == ".json":
         document = read(path)
-        if isinstance(document, Plan):
+        if isinstance(document, Planned):
             document = document.schedule
         if not isinstance(document, Schedule):
             raise UsageError(f"{path} holds a {_kind(document)}, not a schedule")
@@ -83,19 +93,15 @@ def _schedule(path: Path, graph: Graph) -> Schedule:
             document = Schedule.from_text(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"can't read {path}: {error}") from None
+        except UsageError as error:
+            raise type(error)(f"{path}, {error}") from None
     if document.graph and document.graph != graph.digest:
         raise UsageError(f"{path} is for graph {document.graph}, and not for {graph.digest}")
-    for position, step in enumerate(document):
-        if step.node >= len(graph):
-            raise ScheduleError(
-                f"{path}, instruction {position}: there is no node {step.node} among the "
-                f"{len(graph)} of the graph", position
-            )  # fmt: skip
     return document
 
 
 def _kind(document: Document) -> str:
-    return type(document).__name__.lower()
+    return "plan" if isinstance(document, Planned) else type(document).__name__.lower()
 
 
 def describe(document: Document, *, instructions: bool = False) -> str:
@@ -104,9 +110,8 @@ def describe(document: Document, *, instructions: bool = False) -> str:
         return _graph(document)
     schedule = document if isinstance(document, Schedule) else document.schedule
     if instructions:
-        names = [n.name for n in document.graph] if isinstance(document, Plan) else ()
-        return schedule.to_text(names)
-    if isinstance(document, Plan):
+        return schedule.to_text(document.graph if isinstance(document, Planned) else None)
+    if isinstance(document, Planned):
         return f"{document}\n"
     if isinstance(document, Timeline):
         return "\n".join(totals(document)) + "\n"
@@ -117,31 +122,41 @@ def describe(document: Document, *, instructions: bool = False) -> str:
 
 
 def _graph(graph: Graph) -> str:
-    rows = [
+    nodes = [
         {
             "node": i,
             "name": node.name,
             "op": node.op,
             "deps": " ".join(map(str, node.deps)),
-            "residuals": " ".join(map(str, node.residuals)),
             "shape": "x".join(map(str, node.shape)) or "scalar",
             "dtype": node.dtype,
             "nbytes": node.nbytes,
             "forward_flops": node.flops,
-            "backward_flops": node.backward_flops,
             "source": node.source,
         }
         for i, node in enumerate(graph)
     ]
-    return render(rows, title=f"{graph.name or 'graph'}, {graph.digest}")
+    steps = [
+        {
+            "backward": k,
+            "of": step.label,
+            "reads": " ".join(map(str, step.reads)),
+            "during_nbytes": step.during,
+            "backward_flops": step.flops,
+            "source": step.source,
+        }
+        for k, step in enumerate(graph.steps)
+    ]
+    title = f"{graph.name or 'graph'}, {graph.digest}"
+    return render(nodes, title=title) + "\n" + render(steps)
 
 
 def draw(document: Document) -> Figure:
     """A plan's schedule over its nodes, or a timeline's live bytes; UsageError for the others."""
     from ckpt.reports.figure import schedule_figure, timeline_figure
 
-    if isinstance(document, Plan):
-        return schedule_figure(document.timeline, lambda i: document.graph[i].name)
+    if isinstance(document, Planned):
+        return schedule_figure(document.graph, document.timeline)
     if isinstance(document, Timeline):
         return timeline_figure(document)
     raise UsageError(f"a {_kind(document)} alone has no picture: simulate it, or show a plan")
@@ -154,7 +169,7 @@ def totals(timeline: Timeline) -> list[str]:
         f"  peak        {format_bytes(timeline.peak):>11}",
         f"  whole peak  {format_bytes(timeline.whole_peak):>11}  with inputs and parameters "
         f"({format_bytes(timeline.resident)}) and gradients "
-        f"({format_bytes(timeline.gradients_total)})",
+        f"({format_bytes(timeline.gradients_beside)})",
         f"  forward     {format_flops(timeline.forward_flops):>11}",
         f"  recompute   {format_flops(timeline.recompute_flops):>11}  "
         f"{100 * timeline.overhead:.1f} % of forward, {timeline.recomputations} recomputations",
@@ -166,10 +181,11 @@ def totals(timeline: Timeline) -> list[str]:
 def explained(graph: Graph, timeline: Timeline, top: int | None = 10) -> list[str]:
     """`totals`, the instruction that sets the peak, and what is live then, largest first."""
     position = timeline.peak_position
-    step = timeline.schedule.instructions[position]
-    held = holdings(graph, timeline.schedule, position)
+    instruction = timeline.schedule.instructions[position]
+    held = holdings(graph, timeline, position)
     return [
         *totals(timeline),
-        f"the peak is at instruction {position}, {describe_instruction(step, graph)}; live then:",
-        *(f"  {line}" for line in why(held, graph.describe, peak=timeline.peak, top=top)),
+        f"the peak is at instruction {position}, {describe_instruction(instruction, graph)}; "
+        "live then:",
+        *(f"  {line}" for line in why(graph, held, peak=timeline.peak, top=top)),
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import ceil, floor, gcd, inf, isfinite
 from typing import Any
 
 from ckpt.errors import MissingExtraError
@@ -27,7 +28,7 @@ class Solution:
 
 
 @dataclass
-class Program:
+class LinearProgram:
     """Minimize ``objective . x`` over columns with bounds and rows ``low <= coefs . x <= high``."""
 
     low: list[float] = field(default_factory=list)
@@ -104,3 +105,27 @@ def _scipy() -> tuple[Any, Any, Any]:
     except ImportError:
         raise MissingExtraError("scipy", "ilp", "planner ilp") from None
     return numpy, sparse, optimize
+
+
+def unit(sizes: Iterable[int]) -> tuple[float, bool]:
+    """What to divide by, and whether that leaves whole numbers.
+
+    The common divisor, unless it leaves numbers too large for a solver's tolerances.
+    """
+    found = [size for size in sizes if size]
+    common = gcd(*found) or 1
+    if max(found, default=0) <= common * 10**4:
+        return float(common), True
+    return max(found) / 10**3, False
+
+
+def proven_cost(value: float, cost_unit: float, whole: bool) -> int:
+    """The cost that a solver's bound proves, its tolerance (1e-7 of it) allowed for.
+
+    Where every cost is a whole number of units, so is the optimum: the bound is rounded up.
+    """
+    if value == -inf:
+        return 0
+    if whole:
+        return ceil(value * (1 - 1e-7) - 1e-4) * int(cost_unit)
+    return floor(value * cost_unit * (1 - 1e-6))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ckpt.graph import Graph
-from ckpt.models import Workload
-from ckpt.tape.traced.trace import trace
+from ckpt.models.base import Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,19 +18,33 @@ class Facts:
     """
 
     graph: Graph
+    options: dict[str, Any]
     parameters: int
     parameters_nbytes: int
     nodes: int
     forward_flops: int
     activations_nbytes: int
 
+    def row(self) -> dict[str, Any]:
+        """A row of the table of models."""
+        shown = {k: v for k, v in self.options.items() if v is not None}
+        return {
+            "model": self.graph.name,
+            "options": " ".join(f"{k}={v}" for k, v in shown.items()),
+            "parameters_nbytes": self.parameters_nbytes,
+            "nodes": self.nodes,
+            "forward_flops": self.forward_flops,
+            "activations_nbytes": self.activations_nbytes,
+        }
+
 
 def facts(workload: Workload) -> Facts:
     """Parameters, nodes, forward FLOPs and activation bytes, from an abstract trace."""
-    graph = trace(workload.loss, *workload.specs(), name=workload.name).graph
-    kept = {graph.owners[i] for i, readers in enumerate(graph.backward_readers) if readers}
+    graph = workload.trace().graph
+    kept = {graph.owners[i] for i, readers in enumerate(graph.step_readers) if readers}
     return Facts(
         graph=graph,
+        options=workload.options,
         parameters=workload.parameters,
         parameters_nbytes=workload.parameter_nbytes,
         nodes=len(graph),

@@ -1,0 +1,41 @@
+"""What a study is given: a Program, or a NumPy function and its arguments.
+
+The one place where the studies know a front end by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ckpt.errors import UsageError
+from ckpt.program import Program
+from ckpt.tape.core import tree
+from ckpt.tape.execution.program import steady, trace
+
+
+def program_of(
+    function: Callable[..., Any] | Program,
+    args: tuple[Any, ...],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    name: str = "",
+    *,
+    frozen: bool = False,
+) -> Program:
+    """``function`` itself if it is a Program, else its trace on ``args``.
+
+    What is to be ``frozen`` into a plan is traced twice: TapeError if that makes a difference.
+    """
+    if isinstance(function, Program):
+        return function
+    if not callable(function):
+        raise UsageError(f"a function or a Program is needed, not a {type(function).__name__}")
+    return (steady if frozen else trace)(
+        function, *args, argnums=argnums, has_aux=has_aux, name=name
+    )
+
+
+def are_arrays(args: tuple[Any, ...]) -> bool:
+    """Can a step be run on these, or do some only have a shape?"""
+    return bool(args) and not any(getattr(leaf, "abstract", False) for leaf in tree.leaves(args))

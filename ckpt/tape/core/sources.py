@@ -1,0 +1,30 @@
+"""Which line of the user's program is running."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from types import FrameType
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_OURS = tuple(os.path.join(_PACKAGE, room) + os.sep for room in ("tape", "nn"))
+
+
+def caller() -> str:
+    """``file.py:7`` of the nearest frame that is the user's: not the tape's, nor NumPy's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = _users(frame.f_code.co_filename)
+        if name:
+            return f"{name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+@cache
+def _users(path: str) -> str:
+    """The file's name if it is the user's, else nothing."""
+    if path.startswith(_OURS) or f"{os.sep}numpy{os.sep}" in path or path[:1] == "<":
+        return ""
+    return os.path.basename(path)
