@@ -14,10 +14,9 @@ The memory model, which `execute` keeps to the byte:
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from ckpt.errors import ScheduleError
 from ckpt.graph import Graph, Overwrites
@@ -352,41 +351,3 @@ class _Machine:
         """Where the machine met this instruction last."""
         past = self.schedule.instructions[: self.here]
         return next((p for p in range(len(past) - 1, -1, -1) if past[p] == instruction), None)
-
-
-class Holding(NamedTuple):
-    """One buffer that is live at some moment: whose, of which kind, and who still reads it."""
-
-    whose: int | None
-    kind: str
-    nbytes: int
-    reader: int | None
-    """The step of the backward that reads it next, if any."""
-
-
-def holdings(graph: Graph, timeline: Timeline, position: int) -> list[Holding]:
-    """What is there while instruction ``position`` of a simulation runs, largest first.
-
-    One row a buffer, under the name of its owner. Workspace is nobody's, and is not listed; nor are
-    gradients that exist beforehand, nor buffers of no bytes that nothing reads.
-    """
-    done = bisect_left(timeline.backwards, position)
-    found = []
-    for buffer in timeline.buffers.held(position):
-        if buffer.kind == GRADIENTS and not graph.counts_gradients:
-            continue
-        reader = None
-        if buffer.kind in (ACTIVATIONS, CAPTURED) and buffer.whose is not None:
-            reader = next_reader(graph, buffer.whose, done)
-        found.append(Holding(buffer.whose, buffer.kind, buffer.nbytes, reader))
-    return sorted(found, key=lambda h: (-h.nbytes, -1 if h.whose is None else h.whose))
-
-
-def next_reader(graph: Graph, owner: int, done: int) -> int | None:
-    """The first step, once ``done`` are, that reads the owner of a buffer or a view of it."""
-    ahead: list[int] = []
-    for value in graph.sharers[owner]:
-        readers = graph.step_readers[value]
-        k = bisect_left(readers, done)
-        ahead += readers[k : k + 1]
-    return min(ahead, default=None)

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ckpt.errors import UsageError
-from ckpt.graph import check_format
+from ckpt.graph import Graph, check_format
 from ckpt.schedule import Backward, Instruction, Schedule
 
 FORMAT = "ckpt-timeline"
@@ -260,3 +260,41 @@ class Timeline:
             if isinstance(error, UsageError):
                 raise
             raise UsageError(f"this {FORMAT} document is damaged: {error!r}") from None
+
+
+class Holding(NamedTuple):
+    """One buffer that is live at some moment: whose, of which kind, and who still reads it."""
+
+    whose: int | None
+    kind: str
+    nbytes: int
+    reader: int | None
+    """The step of the backward that reads it next, if any."""
+
+
+def holdings(graph: Graph, timeline: Timeline, position: int) -> list[Holding]:
+    """What is there while instruction ``position`` of a simulation runs, largest first.
+
+    One row a buffer, under the name of its owner. Workspace is nobody's, and is not listed; nor are
+    gradients that exist beforehand, nor buffers of no bytes that nothing reads.
+    """
+    done = bisect_left(timeline.backwards, position)
+    found = []
+    for buffer in timeline.buffers.held(position):
+        if buffer.kind == KINDS[-1] and not graph.counts_gradients:
+            continue
+        reader = None
+        if buffer.kind in KINDS[:2] and buffer.whose is not None:
+            reader = next_reader(graph, buffer.whose, done)
+        found.append(Holding(buffer.whose, buffer.kind, buffer.nbytes, reader))
+    return sorted(found, key=lambda h: (-h.nbytes, -1 if h.whose is None else h.whose))
+
+
+def next_reader(graph: Graph, owner: int, done: int) -> int | None:
+    """The first step, once ``done`` are, that reads the owner of a buffer or a view of it."""
+    ahead: list[int] = []
+    for value in graph.sharers[owner]:
+        readers = graph.step_readers[value]
+        k = bisect_left(readers, done)
+        ahead += readers[k : k + 1]
+    return min(ahead, default=None)

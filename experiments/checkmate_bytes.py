@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING, Any
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
 from ckpt.graph import Graph
-from ckpt.machine import holdings
 from ckpt.planners.chain.chain import frontier
 from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
 from ckpt.reports.style import BLACK, BLUE, GREEN, GREY, KIND_COLOURS, PURPLE, SKY, look, words
 from ckpt.reports.table import show
+from ckpt.timeline import holdings
 from ckpt.units import parse_bytes
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
-from ckpt.machine import Holding
 from ckpt.reports.rows import Row, as_mappings, columns_of, group
+from ckpt.timeline import Holding
 from ckpt.units import format_bytes
 
 GROUPS = {"op": "op", "line": "source", "scope": "scope"}

@@ -6,12 +6,13 @@ import pytest
 
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
-from ckpt.machine import holdings, simulate
+from ckpt.machine import simulate
 from ckpt.models import build
 from ckpt.planners import make_schedule
 from ckpt.program import execute
 from ckpt.schedule import Schedule
 from ckpt.studies.measure import tolerance
+from ckpt.timeline import holdings
 from tests.models.small import SMALL
 
 DROPOUT = {"vgg": {"dropout": 0.4}, "gpt": {"dropout": 0.1}}

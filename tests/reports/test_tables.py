@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ckpt.errors import UsageError
-from ckpt.machine import holdings
 from ckpt.reports.ledger import ledger, why
 from ckpt.reports.table import FRONTIER_COLUMNS, SWEEP_COLUMNS, cell, heading, render, show
+from ckpt.timeline import holdings
 from tests.reports.sample import frontier_rows, sweep_rows, timeline
 
 NODES = [
