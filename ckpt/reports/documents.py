@@ -12,10 +12,11 @@ from ckpt import schedule as schedules
 from ckpt import timeline as timelines
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.reports.ledger import why
 from ckpt.reports.table import render
 from ckpt.schedule import Schedule, describe_instruction
-from ckpt.timeline import Timeline, holdings, simulate
+from ckpt.timeline import Timeline, holdings
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from typing import Any
 
 from ckpt import planners
 from ckpt.errors import CkptError, UsageError
+from ckpt.machine import simulate
 from ckpt.models import Workload, build, memory
 from ckpt.program import Program
 from ckpt.schedule import Schedule
 from ckpt.studies.measure import measured, tolerance
-from ckpt.timeline import Timeline, holdings, simulate
+from ckpt.timeline import Timeline, holdings
 from ckpt.units import GIB, parse_bytes
 
 AS_WRITTEN = ("store_all", "per_layer", "sqrt", "segments")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ckpt.errors import CkptError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.program import Program
 from ckpt.reports.advice import advice
@@ -15,7 +16,7 @@ from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, program_of
 from ckpt.studies.measure import measured, seconds_of
-from ckpt.timeline import Timeline, holdings, simulate
+from ckpt.timeline import Timeline, holdings
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
 
 
