@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.op import OUT, Rule
+from ckpt.tape.core.op import OUT
+from ckpt.tape.core.rules import Rule, rules_of
 from ckpt.tape.core.value import Value
 
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "power": "**"}
@@ -63,7 +64,7 @@ def topological(result: Value) -> list[TapeNode]:
 def edges(node: TapeNode) -> Iterator[tuple[int, TapeNode, Rule]]:
     """The inputs of a node that a cotangent is handed to, and the rule for each."""
     inputs = node.inputs or ()
-    rules = node.op.rules(len(inputs)) if node.op else ()
+    rules = rules_of(node.op, len(inputs)) if node.op else ()
     for operand, (dep, rule) in enumerate(zip(inputs, rules, strict=True)):
         if rule is not None and isinstance(dep, TapeNode) and dep.requires_grad:
             yield operand, dep, rule
@@ -119,15 +120,11 @@ def rule_text(hop: Hop) -> str:
     assert hop.node.op is not None
     if function.__name__ != "<lambda>":
         return f"{function.__name__}({', '.join(inspect.signature(function).parameters)})"
-    wanted = hop.node.op.operands[hop.operand]
-    statement = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return next(
-        ast.unparse(part.value.body)
-        for part in ast.walk(statement)
-        if isinstance(part, ast.keyword)
-        and part.arg == wanted
-        and isinstance(part.value, ast.Lambda)
-    )
+    declaration = ast.parse(textwrap.dedent(inspect.getsource(function)))  # op.vjp(x=lambda …)
+    rules = {part.arg: part.value for part in ast.walk(declaration) if isinstance(part, ast.keyword)}
+    written = rules[hop.node.op.operands[hop.operand]]
+    assert isinstance(written, ast.Lambda)
+    return ast.unparse(written.body)
 
 
 # -- in words --------------------------------------------------------------------------------------

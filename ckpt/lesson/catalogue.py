@@ -6,6 +6,7 @@ from typing import Any
 
 from ckpt.tape.core.abstract import spec
 from ckpt.tape.core.op import ADAPTERS, BY_NAME, NUMPY, OUT, Op
+from ckpt.tape.core.rules import rules_of
 from ckpt.tape.traced.derived import forward_kernel
 
 
@@ -47,7 +48,7 @@ def _residuals(op: Op) -> str:
         return "(no gradient)"
     names = op.operands or (op.variadic,)
     parts = []
-    for name, rule in zip(names, op.rules(len(names)), strict=True):
+    for name, rule in zip(names, rules_of(op, len(names)), strict=True):
         if rule is not None:
             reads = ["out" if k == OUT else names[k] for k in rule.reads]
             parts.append(f"{name}: {', '.join(reads) or 'nothing'}")

@@ -1,10 +1,8 @@
 """The NumPy front end: Values, ops, checkpoint, trace, execute."""
 
 from ckpt.tape import ops
-from ckpt.tape.core.value import _install_methods, _install_operators, _install_protocols
+from ckpt.tape.install import install
 
-_install_protocols()
-_install_operators()
-_install_methods()
+install()
 
 __all__ = ["ops"]

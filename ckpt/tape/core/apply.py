@@ -149,7 +149,7 @@ def _apply_within(
     """The same, inside a trace (nothing is computed) or a checkpointed region (nothing is kept)."""
     if context.recorder is not None:
         return context.recorder.record(op, arrays, inputs, params, mask)  # type: ignore[no-any-return]
-    state = random_state(params) if op.random else None
+    state = random_state(params) if op.random else None  # before it draws
     data = compute(op, arrays, params)
     if context.finite and not isinstance(data, Parts) and not np.isfinite(data).all():
         raise NonFiniteError(_not_finite(op, data))
@@ -158,7 +158,8 @@ def _apply_within(
         return _on_tape(op, arrays, inputs, params, mask, data)
     node = TapeNode(op, inputs, params, mask, data)
     node.region = region
-    node.extra = state
+    if op.random:
+        node.state = state
     region.enter(node, arrays)
     if region.keeps(node):
         node.value = data

@@ -10,7 +10,7 @@ import numpy as np
 
 from ckpt.errors import MutationError, UnsupportedError
 from ckpt.tape.core.apply import apply
-from ckpt.tape.core.op import ADAPTERS, NUMPY, Op
+from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, Op
 from ckpt.tape.core.value import Value
 
 _PLAIN = (np.ndarray, np.generic, bool, int, float, complex)
@@ -80,10 +80,9 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
 
 
 def _learned(ufunc: np.ufunc) -> Op | None:
-    """The op of a ufunc of scipy, which are declared when the first one is met."""
-    from ckpt.tape.ops.pointwise import special
-
-    return NUMPY.get(ufunc) if special.learn() else None
+    """The op of a ufunc of another library, whose ops are declared when the first one is met."""
+    learned = [learn() for learn in LEARNERS]
+    return NUMPY.get(ufunc) if any(learned) else None
 
 
 def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -97,15 +96,22 @@ def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any
     if adapter is not None:
         try:
             return adapter(*args, **kwargs)
-        except TypeError as error:
-            if "unexpected keyword argument" in str(error):
-                raise UnsupportedError(f"np.{function.__name__} of a Value: {error}") from None
+        except TypeError:
+            _check_call(function, adapter, args, kwargs)
             raise
     op = NUMPY.get(function)
     if op is None:
         raise no_rule(function)
     operands, params = _bind(function, op, args, kwargs)
     return apply(op, operands, params)
+
+
+def _check_call(function: Any, adapter: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    """Raise UnsupportedError where these aren't arguments that the adapter takes."""
+    try:
+        inspect.signature(adapter).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UnsupportedError(f"np.{function.__name__} of a Value {error}") from None
 
 
 def _bind(

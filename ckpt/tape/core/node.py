@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ckpt.errors import BackwardTwiceError, MutationError
-
-if TYPE_CHECKING:
-    from ckpt.tape.core.op import Op
+from ckpt.tape.core.op import Op
 
 count = itertools.count(1).__next__
 """The creation counter: positions rise in the order of creation, a topological order."""
@@ -36,6 +34,15 @@ class Parts(tuple[Any, ...]):
         return sum(part.nbytes for part in self)
 
 
+class Gradient:
+    """Where a gradient rests; shared by a Value and its node, which must not hold each other."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+
 class TapeNode:
     """Op, inputs and parameters of one value, and the value itself while some Backward reads it.
 
@@ -49,8 +56,8 @@ class TapeNode:
         "__weakref__",
         "cotangent",
         "dtype",
-        "extra",
         "frees",
+        "gradient",
         "inputs",
         "mask",
         "op",
@@ -60,11 +67,14 @@ class TapeNode:
         "region",
         "requires_grad",
         "shape",
+        "state",
         "value",
     )  # fmt: skip
 
     frees: int
     own: bool
+    state: Any
+    """Of a random op in a region: its generator's, before it drew."""
 
     def __init__(
         self,
@@ -85,8 +95,8 @@ class TapeNode:
         self.value: Any = None
         self.cotangent: Any = None
         self.region: Any = None
-        self.extra: Any = None
-        """What few nodes have: a leaf's gradient cell, a random op's generator state, a name."""
+        self.gradient: Gradient | None = None
+        """Where the cotangent comes to rest; of leaves, and of who asked with retain_grad()."""
 
     def __repr__(self) -> str:
         what = self.op.name if self.op else "leaf"

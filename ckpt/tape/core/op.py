@@ -24,14 +24,10 @@ A *primitive* knows its result from shapes alone (``infer``); an op without ``in
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-
-from ckpt.errors import UnsupportedError
-from ckpt.tape.core.node import TapeNode, lost
 
 OUT = -1
 """Where residuals are listed by operand number, the output's own number."""
@@ -43,101 +39,20 @@ ADAPTERS: dict[Any, Callable[..., Any]] = {}
 """NumPy function -> what to do instead when it is called on Values: for those whose arguments are
 not simply operands and options."""
 
+LEARNERS: list[Callable[[], bool]] = []
+"""What may declare more ops when an unknown ufunc is met; True if it did."""
+
 BY_NAME: dict[str, Op] = {}
 
 
-class Rule:
-    """How an operand's cotangent follows from ``g``: a function, and what it reads beside."""
+class Source(NamedTuple):
+    """What one parameter of a rule stands for."""
 
-    __slots__ = ("accumulator", "call", "function", "into", "reads", "sources")
-
-    def __init__(
-        self, function: Callable[..., Any], sources: list[str], reads: tuple[int, ...], operand: int
-    ) -> None:
-        self.function = function
-        self.sources = sources
-        self.reads = reads
-        self.call = _compiled("g, node", f"function({', '.join(sources)})", function, operand)
-        """``call(g, node)``: one lambda a rule, so that a Backward pays for no lookups."""
-        self.into: Callable[[Any, Any, Any], None] | None = None
-        """``into(target, g, node)`` adds the cotangent into ``target``, if the op declares it."""
-        self.accumulator: Rule | None = None
-
-    def arguments(self, g: Any, node: Any, operand: int) -> tuple[Any, ...]:
-        """What the function would be called with."""
-        given = f"({', '.join(self.sources)},)"
-        return _compiled("g, node", given, None, operand)(g, node)  # type: ignore[no-any-return]
-
-
-def _compiled(parameters: str, body: str, function: Any, operand: int) -> Callable[..., Any]:
-    names = {
-        "function": function,
-        "operand": operand,
-        "TapeNode": TapeNode,
-        "read": read,
-        "shape_of": shape_of,
-        "dtype_of": dtype_of,
-    }
-    return eval(f"lambda {parameters}: {body}", names)  # type: ignore[no-any-return]
-
-
-def read(source: Any) -> Any:
-    """The array of a node's input: a tape node's value, or the constant itself."""
-    if type(source) is TapeNode:
-        if source.value is None:
-            raise lost(source)
-        return source.value
-    return source
-
-
-def shape_of(source: Any) -> tuple[int, ...]:
-    return source.shape if hasattr(source, "shape") else np.shape(source)
-
-
-def dtype_of(source: Any) -> np.dtype[Any]:
-    return source.dtype if hasattr(source, "dtype") else np.asarray(source).dtype
-
-
-def _source(op: Op, operand: int, name: str, count: int, reads: list[int]) -> str:
-    """The expression for one parameter of a rule, noting in ``reads`` which values it needs."""
-    if name == "g":
-        return "g"
-    if name == "out":
-        reads.append(OUT)
-        return "node.value"
-    if name in ("out_shape", "out_dtype"):
-        return f"node.{name[4:]}"
-    if name in op.static:
-        return f"node.params[{name!r}]"
-    for suffix, function in (("_shape", "shape_of"), ("_dtype", "dtype_of")):
-        stem = name.removesuffix(suffix)
-        if name.endswith(suffix) and stem in op.operands:
-            source = f"node.inputs[{op.operands.index(stem)}]"
-            attribute = suffix.replace("_", ".")
-            return f"(i{attribute} if type(i := {source}) is TapeNode else {function}(i))"
-    if op.variadic:
-        fixed = len(op.operands)
-        if name == op.variadic and fixed:
-            reads.extend(range(fixed, count))
-            return "(" + "".join(f"read(node.inputs[{k}]), " for k in range(fixed, count)) + ")"
-        if name == "k":
-            return "operand"
-        if name == f"{op.variadic}_shapes":
-            return "[shape_of(i) for i in node.inputs]"
-        if name == "others":
-            others = [k for k in range(count) if k != operand]
-            reads.extend(others)
-            return "(" + "".join(f"read(node.inputs[{k}]), " for k in others) + ")"
-    if name in op.operands:
-        position = op.operands.index(name)
-        reads.append(position)
-        # `read`, without the call in the usual case
-        return (
-            f"(i.value if type(i := node.inputs[{position}]) is TapeNode and i.value is not None "
-            "else read(i))"
-        )
-    allowed = ["g", "out", *op.operands, *op.static]
-    raise TypeError(f"a rule of {op.name} names {name!r}; it may name {', '.join(allowed)}")
+    kind: str
+    """``g``, ``out``, ``out_shape``, ``out_dtype``; ``operand``, ``shape`` or ``dtype`` of one;
+    ``option``; and of a variadic op ``rest`` and ``others`` (tuples), ``shapes`` and ``which``."""
+    of: Any = ()
+    """The operand's number, or numbers; the option's name."""
 
 
 class Op:
@@ -171,19 +86,25 @@ class Op:
         """The forward draws from a generator; a recomputation replays from its saved state."""
         self.operands, self.static, self.variadic = _parameters(forward)
         self.functions: dict[str, Callable[..., Any]] = {}
+        """Operand's name -> its rule."""
         self.accumulators: dict[str, Callable[..., None]] = {}
-        self.into_workspace: Callable[[Any, Any, TapeNode], int] | None = None
-        self.kernels: dict[Any, Any] = {}
+        self.into_workspace: Callable[[Any, Any, Any], int] | None = None
         self.differentiable = False
+        self.kernels: dict[Any, Any] = {}
         self.reset()
         BY_NAME[name] = self
+
+    if TYPE_CHECKING:  # see `ckpt.tape.install`
+
+        def __call__(self, *operands: Any, **params: Any) -> Any: ...
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
 
     def reset(self) -> None:
         """Forget what was derived from the rules; they have changed."""
-        self.rules = cache(self._rules)
+        self.rules: dict[int, tuple[Any, ...]] = {}
+        """See `ckpt.tape.core.rules.rules_of`."""
         self.kept: dict[int, tuple[int, ...]] = {}
 
     def vjp(self, **functions: Callable[..., Any]) -> Op:
@@ -195,15 +116,15 @@ class Op:
         for name, function in functions.items():
             if name not in (*self.operands, self.variadic):
                 raise TypeError(f"{self.name} has no operand {name!r}")
+            self.sources(function, 0, max(len(self.operands), 1))  # a wrong name raises now
             self.functions[name] = function
         self.differentiable = True
         self.reset()
-        self.rules(max(len(self.operands), 1))  # so that a wrong name raises now
         return self
 
     def accumulate(
         self,
-        workspace: Callable[[Any, Any, TapeNode], int] | None = None,
+        workspace: Callable[[Any, Any, Any], int] | None = None,
         /,
         **functions: Callable[..., None],
     ) -> Op:
@@ -218,62 +139,62 @@ class Op:
         self.reset()
         return self
 
-    def _rules(self, count: int) -> tuple[Rule | None, ...]:
-        """The rules of a call with ``count`` operands, None where there is none."""
-        rules: list[Rule | None] = []
-        for k in range(count):
-            name = self.operands[k] if k < len(self.operands) else self.variadic
-            rules.append(
-                self.rule(k, count, self.functions[name]) if name in self.functions else None
-            )
-            if name in self.accumulators:
-                into = self.accumulators[name]
-                names = [n for n in inspect.signature(into).parameters if n != "target"]
-                sources = [_source(self, k, n, count, []) for n in names]
-                rule = rules[-1]
-                assert rule is not None
-                text = f"function(target, {', '.join(sources)})"
-                rule.into = _compiled("target, g, node", text, into, k)
-                rule.accumulator = Rule(into, sources, (), k)
-        return tuple(rules)
+    def operand_name(self, k: int) -> str:
+        """The name that the rule of operand k goes by."""
+        return self.operands[k] if k < len(self.operands) else self.variadic
 
-    def rule(self, k: int, count: int, function: Callable[..., Any], like: Any = None) -> Rule:
-        """A rule of operand k of ``count``; its parameters are those of ``like`` if given."""
-        reads: list[int] = []
-        names = inspect.signature(like or function).parameters
-        sources = [_source(self, k, name, count, reads) for name in names]
-        return Rule(function, sources, tuple(dict.fromkeys(reads)), k)
+    def sources(self, function: Callable[..., Any], k: int, count: int) -> tuple[Source, ...]:
+        """What the parameters of ``function``, a rule of operand k of ``count``, stand for."""
+        names = inspect.signature(function).parameters
+        return tuple(self._source(name, k, count) for name in names if name != "target")
+
+    def _source(self, name: str, k: int, count: int) -> Source:
+        stem, _, suffix = name.rpartition("_")
+        if name in ("g", "out", "out_shape", "out_dtype"):
+            return Source(name)
+        if name in self.static:
+            return Source("option", name)
+        if name in self.operands:
+            return Source("operand", self.operands.index(name))
+        if suffix in ("shape", "dtype") and stem in self.operands:
+            return Source(suffix, self.operands.index(stem))
+        if self.variadic:
+            if name == self.variadic and self.operands:
+                return Source("rest", tuple(range(len(self.operands), count)))
+            if name == "others":
+                return Source("others", tuple(j for j in range(count) if j != k))
+            if name == f"{self.variadic}_shapes":
+                return Source("shapes")
+            if name == "k":
+                return Source("which", k)
+        allowed = ", ".join(["g", "out", *self.operands, *self.static])
+        raise TypeError(f"a rule of {self.name} names {name!r}; it may name {allowed}")
 
     def keeps(self, count: int, mask: int) -> tuple[int, ...]:
         """Which operands (and OUT) the rules of the differentiable operands in ``mask`` read."""
         key = mask | 1 << count
         found = self.kept.get(key)
         if found is None:
-            rules = [r for k, r in enumerate(self.rules(count)) if r is not None and mask >> k & 1]
-            found = tuple(dict.fromkeys(k for rule in rules for k in rule.reads))
-            self.kept[key] = found
+            read = {}
+            for k in range(count):
+                function = self.functions.get(self.operand_name(k))
+                if function is not None and mask >> k & 1:
+                    read.update(dict.fromkeys(reads(self.sources(function, k, count))))
+            self.kept[key] = found = tuple(read)
         return found
 
-    def into_cost(self, target: Any, g: Any, node: TapeNode) -> tuple[int, int]:
-        """FLOPs and workspace of accumulating a part: an addition an element."""
-        workspace = self.into_workspace
-        return int(g.size), workspace(target, g, node) if workspace else 0
 
-    def __call__(self, *operands: Any, **params: Any) -> Any:
-        """Apply to Values (recorded on the tape) or plain arrays (just computed).
-
-        A random op is recorded in any case where its result may be wanted twice: in a checkpointed
-        region or a trace.
-        """
-        from ckpt.tape.core.apply import apply, is_recorded
-
-        for name in params:
-            if name not in self.static:
-                options = ", ".join(self.static) or "none"
-                raise UnsupportedError(f"{self.name} has no option {name!r}; it has: {options}")
-        if is_recorded(self, operands):
-            return apply(self, operands, {**self.static, **params} if self.static else None)
-        return self.forward(*operands, **params)
+def reads(sources: tuple[Source, ...]) -> tuple[int, ...]:
+    """The operands (and OUT) whose values these are."""
+    found: dict[int, None] = {}
+    for kind, of in sources:
+        if kind == "out":
+            found[OUT] = None
+        elif kind == "operand":
+            found[of] = None
+        elif kind in ("rest", "others"):
+            found.update(dict.fromkeys(of))
+    return tuple(found)
 
 
 def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Any], str]:
@@ -330,6 +251,3 @@ def adapt(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         return adapter
 
     return register
-
-
-NumPyArgs = Sequence[Any]

@@ -17,6 +17,23 @@ def positions_of(argnums: Any) -> tuple[int, ...]:
     return numbers
 
 
+def chosen(numbers: tuple[int, ...], args: tuple[Any, ...]) -> tuple[int, ...]:
+    """The positions among ``args`` that ``argnums`` mean; TapeError for one that isn't there."""
+    for number in numbers:
+        if not -len(args) <= number < len(args):
+            raise TapeError(f"argnums {number} is out of range: there are {len(args)} arguments")
+    return tuple(number % len(args) for number in numbers)
+
+
+def loss_and_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
+    """What a differentiated function returned, taken apart; TapeError where it isn't a pair."""
+    if not has_aux:
+        return result, None
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TapeError("with has_aux the function returns a pair (loss, aux)")
+    return result
+
+
 def leaves(tree: Any) -> Iterator[Any]:
     """The leaves of nested lists, tuples and dicts, in order; dicts in their own order."""
     if isinstance(tree, dict):

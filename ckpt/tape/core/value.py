@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ckpt.errors import AbstractError, MutationError, TapeError, UnsupportedError
-from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.op import ADAPTERS, NUMPY
-
-
-class Gradient:
-    """Where a gradient rests; shared by a Value and its node, which must not hold each other."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value: Any = None
+from ckpt.tape.core.node import Gradient, TapeNode
 
 
 class Value:
@@ -34,10 +24,11 @@ class Value:
     arrays raise TapeError: they have no gradient, and can be passed to functions as plain arrays.
     """
 
-    if TYPE_CHECKING:  # operators, indexing and methods are installed below, from the table of ops
+    if TYPE_CHECKING:  # installed from the table of ops: see `ckpt.tape.install`
 
         def __getattr__(self, name: str) -> Any: ...
         def __getitem__(self, index: Any) -> Any: ...
+        def backward(self, gradient: Any = None, *, retain_graph: bool = False) -> None: ...
 
     __slots__ = ("__weakref__", "_data", "_node")
     __array_priority__ = 1000.0
@@ -58,7 +49,7 @@ class Value:
     @data.setter
     def data(self, data: Any) -> None:
         old = self._node
-        if old.op is not None or old.extra is None:
+        if old.op is not None or old.gradient is None:
             raise MutationError(
                 "only a leaf's .data can be set; this Value was computed: make a new one from it"
             )
@@ -72,7 +63,7 @@ class Value:
         # A new node, so that a backward of what was computed before can't read the new value.
         node = TapeNode(None, (), None, 0, data)
         node.requires_grad = True
-        node.extra = old.extra
+        node.gradient = old.gradient
         old.value = None
         self._data = data
         self._node = node
@@ -80,11 +71,13 @@ class Value:
     @property
     def grad(self) -> Any:
         """The gradient that rests here: an array of its own, or None."""
-        return self._node.extra.value if isinstance(self._node.extra, Gradient) else None
+        cell = self._node.gradient
+        return None if cell is None else cell.value
 
     @grad.setter
     def grad(self, grad: Any) -> None:
-        if not isinstance(self._node.extra, Gradient):
+        cell = self._node.gradient
+        if cell is None:
             raise TapeError("only a leaf, or a Value that asked with retain_grad(), has a gradient")
         if grad is not None:
             if np.shape(grad) != self._node.shape:
@@ -93,7 +86,7 @@ class Value:
                     f"{np.shape(grad)}"
                 )
             grad = np.asarray(grad, dtype=self._node.dtype)[()]
-        self._node.extra.value = grad
+        cell.value = grad
 
     def __reduce__(self) -> Any:
         """Copies and pickles of a leaf or a constant are Values of their own, with its gradient."""
@@ -116,20 +109,9 @@ class Value:
         """Ask that backward leaves this inner Value's gradient in ``.grad``."""
         if not self._node.requires_grad:
             raise TapeError("no gradient flows to this Value, so it can't retain one")
-        if not isinstance(self._node.extra, Gradient):
-            self._node.extra = Gradient()
+        if self._node.gradient is None:
+            self._node.gradient = Gradient()
         return self
-
-    def backward(self, gradient: Any = None, *, retain_graph: bool = False) -> None:
-        """Let cotangents flow from here to every leaf.
-
-        ``gradient``: the cotangent to start from, of this Value's shape; a scalar's is 1. Without
-        ``retain_graph`` the values that the backward read are freed as it goes, and a second one
-        raises BackwardTwiceError.
-        """
-        from ckpt.tape.eager.backward import backward
-
-        backward(self, gradient, retain_graph=retain_graph)
 
     shape = property(lambda self: self._data.shape, doc="Lengths of the axes.")
     dtype = property(lambda self: self._data.dtype, doc="NumPy dtype.")
@@ -209,7 +191,7 @@ def _leaf(data: Any) -> tuple[Any, TapeNode]:
     array = array[()] if array.ndim == 0 else array
     node = TapeNode(None, (), None, 0, array)
     node.requires_grad = True
-    node.extra = Gradient()
+    node.gradient = Gradient()
     return array, node
 
 
@@ -245,105 +227,3 @@ def _number(value: Value, kind: str) -> Any:
             "use .item() where that is meant, and NumPy's functions in place of math's"
         )
     return data
-
-
-def _install_protocols() -> None:
-    """What NumPy calls when a Value is among a function's arguments."""
-    from ckpt.tape.core.dispatch import call_function, call_ufunc
-
-    Value.__array_ufunc__ = call_ufunc  # type: ignore[attr-defined]
-    Value.__array_function__ = call_function  # type: ignore[attr-defined]
-
-
-def _install_operators() -> None:
-    """Arithmetic, comparisons and indexing, each a NumPy function's op."""
-    from ckpt.tape.core.apply import apply
-    from ckpt.tape.core.dispatch import known, operand
-
-    def binary(name: str, ufunc: np.ufunc) -> None:
-        op = NUMPY[ufunc]
-
-        def forward(self: Value, other: Any) -> Any:
-            if type(other) not in known:
-                other = operand(other)
-                if other is NotImplemented:
-                    return other
-            return apply(op, (self, other))
-
-        def reflected(self: Value, other: Any) -> Any:
-            if type(other) not in known:
-                other = operand(other)
-                if other is NotImplemented:
-                    return other
-            return apply(op, (other, self))
-
-        setattr(Value, f"__{name}__", forward)
-        setattr(Value, f"__r{name}__", reflected)
-
-    for name, ufunc in {
-        "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
-        "pow": np.power, "matmul": np.matmul, "mod": np.remainder, "floordiv": np.floor_divide,
-        "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-        "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
-        "xor": np.bitwise_xor,
-    }.items():  # fmt: skip
-        binary(name, ufunc)
-
-    def unary(name: str, ufunc: np.ufunc) -> None:
-        op = NUMPY[ufunc]
-        setattr(Value, f"__{name}__", lambda self: apply(op, (self,)))
-
-    for name, ufunc in {
-        "neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert,
-    }.items():  # fmt: skip
-        unary(name, ufunc)
-
-
-def _install_methods() -> None:
-    """The methods of ndarray that are functions: ``x.sum(axis=0)`` is ``np.sum(x, axis=0)``."""
-
-    def method(name: str) -> None:
-        function = getattr(np, name)
-
-        def call(self: Value, *args: Any, **kwargs: Any) -> Any:
-            return function(self, *args, **kwargs)
-
-        call.__name__ = name
-        call.__doc__ = f"``np.{name}`` of this Value."
-        setattr(Value, name, call)
-
-    for name in (
-        "sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "argmax", "argmin", "argsort",
-        "all", "any", "clip", "round", "dot", "squeeze", "swapaxes", "ravel", "repeat", "take",
-        "diagonal", "trace", "sort", "partition", "conj", "conjugate", "astype", "choose",
-        "compress", "cumprod", "nonzero", "searchsorted",
-    ):  # fmt: skip
-        if hasattr(np, name) and (getattr(np, name) in NUMPY or getattr(np, name) in ADAPTERS):
-            method(name)
-
-    def reshape(self: Value, *shape: Any, order: str = "C") -> Any:
-        new = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        return numpy.reshape(self, new, order=order)
-
-    def transpose(self: Value, *axes: Any) -> Any:
-        if not axes or axes == (None,):
-            return numpy.transpose(self)
-        several = len(axes) > 1 or isinstance(axes[0], int)
-        return numpy.transpose(self, axes if several else axes[0])
-
-    numpy: Any = np
-    methods: dict[str, Any] = {
-        "reshape": reshape,
-        "transpose": transpose,
-        "flatten": lambda self, order="C": numpy.ravel(self, order),
-        "copy": lambda self: numpy.positive(self),
-        "__round__": lambda self, ndigits=0: numpy.round(self, ndigits or 0),
-        "__divmod__": lambda self, other: numpy.divmod(self, other),
-        "__rdivmod__": lambda self, other: numpy.divmod(other, self),
-        "T": property(lambda self: numpy.transpose(self)),
-        "mT": property(lambda self: numpy.swapaxes(self, -1, -2)),
-        "real": property(lambda self: numpy.real(self)),
-        "imag": property(lambda self: numpy.imag(self)),
-    }
-    for name, function in methods.items():
-        setattr(Value, name, function)

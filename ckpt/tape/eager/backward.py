@@ -12,15 +12,18 @@ from ckpt.errors import NonFiniteError, TapeError
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.value import Gradient, Value
+from ckpt.tape.core.value import Value
 from ckpt.tape.eager.interpreter import BACKWARD, interpret
-
-Heap = list[tuple[int, TapeNode]]
-"""Nodes with a cotangent that wait for their Backward, the latest first."""
+from ckpt.tape.eager.region import Heap
 
 
 def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) -> None:
-    """Let cotangents flow from ``value``; see `Value.backward`."""
+    """Let cotangents flow from here to every leaf.
+
+    ``gradient``: the cotangent to start from, of this Value's shape; a scalar's is 1. Without
+    ``retain_graph`` the values that the backward read are freed as it goes, and a second one raises
+    BackwardTwiceError.
+    """
     node = value._node
     node.cotangent = seed(value, gradient)
     node.own = True
@@ -88,7 +91,7 @@ class Descent:
             node = heappop(heap)[1]
             if node.region is not None:
                 yield from node.region.replay(node, heap, self.token)
-            if node.extra is not None and type(node.extra) is Gradient:
+            if node.gradient is not None:
                 rest(node)
             yield BACKWARD, node
 
@@ -127,7 +130,8 @@ def seed(value: Value, gradient: Any) -> Any:
 
 def rest(node: TapeNode) -> None:
     """A cotangent comes to rest as a gradient: the array itself at a leaf, a copy elsewhere."""
-    cell = node.extra
+    cell = node.gradient
+    assert cell is not None
     cotangent = node.cotangent
     if node.op is None:
         node.cotangent = None

@@ -9,9 +9,11 @@ from typing import Any, TypeVar, overload
 
 from ckpt.errors import UsageError
 from ckpt.tape.core.abstract import view
+from ckpt.tape.core.apply import apply
 from ckpt.tape.core.context import CURRENT, Context, inside
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
+from ckpt.tape.core.value import Value
 from ckpt.tape.eager.region import Policy, Region
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -130,7 +132,4 @@ named.vjp(x=lambda g: g)
 
 def name(x: Any, name: str) -> Any:
     """Name a Value, for a policy (``keep="attn"``) and for profiles; plain arrays pass through."""
-    from ckpt.tape.core.apply import apply
-    from ckpt.tape.core.value import Value
-
     return apply(named, (x,), {"name": name}) if isinstance(x, Value) else x

@@ -15,6 +15,7 @@ from ckpt.tape.core import tree
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.rules import rules_of
 from ckpt.tape.core.value import Value, constant
 from ckpt.tape.eager.backward import Descent, finite_observer, seed
 from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, interpret
@@ -46,70 +47,84 @@ def value_and_grad(
 
     @functools.wraps(function, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
-        for number in numbers:
-            if not -len(args) <= number < len(args):
-                raise TapeError(f"argnums {number} is out of range: got {len(args)} arguments")
-        chosen = {number % len(args) for number in numbers}
-        leaves: dict[int, list[Value]] = {}
-        here: list[Value] = []
-        context = CURRENT.get()
-        tracing = context is not None and context.recorder is not None
-        outer = tracing
-        borrowed: list[TapeNode] = []  # constants, until their gradients are found
-
-        def leaf(item: Any) -> Any:
-            nonlocal outer
-            if not isinstance(item, Value):
-                if not tracing:
-                    here.append(followed := Value(item))
-                    return followed
-                item = constant(Value(item).data)
-            outer = outer or item.requires_grad
-            here.append(followed := item.copy())
-            if not item.requires_grad:
-                followed._node.requires_grad = True
-                borrowed.append(followed._node)
-            return followed
-
-        given = []
-        for k, argument in enumerate(args):
-            if k in chosen:
-                leaves[k] = here = []
-                argument = tree.rebuild(argument, leaf)
-            given.append(argument)
+        followed = _Followed(args, tree.chosen(numbers, args))
         nested = _NESTED.get()
         token = _NESTED.set(True)
         try:
-            result = function(*given, **kwargs)
+            returned = function(*followed.args, **kwargs)
         finally:
             _NESTED.reset(token)
-        aux = None
-        if has_aux:
-            if not isinstance(result, tuple) or len(result) != 2:
-                raise TapeError("with has_aux the function returns a pair (loss, aux)")
-            result, aux = result
-        if not isinstance(result, Value):
+        loss, aux = tree.loss_and_aux(returned, has_aux)
+        if not isinstance(loss, Value):
             raise TapeError(
-                f"the function returned a {type(result).__name__}, and not a loss computed from "
+                f"the function returned a {type(loss).__name__}, and not a loss computed from "
                 "its arguments with NumPy functions"
             )
-        wanted = [leaf for k in leaves for leaf in leaves[k]]
-        outer = outer or (nested and _reads_others(result._node, {v._node for v in wanted}))
-        found = gradients(result, wanted, differentiable=outer)
-        for node in borrowed:
-            node.requires_grad = False
-        value = result if outer else result.data
-        if not outer:
+        wanted = followed.leaves()
+        again = followed.again or (nested and _reads_others(loss._node, {v._node for v in wanted}))
+        found = gradients(loss, wanted, differentiable=again)
+        followed.give_back()
+        value: Any = loss
+        if not again:
+            value = loss.data
             aux = tree.rebuild(aux, lambda v: v.data if isinstance(v, Value) else v)
-        grads = []
-        for number in numbers:
-            k = number % len(args)
-            start = sum(len(leaves[j]) for j in leaves if j < k)
-            grads.append(tree.unflatten(args[k], found[start : start + len(leaves[k])]))
-        structure = grads[0] if isinstance(argnums, int) else tuple(grads)
+        grads = followed.structured(found)
+        structure = grads[0] if isinstance(argnums, int) else grads
         return ((value, aux), structure) if has_aux else (value, structure)
 
     return differentiated
+
+
+class _Followed:
+    """The arguments of one call, with a Value of its own for each leaf that is differentiated."""
+
+    def __init__(self, given: tuple[Any, ...], numbers: tuple[int, ...]) -> None:
+        context = CURRENT.get()
+        self.given, self.numbers = given, numbers
+        self.tracing = context is not None and context.recorder is not None
+        self.again = self.tracing
+        """Will the gradients be differentiated themselves?"""
+        self.borrowed: list[TapeNode] = []
+        """Constants, until their gradients are found."""
+        self.args = list(given)
+        self.values: dict[int, list[Value]] = {}
+        """Of each differentiated argument, its leaves."""
+        for k in sorted(set(numbers)):
+            self.values[k] = []
+            self.args[k] = tree.rebuild(given[k], functools.partial(self.follow, self.values[k]))
+
+    def follow(self, here: list[Value], item: Any) -> Value:
+        """A Value for one leaf, added to ``here``: a new one, or of a Value a copy."""
+        if isinstance(item, Value):
+            value = item
+        else:
+            value = Value(item)
+            if not self.tracing:
+                here.append(value)
+                return value
+            value = constant(value.data)
+        followed: Value = value.copy()
+        here.append(followed)
+        if value.requires_grad:
+            self.again = True
+        else:
+            followed._node.requires_grad = True
+            self.borrowed.append(followed._node)
+        return followed
+
+    def leaves(self) -> list[Value]:
+        return [value for values in self.values.values() for value in values]
+
+    def give_back(self) -> None:
+        """Make constants again of what was borrowed."""
+        for node in self.borrowed:
+            node.requires_grad = False
+
+    def structured(self, found: list[Any]) -> tuple[Any, ...]:
+        """Gradients of all leaves, in the structure of each differentiated argument."""
+        rest = iter(found)
+        parts = {k: [next(rest) for _ in values] for k, values in self.values.items()}
+        return tuple(tree.unflatten(self.given[k], parts[k]) for k in self.numbers)
 
 
 def grad(
@@ -231,7 +246,7 @@ def _backward_on_values(node: TapeNode, reached: Callable[[TapeNode], None]) -> 
     assert node.op is not None and node.inputs is not None
     g, node.cotangent = node.cotangent, None
     lifted = _Lifted(node)
-    for k, rule in enumerate(node.op.rules(len(node.inputs))):
+    for k, rule in enumerate(rules_of(node.op, len(node.inputs))):
         dep = node.inputs[k]
         if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
             continue

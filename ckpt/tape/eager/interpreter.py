@@ -6,13 +6,14 @@ Eager backward and a checkpointed segment differ only in who chooses the instruc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from ckpt.errors import BackwardTwiceError
 from ckpt.tape.core.apply import compute
 from ckpt.tape.core.cotangents import contribute, own_cotangent
-from ckpt.tape.core.generators import random_state, replayed
-from ckpt.tape.core.node import TapeNode, lost
+from ckpt.tape.core.generators import replayed
+from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.rules import read, rules_of
 
 COMPUTE, FREE, BACKWARD = range(3)
 
@@ -61,25 +62,11 @@ def _compute(node: TapeNode) -> None:
     assert op is not None
     if node.inputs is None:
         raise _spent()
-    arrays = [_value(source) for source in node.inputs]
-    node.value = compute(op, arrays, replaying(node) if op.random else node.params)
-
-
-def _value(source: Any) -> Any:
-    if type(source) is not TapeNode:
-        return source
-    if source.value is None:
-        raise lost(source)
-    return source.value
-
-
-def replaying(node: TapeNode) -> dict[str, Any]:
-    """A random op's parameters: its generator, or where it drew before, one in the same state."""
-    params = node.params or {}
-    if node.extra is None:
-        node.extra = random_state(params)
-        return params
-    return {**params, "rng": replayed(params, node.extra)}
+    params = node.params
+    if op.random:
+        assert params is not None
+        params = {**params, "rng": replayed(params, node.state)}
+    node.value = compute(op, [read(source) for source in node.inputs], params)
 
 
 def _spent() -> BackwardTwiceError:
@@ -98,13 +85,15 @@ def _backward(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
     node.cotangent = None
     op = node.op
     assert op is not None
-    for k, rule in enumerate(op.rules(len(inputs))):
+    rules = op.rules.get(len(inputs)) or rules_of(op, len(inputs))
+    for k, rule in enumerate(rules):
         dep = inputs[k]
         if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
             continue
         if dep.cotangent is None:
             reached(dep)
-        if rule.into is not None:
-            rule.into(own_cotangent(dep), g, node)
-        else:
+        into = rule.accumulator
+        if into is None:
             contribute(dep, rule.call(g, node), g)
+        else:
+            into.function(own_cotangent(dep), *into.arguments(g, node))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,9 @@ from ckpt.tape.core.op import OUT
 from ckpt.tape.core.sources import caller
 from ckpt.tape.eager.interpreter import COMPUTE, FREE
 
-if TYPE_CHECKING:
-    from ckpt.tape.eager.backward import Heap
-
 Policy = Callable[[TapeNode], bool]
+Heap = list[tuple[int, TapeNode]]
+"""Nodes with a cotangent that wait for their Backward, the latest first."""
 
 
 class Region:
@@ -124,57 +124,46 @@ class Region:
                 )
 
     def _rematerialize(self, differentiated: list[TapeNode]) -> Iterator[tuple[int, TapeNode]]:
-        wanted = self._wanted(differentiated)
-        missing = [n for n in wanted if n.value is None]
-        order = _closure(missing)
-        last_use: dict[TapeNode, TapeNode] = {}
-        for n in order:
-            for source in n.inputs or ():
-                if type(source) is TapeNode:
-                    last_use[source] = n
-        drops: dict[TapeNode, list[TapeNode]] = {}
-        computed = set(order)
-        for source, n in last_use.items():
-            if source in computed and source not in wanted:
-                drops.setdefault(n, []).append(source)
-        for n in order:
-            yield COMPUTE, n
-            for source in drops.get(n, ()):
-                yield FREE, source
-
-    def _wanted(self, differentiated: list[TapeNode]) -> set[TapeNode]:
-        """The values that the Backwards directly in this region, and nested replays, will read.
-
-        Each is freed by the Backward of its last reader: the lowest in position.
-        """
-        last: dict[TapeNode, TapeNode] = {}
-        nested: dict[Region, list[TapeNode]] = {}
-        for n in differentiated:  # descending, so that the last reader stays
-            for k, source in enumerate(n.inputs or ()):
-                if n.frees >> k & 1 and self.holds(source):
-                    n.frees ^= 1 << k  # it was the last reader in an earlier descent
-            if n.region is self:
-                for source in _residuals(n):
-                    last[source] = n
-            else:
-                nested.setdefault(self._child(n), []).append(n)
-        for child, nodes in nested.items():
-            inner = _closure(
-                [v for v in child._wanted(nodes) if v.value is None and child.holds(v)],
-                within=child,
-            )
-            for n in (*nodes, *inner):
-                for source in n.inputs or ():
-                    if type(source) is TapeNode and not child.holds(source):
-                        reader = last.get(source)
-                        if reader is None or n.position < reader.position:
-                            last[source] = n
+        """Compute what the Backwards of these nodes read, and free what only led there."""
+        last = self._last_readers(differentiated)
         wanted = {source for source in last if self.holds(source)}
         for source in wanted:
             reader = last[source]
             if reader is not source and reader.inputs is not None:
                 reader.frees |= 1 << reader.inputs.index(source)
-        return wanted
+        order = _closure([n for n in wanted if n.value is None])
+        last_use = {source: n for n in order for source in _nodes(n)}
+        drops: dict[TapeNode, list[TapeNode]] = {}
+        for source in set(order) - wanted:
+            drops.setdefault(last_use[source], []).append(source)
+        for n in order:
+            yield COMPUTE, n
+            for source in drops.get(n, ()):
+                yield FREE, source
+
+    def _last_readers(self, differentiated: list[TapeNode]) -> dict[TapeNode, TapeNode]:
+        """The values that Backwards directly in this region, and replays of nested ones, read.
+
+        Each with its last reader, which is the lowest in position: Backwards descend, as the nodes
+        do that are given. Where an earlier descent found other last readers, that is forgotten.
+        """
+        last: dict[TapeNode, TapeNode] = {}
+        nested: dict[Region, list[TapeNode]] = {}
+        for n in differentiated:
+            for k, source in enumerate(n.inputs or ()):
+                if n.frees >> k & 1 and self.holds(source):
+                    n.frees ^= 1 << k
+            if n.region is self:
+                last.update(dict.fromkeys(_residuals(n), n))
+            else:
+                nested.setdefault(self._child(n), []).append(n)
+        for child, nodes in nested.items():
+            missing = [v for v in child._last_readers(nodes) if v.value is None and child.holds(v)]
+            for n in (*nodes, *_closure(missing, within=child)):
+                for source in _nodes(n):
+                    if not child.holds(source):
+                        last[source] = min(n, last.get(source, n), key=_position)
+        return last
 
     def _child(self, node: TapeNode) -> Region:
         """The region nested directly in this one that holds the node."""
@@ -183,6 +172,14 @@ class Region:
             assert region.parent is not None
             region = region.parent
         return region
+
+
+_position = attrgetter("position")
+
+
+def _nodes(node: TapeNode) -> list[TapeNode]:
+    """The tape nodes among a node's inputs."""
+    return [source for source in node.inputs or () if type(source) is TapeNode]
 
 
 def _residuals(node: TapeNode) -> list[TapeNode]:
@@ -199,16 +196,11 @@ def _reachable(roots: list[TapeNode], region: Region) -> list[TapeNode]:
     seen = set(roots)
     stack = list(roots)
     while stack:
-        for source in stack.pop().inputs or ():
-            if (
-                type(source) is TapeNode
-                and source.requires_grad
-                and source not in seen
-                and region.holds(source)
-            ):
+        for source in _nodes(stack.pop()):
+            if source.requires_grad and source not in seen and region.holds(source):
                 seen.add(source)
                 stack.append(source)
-    return sorted(seen, key=lambda n: -n.position)
+    return sorted(seen, key=_position, reverse=True)
 
 
 def _closure(wanted: list[TapeNode], within: Region | None = None) -> list[TapeNode]:
@@ -219,13 +211,13 @@ def _closure(wanted: list[TapeNode], within: Region | None = None) -> list[TapeN
         node = stack.pop()
         if node.op is None:
             raise lost(node)
-        for source in node.inputs or ():
-            if type(source) is TapeNode and source.value is None and source not in seen:
+        for source in _nodes(node):
+            if source.value is None and source not in seen:
                 if within is not None and not within.holds(source):
                     continue
                 seen.add(source)
                 stack.append(source)
-    return sorted(seen, key=lambda n: n.position)
+    return sorted(seen, key=_position)
 
 
 _PRIME = 1021

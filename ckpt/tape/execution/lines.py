@@ -18,6 +18,7 @@ from ckpt.tape.core.abstract import AbstractArray, AbstractParts
 from ckpt.tape.core.cotangents import copy, zeros_like
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
+from ckpt.tape.core.rules import rules_of
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.flow import Edge, sum_layout
@@ -249,7 +250,7 @@ class _Writer:
         g = self.cotangents.pop(i)
         self._hold(COTANGENTS, i, None)
         stand = _Stand(self._value(i), self._inputs(node), node.params, node.shape, node.dtype)
-        rules = node.op.rules(len(node.inputs))
+        rules = rules_of(node.op, len(node.inputs))
         for k, edge in enumerate(self.traced.flow.edges[i]):
             rule = rules[k]
             if edge is None or rule is None:
@@ -258,10 +259,10 @@ class _Writer:
             if edge.kernel is None:
                 assert rule.accumulator is not None
                 self.cotangents[dep] = target = self._own(dep, edge)
-                given = rule.accumulator.arguments(g, stand, k)
+                given = rule.accumulator.arguments(g, stand)
                 self.code.lines.append(Line("do", rule.accumulator.function, [target, *given]))
             else:
-                new = self._kernel(edge.kernel, rule.arguments(g, stand, k))
+                new = self._kernel(edge.kernel, rule.arguments(g, stand))
                 self.cotangents[dep] = self._sum(dep, new, edge)
             leaf = self.nodes[dep].op is None
             self._hold(GRADIENTS if leaf else COTANGENTS, dep, self.cotangents[dep])

@@ -10,6 +10,7 @@ from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
+from ckpt.tape.core.rules import rules_of
 from ckpt.tape.traced.kernel import Kernel, cost, infer, trace_kernel
 
 
@@ -61,11 +62,11 @@ def rule_kernel(forward: Kernel, k: int, node: TapeNode, g: AbstractArray) -> Ke
 
 def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
     assert node.op is not None and node.inputs is not None
-    rule = node.op.rules(len(node.inputs))[k]
+    rule = rules_of(node.op, len(node.inputs))[k]
     assert rule is not None
     function = rule.function
     dep = node.inputs[k]
-    given = rule.arguments(g, node, k)
+    given = rule.arguments(g, node)
     arguments = tuple(abstract(a) if isinstance(a, np.generic) else a for a in given)
 
     def fitted(*given: Any) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 from ckpt.graph import BackwardRow, BackwardStep, Node
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.rules import rules_of
 from ckpt.tape.traced.derived import rule_kernel
 from ckpt.tape.traced.kernel import Kernel
 
@@ -104,17 +105,19 @@ class Flow:
         inputs = node.inputs
         row: list[Edge | None] = [None] * len(inputs)
         flops, during = 0, self.live
-        for k, rule in enumerate(node.op.rules(len(inputs))):
+        for k, rule in enumerate(rules_of(node.op, len(inputs))):
             dep = inputs[k]
             if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
                 continue
             at = self.positions[dep]
             before = self.waiting.get(at)
             kernel = None
-            if rule.into is not None:
+            if rule.accumulator is not None:
                 kind: Kind = "part"
                 made = _zeros(dep) if before is None else before.array
-                added, workspace = node.op.into_cost(made, incoming.array, node)
+                cost = node.op.into_workspace
+                workspace = cost(made, incoming.array, node) if cost else 0
+                added = int(incoming.array.size)
             else:
                 kernel = rule_kernel(self.entries[position].kernel, k, node, incoming.array)
                 kind, made = _kind(kernel), kernel.array

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,6 @@ class Recorder:
         self.captured: dict[int, TapeNode] = {}
         self.results: dict[TapeNode, list[Value]] = {}
         """Of each op with several results: those, made as soon as it is."""
-        self.regions = count()
 
     def add(self, entry: Entry) -> TapeNode:
         self.positions[entry.node] = len(self.entries)
@@ -205,11 +203,7 @@ def record(
     """Run ``function(*args)`` on shapes and dtypes alone; see `ckpt.trace`."""
     if not callable(function):
         raise UsageError(f"a function is traced, not a {type(function).__name__}")
-    numbers = tree.positions_of(argnums)
-    for number in numbers:
-        if not -len(args) <= number < len(args):
-            raise TapeError(f"argnums {number} is out of range: there are {len(args)} arguments")
-    numbers = tuple(number % len(args) for number in numbers)
+    numbers = tree.chosen(tree.positions_of(argnums), args)
     recorder = Recorder()
     leaves: list[tuple[int, int]] = []
     parameters: list[int] = []
@@ -230,12 +224,8 @@ def record(
             if differentiated:
                 parameters.append(position)
     with inside(recorder=recorder, region=None):
-        result = function(*tree.unflatten(args, stand_ins))
-    aux = None
-    if has_aux:
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise TapeError("with has_aux the function returns a pair (loss, aux)")
-        result, aux = result
+        returned = function(*tree.unflatten(args, stand_ins))
+    result, aux = tree.loss_and_aux(returned, has_aux)
     loss = _loss(result, recorder)
     positions = recorder.positions
     aux_nodes = [

@@ -9,7 +9,8 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
-from ckpt.tape.core.op import adapt, op, shape_of
+from ckpt.tape.core.op import adapt, op
+from ckpt.tape.core.rules import shape_of
 from ckpt.tape.ops.linear.einsum import contract, tensordot
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import elementwise
-from ckpt.tape.core.op import NUMPY, op
+from ckpt.tape.core.op import LEARNERS, NUMPY, op
 from ckpt.tape.ops.pointwise.arithmetic import size
 
 SQRT_PI = sqrt(pi)
@@ -177,3 +177,6 @@ def _others(sp: Any) -> None:
     _rules(sp.ellipk, x=lambda g, out, x: g * ((sp.ellipe(x) / (1 - x) - out) / (2 * x)))
     _rules(sp.ellipe, x=lambda g, out, x: g * ((out - sp.ellipk(x)) / (2 * x)))
     _rules(sp.gammasgn)
+
+
+LEARNERS.append(learn)

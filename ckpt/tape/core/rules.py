@@ -1,0 +1,132 @@
+"""An op's rules, each handed what its parameters name: the incoming cotangent, and what a node has.
+
+A *node* here is a tape node, or anything with its ``value``, ``inputs``, ``params``, ``shape`` and
+``dtype``: the same rules run on arrays, on Values and on what stands for them in a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.core.node import TapeNode, lost
+from ckpt.tape.core.op import Op, Source, reads
+
+Getter = Callable[[Any, Any], Any]
+"""``getter(g, node)``: what one parameter of a rule stands for."""
+
+
+class Rule:
+    """How an operand's cotangent follows from ``g``, and what it reads beside."""
+
+    __slots__ = ("accumulator", "call", "function", "getters", "reads")
+
+    def __init__(self, function: Callable[..., Any], sources: tuple[Source, ...]) -> None:
+        self.function = function
+        self.reads = reads(sources)
+        self.getters = tuple(map(_getter, sources))
+        self.call = _caller(function, sources, self.getters)
+        """``call(g, node)``: the operand's cotangent."""
+        self.accumulator: Rule | None = None
+        """A function that adds the cotangent into an array, if the op declares one."""
+
+    def arguments(self, g: Any, node: Any) -> list[Any]:
+        """What the function is called with."""
+        return [get(g, node) for get in self.getters]
+
+
+def rules_of(op: Op, count: int) -> tuple[Rule | None, ...]:
+    """The rules of a call with ``count`` operands, None where there is none."""
+    found = op.rules.get(count)
+    if found is None:
+        found = op.rules[count] = tuple(_rule(op, k, count) for k in range(count))
+    return found
+
+
+def _rule(op: Op, k: int, count: int) -> Rule | None:
+    name = op.operand_name(k)
+    if name not in op.functions:
+        return None
+    function, into = op.functions[name], op.accumulators.get(name)
+    rule = Rule(function, op.sources(function, k, count))
+    if into is not None:
+        rule.accumulator = Rule(into, op.sources(into, k, count))
+    return rule
+
+
+def read(source: Any) -> Any:
+    """The array of a node's input: a tape node's value, or the constant itself."""
+    if type(source) is TapeNode:
+        if source.value is None:
+            raise lost(source)
+        return source.value
+    return source
+
+
+def shape_of(source: Any) -> tuple[int, ...]:
+    return source.shape if hasattr(source, "shape") else np.shape(source)
+
+
+def dtype_of(source: Any) -> np.dtype[Any]:
+    return source.dtype if hasattr(source, "dtype") else np.asarray(source).dtype
+
+
+def _getter(source: Source) -> Getter:
+    kind, of = source
+    match kind:
+        case "g":
+            return lambda g, node: g
+        case "out":
+            return lambda g, node: node.value
+        case "out_shape":
+            return lambda g, node: node.shape
+        case "out_dtype":
+            return lambda g, node: node.dtype
+        case "option":
+            return lambda g, node: node.params[of]
+        case "operand":
+            return lambda g, node: (
+                i.value
+                if type(i := node.inputs[of]) is TapeNode and i.value is not None
+                else read(i)
+            )
+        case "shape":
+            return lambda g, node: (
+                i.shape if type(i := node.inputs[of]) is TapeNode else shape_of(i)
+            )
+        case "dtype":
+            return lambda g, node: dtype_of(node.inputs[of])
+        case "rest" | "others":
+            return lambda g, node: tuple([read(node.inputs[k]) for k in of])
+        case "shapes":
+            return lambda g, node: [shape_of(i) for i in node.inputs]
+        case "which":
+            return lambda g, node: of
+    raise AssertionError(kind)
+
+
+def _caller(
+    function: Callable[..., Any], sources: tuple[Source, ...], getters: tuple[Getter, ...]
+) -> Getter:
+    """The rule as a function of g and the node; the three kinds that most rules are, directly."""
+    match [source.kind for source in sources]:
+        case ["g"]:
+            return lambda g, node: function(g)
+        case ["g", "out"]:
+            return lambda g, node: function(g, node.value)
+        case ["g", "operand"]:
+            of = sources[1].of
+
+            def call(g: Any, node: Any) -> Any:
+                source = node.inputs[of]
+                if type(source) is TapeNode and source.value is not None:
+                    return function(g, source.value)
+                return function(g, read(source))
+
+            return call
+        case ["g", _, _]:
+            _, first, second = getters
+            return lambda g, node: function(g, first(g, node), second(g, node))
+    return lambda g, node: function(*[get(g, node) for get in getters])

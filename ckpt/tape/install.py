@@ -1,0 +1,123 @@
+"""What Values and ops can do once the table of ops is there: NumPy's protocols, operators, methods.
+
+They are put on the classes here, and not written in them, since what they call is built on Values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ckpt.errors import UnsupportedError
+from ckpt.tape.core.apply import apply, is_recorded
+from ckpt.tape.core.dispatch import call_function, call_ufunc, known, operand
+from ckpt.tape.core.op import ADAPTERS, NUMPY, Op
+from ckpt.tape.core.value import Value
+from ckpt.tape.eager.backward import backward
+
+OPERATORS = {
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
+    "pow": np.power, "matmul": np.matmul, "mod": np.remainder, "floordiv": np.floor_divide,
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+    "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}  # fmt: skip
+SIGNS = {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}
+METHODS = (
+    "sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "argmax", "argmin", "argsort",
+    "all", "any", "clip", "round", "dot", "squeeze", "swapaxes", "ravel", "repeat", "take",
+    "diagonal", "trace", "sort", "partition", "conj", "conjugate", "astype", "choose",
+    "compress", "cumprod", "nonzero", "searchsorted",
+)  # fmt: skip
+"""Methods of ndarray that are functions: ``x.sum(axis=0)`` is ``np.sum(x, axis=0)``."""
+
+
+def install() -> None:
+    """Complete `Value` and `Op`."""
+    for name, ufunc in OPERATORS.items():
+        _operator(name, NUMPY[ufunc])
+    for name, ufunc in SIGNS.items():
+        _sign(name, NUMPY[ufunc])
+    for name in METHODS:
+        function = getattr(np, name, None)
+        if function in NUMPY or function in ADAPTERS:
+            _method(name, function)
+    numpy: Any = np
+    for name, attribute in {
+        "__array_ufunc__": call_ufunc,
+        "__array_function__": call_function,
+        "backward": backward,
+        "reshape": _reshape,
+        "transpose": _transpose,
+        "flatten": lambda self, order="C": numpy.ravel(self, order),
+        "copy": lambda self: numpy.positive(self),
+        "__round__": lambda self, ndigits=0: numpy.round(self, ndigits or 0),
+        "__divmod__": lambda self, other: numpy.divmod(self, other),
+        "__rdivmod__": lambda self, other: numpy.divmod(other, self),
+        "T": property(lambda self: numpy.transpose(self)),
+        "mT": property(lambda self: numpy.swapaxes(self, -1, -2)),
+        "real": property(lambda self: numpy.real(self)),
+        "imag": property(lambda self: numpy.imag(self)),
+    }.items():
+        setattr(Value, name, attribute)
+    Op.__call__ = _call  # type: ignore[method-assign]
+
+
+def _operator(name: str, op: Op) -> None:
+    def forward(self: Value, other: Any) -> Any:
+        if type(other) not in known:
+            other = operand(other)
+            if other is NotImplemented:
+                return other
+        return apply(op, (self, other))
+
+    def reflected(self: Value, other: Any) -> Any:
+        if type(other) not in known:
+            other = operand(other)
+            if other is NotImplemented:
+                return other
+        return apply(op, (other, self))
+
+    setattr(Value, f"__{name}__", forward)
+    setattr(Value, f"__r{name}__", reflected)
+
+
+def _sign(name: str, op: Op) -> None:
+    setattr(Value, f"__{name}__", lambda self: apply(op, (self,)))
+
+
+def _method(name: str, function: Any) -> None:
+    def call(self: Value, *args: Any, **kwargs: Any) -> Any:
+        return function(self, *args, **kwargs)
+
+    call.__name__ = name
+    call.__doc__ = f"``np.{name}`` of this Value."
+    setattr(Value, name, call)
+
+
+def _reshape(self: Any, *shape: Any, order: Any = "C") -> Any:
+    new = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+    return np.reshape(self, new, order=order)
+
+
+def _transpose(self: Any, *axes: Any) -> Any:
+    if not axes or axes == (None,):
+        return np.transpose(self)
+    several = len(axes) > 1 or isinstance(axes[0], int)
+    return np.transpose(self, axes if several else axes[0])
+
+
+def _call(self: Op, *operands: Any, **params: Any) -> Any:
+    """Apply to Values (recorded on the tape) or plain arrays (just computed).
+
+    A random op is recorded in any case where its result may be wanted twice: in a checkpointed
+    region or a trace.
+    """
+    for name in params:
+        if name not in self.static:
+            options = ", ".join(self.static) or "none"
+            raise UnsupportedError(f"{self.name} has no option {name!r}; it has: {options}")
+    if is_recorded(self, operands):
+        return apply(self, operands, {**self.static, **params} if self.static else None)
+    return self.forward(*operands, **params)
