@@ -49,112 +49,48 @@ if TYPE_CHECKING:
     from ckpt.tape.execution.program import trace
 
 _HOMES = {
-    "Certificate": "ckpt.planners.bounds.certificate",
-    "Cost": "ckpt.planners.base.cost",
-    "Frontier": "ckpt.studies.frontier",
-    "Plan": "ckpt.studies.plan",
-    "Planner": "ckpt.planners",
-    "Profile": "ckpt.studies.profile",
-    "Step": "ckpt.studies.plan",
-    "Value": "ckpt.tape.core.value",
-    "Verification": "ckpt.studies.plan",
-    "check_finite": "ckpt.tape.core.context",
-    "checkpoint": "ckpt.tape.eager.checkpoint",
-    "checkpoint_sequential": "ckpt.tape.eager.checkpoint",
-    "frontier": "ckpt.studies.frontier",
-    "grad": "ckpt.tape.eager.grad",
-    "gradcheck": "ckpt.tape.eager.gradcheck",
-    "load_plan": "ckpt.studies.plan",
-    "make_schedule": "ckpt.planners",
-    "name": "ckpt.tape.eager.checkpoint",
-    "nn": "ckpt.nn",
-    "op": "ckpt.tape.core.op",
-    "plan": "ckpt.studies.plan",
-    "planner": "ckpt.planners",
-    "profile": "ckpt.studies.profile",
-    "scope": "ckpt.tape.core.context",
-    "spec": "ckpt.tape.core.abstract",
-    "stop_gradient": "ckpt.tape.eager.grad",
-    "sweep": "ckpt.studies.sweep",
-    "trace": "ckpt.tape.execution.program",
-    "value_and_grad": "ckpt.tape.eager.grad",
+    "ckpt.planners": "Planner make_schedule planner",
+    "ckpt.planners.base.cost": "Cost",
+    "ckpt.planners.bounds.certificate": "Certificate",
+    "ckpt.studies.frontier": "Frontier frontier",
+    "ckpt.studies.plan": "Plan Step Verification load_plan plan",
+    "ckpt.studies.profile": "Profile profile",
+    "ckpt.studies.sweep": "sweep",
+    "ckpt.tape.core.abstract": "spec",
+    "ckpt.tape.core.context": "check_finite scope",
+    "ckpt.tape.core.op": "op",
+    "ckpt.tape.core.value": "Value",
+    "ckpt.tape.eager.checkpoint": "checkpoint checkpoint_sequential name",
+    "ckpt.tape.eager.grad": "grad stop_gradient value_and_grad",
+    "ckpt.tape.eager.gradcheck": "gradcheck",
+    "ckpt.tape.execution.program": "trace",
 }
-"""Public name -> the module it is imported from, when it is first asked for."""
+"""Where the names are found that are imported when they are first asked for."""
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AbstractError",
-    "Backward",
-    "BackwardRow",
-    "BackwardStep",
-    "BackwardTwiceError",
-    "BudgetError",
-    "Buffer",
-    "Certificate",
-    "CkptError",
-    "Compute",
-    "Cost",
-    "Execution",
-    "Free",
-    "Frontier",
-    "Graph",
-    "GraphError",
-    "Instruction",
-    "MissingExtraError",
-    "MutationError",
-    "Node",
-    "NonFiniteError",
-    "Observer",
-    "Plan",
-    "Planner",
-    "Profile",
-    "Program",
-    "Schedule",
-    "ScheduleError",
-    "Step",
-    "StepMemoryError",
-    "TapeError",
-    "Timeline",
-    "UnitError",
-    "UnsupportedError",
-    "UsageError",
-    "Value",
-    "Verification",
-    "VerificationError",
-    "Witness",
-    "check_finite",
-    "checkpoint",
-    "checkpoint_sequential",
-    "execute",
-    "frontier",
-    "grad",
-    "gradcheck",
-    "load_plan",
-    "make_schedule",
-    "name",
-    "nn",
-    "op",
-    "plan",
-    "planner",
-    "profile",
-    "scope",
-    "simulate",
-    "spec",
-    "stop_gradient",
-    "sweep",
-    "trace",
-    "value_and_grad",
-]
+    "AbstractError", "Backward", "BackwardRow", "BackwardStep", "BackwardTwiceError",
+    "BudgetError", "Buffer", "Certificate", "CkptError", "Compute", "Cost", "Execution", "Free",
+    "Frontier", "Graph", "GraphError", "Instruction", "MissingExtraError", "MutationError", "Node",
+    "NonFiniteError", "Observer", "Plan", "Planner", "Profile", "Program", "Schedule",
+    "ScheduleError", "Step", "StepMemoryError", "TapeError", "Timeline", "UnitError",
+    "UnsupportedError", "UsageError", "Value", "Verification", "VerificationError", "Witness",
+    "check_finite", "checkpoint", "checkpoint_sequential", "execute", "frontier", "grad",
+    "gradcheck", "load_plan", "make_schedule", "name", "nn", "op", "plan", "planner", "profile",
+    "scope", "simulate", "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ckpt' has no attribute {name!r}")
-    module = import_module(_HOMES[name])
-    found = globals()[name] = module if name == "nn" else getattr(module, name)
-    return found
+    if name == "nn":
+        return import_module("ckpt.nn")
+    for home, names in _HOMES.items():
+        if name in names.split():
+            found = globals()[name] = getattr(import_module(home), name)
+            return found
+    raise AttributeError(f"module 'ckpt' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from math import log2
 from pathlib import Path
 
+from figure_growth import Panel, Series, growth_figure
 from planning import PLOTS, Row, draw, plan_row, trace
 
-from ckpt.reports.figure import Panel, Series, growth_figure
 from ckpt.reports.table import show
 
 VECTORS = 7

@@ -27,11 +27,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from figure_growth import Panel, Series, growth_figure
 from planning import PLOTS, Row, draw, plan_row, trace
 
 from ckpt.graph import Graph
 from ckpt.planners.chain.chain import frontier
-from ckpt.reports.figure import Panel, Series, growth_figure
 from ckpt.reports.table import show
 
 GB = 10**9

@@ -25,11 +25,11 @@ from collections.abc import Sequence
 from math import comb
 from pathlib import Path
 
+from figure_growth import Panel, Series, growth_figure
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
 from ckpt.graph import Graph
 from ckpt.planners.revolve.revolve import eta
-from ckpt.reports.figure import Panel, Series, growth_figure
 from ckpt.reports.table import show
 
 SNAPSHOTS = (3, 5, 10, 30)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figure_training import training_figure
 
 import ckpt
 from ckpt.models.base import Workload
-from ckpt.reports.figure import save, training_figure
+from ckpt.reports.figure import save
 from ckpt.studies.profile import profile
 from ckpt.tape.core import tree
 from ckpt.units import format_bytes, format_seconds

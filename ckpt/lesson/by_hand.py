@@ -121,7 +121,9 @@ def rule_text(hop: Hop) -> str:
     if function.__name__ != "<lambda>":
         return f"{function.__name__}({', '.join(inspect.signature(function).parameters)})"
     declaration = ast.parse(textwrap.dedent(inspect.getsource(function)))  # op.vjp(x=lambda …)
-    rules = {part.arg: part.value for part in ast.walk(declaration) if isinstance(part, ast.keyword)}
+    rules = {
+        part.arg: part.value for part in ast.walk(declaration) if isinstance(part, ast.keyword)
+    }
     written = rules[hop.node.op.operands[hop.operand]]
     assert isinstance(written, ast.Lambda)
     return ast.unparse(written.body)

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckpt.reports.figure_frontier import frontier_figure
-from ckpt.reports.figure_growth import Panel, Series, growth_figure
 from ckpt.reports.figure_schedule import schedule_figure
 from ckpt.reports.figure_sweep import sweep_figure
 from ckpt.reports.figure_timeline import timeline_figure
-from ckpt.reports.figure_training import training_figure
 from ckpt.reports.files import atomic, check_kind
 
 if TYPE_CHECKING:
@@ -20,16 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIGURE_KINDS",
-    "Panel",
-    "Series",
     "frontier_figure",
-    "growth_figure",
     "save",
     "schedule_figure",
     "sweep_figure",
     "timeline_figure",
     "to_svg",
-    "training_figure",
 ]
 
 FIGURE_KINDS = (".png", ".svg", ".pdf")

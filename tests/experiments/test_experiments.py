@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 GB = 10**9
 
 Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Run:
     """Runs an experiment with options; it must draw its figure twice, as png and svg."""
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
 
     def runs(name: str, *options: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = import_module(name).main([*options, "--folder", str(tmp_path)])
@@ -44,9 +42,8 @@ def test_chen_sqrt_trades_a_forward_for_memory(run: Run) -> None:
         assert chain["recompute_overhead"] <= sqrt["recompute_overhead"]
 
 
-def test_the_thousand_layers_take_what_chen_et_al_print(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thousand_layers_take_what_chen_et_al_print() -> None:
     """48 GB -> 7 GB for 30 % of time (arXiv:1604.06174, abstract); in GiB here, and FLOPs."""
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
     planning = import_module("planning")
     graph = planning.trace("chen-resnet-1000", batch=32)
     stored, sqrt = (planning.plan_row(graph, p) for p in ("store_all", "sqrt"))

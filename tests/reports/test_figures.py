@@ -18,16 +18,12 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.reports.canvas import byte_step, spread
 from ckpt.reports.figure import (
-    Panel,
-    Series,
     frontier_figure,
-    growth_figure,
     save,
     schedule_figure,
     sweep_figure,
     timeline_figure,
     to_svg,
-    training_figure,
 )
 from ckpt.reports.figure_schedule import Span, live_spans
 from ckpt.reports.figure_timeline import settled_phases
@@ -53,22 +49,6 @@ def make_schedule() -> Figure:
     return schedule_figure(graph, line)
 
 
-def make_training() -> Figure:
-    steps = [
-        {"step": k, "loss": 1 / (k + 1), "peak_nbytes": 2**20, "seconds": 0.01 * (1 + k % 3)}
-        for k in range(9)
-    ]
-    lines = {"store_all": timeline(2)[1], "sqrt": timeline(2, 1)[1]}
-    return training_figure({"store_all": steps, "sqrt": steps}, timelines=lines)
-
-
-def make_growth() -> Figure:
-    n = [1, 10, 100]
-    series = [Series("sqrt", n, [1, 3, 10], "theory"), Series("sqrt", n, [1, 4, 10])]
-    paper = Series("revolve", [10], [4], "paper")
-    return growth_figure(Panel([*series, paper], guides={"n": (100, 200), "log n": (100, 2)}))
-
-
 def make_frontier() -> Figure:
     bounds = [{"budget_nbytes": b * 2**20, "bound_flops": (90 - b) * 10**6} for b in (20, 50, 95)]
     rows = frontier_rows()
@@ -82,8 +62,6 @@ MAKERS = [
     make_schedule,
     lambda: sweep_figure(sweep_rows()),
     make_frontier,
-    make_training,
-    make_growth,
 ]
 
 
@@ -105,7 +83,7 @@ def test_the_extension_decides_the_kind(suffix: str, magic: bytes, tmp_path: Pat
 
 
 def test_pdf_bytes_are_reproducible(tmp_path: Path) -> None:
-    files = [save(make_growth(), tmp_path / f"{k}.pdf").read_bytes() for k in range(2)]
+    files = [save(make_frontier(), tmp_path / f"{k}.pdf").read_bytes() for k in range(2)]
     assert files[0] == files[1]
 
 
@@ -232,15 +210,6 @@ def test_a_sweep_of_little_or_nothing_is_drawn(
 def test_a_frontier_without_bounds_or_rows_is_drawn(tmp_path: Path) -> None:
     save(frontier_figure(frontier_rows()), tmp_path / "frontier.png")
     save(frontier_figure([]), tmp_path / "empty.png")
-
-
-def test_losses_that_differ_are_not_called_the_same() -> None:
-    rows = [{"step": k, "loss": 1.0, "peak_nbytes": 8, "seconds": 0.1} for k in range(3)]
-    other = [*rows[:2], {**rows[2], "loss": 1.0 + 2**-52}]
-    same = training_figure({"store_all": rows, "sqrt": rows})
-    differs = training_figure({"store_all": rows, "sqrt": other})
-    assert same.axes[0].get_title("left") == "Loss: bit for bit the same in 3 steps"
-    assert differs.axes[0].get_title("left") == "Loss: differs in 1 of 3 steps"
 
 
 def test_every_planner_has_a_look_of_its_own() -> None:

@@ -1,0 +1,49 @@
+"""The experiments' figures of growth and of training: reproducible, and true to their data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from figure_growth import Panel, Series, growth_figure
+from figure_training import training_figure
+from matplotlib.figure import Figure
+
+from ckpt.reports.figure import save
+from tests.reports.sample import timeline
+
+
+def make_training() -> Figure:
+    steps = [
+        {"step": k, "loss": 1 / (k + 1), "peak_nbytes": 2**20, "seconds": 0.01 * (1 + k % 3)}
+        for k in range(9)
+    ]
+    lines = {"store_all": timeline(2)[1], "sqrt": timeline(2, 1)[1]}
+    return training_figure({"store_all": steps, "sqrt": steps}, timelines=lines)
+
+
+def make_growth() -> Figure:
+    n = [1, 10, 100]
+    series = [Series("sqrt", n, [1, 3, 10], "theory"), Series("sqrt", n, [1, 4, 10])]
+    paper = Series("revolve", [10], [4], "paper")
+    return growth_figure(Panel([*series, paper], guides={"n": (100, 200), "log n": (100, 2)}))
+
+
+@pytest.mark.parametrize("make", [make_training, make_growth])
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_the_same_data_gives_the_same_bytes(
+    make: Callable[[], Figure], kind: str, tmp_path: Path
+) -> None:
+    first = save(make(), tmp_path / f"a.{kind}").read_bytes()
+    second = save(make(), tmp_path / f"b.{kind}").read_bytes()
+    assert first == second
+
+
+def test_losses_that_differ_are_not_called_the_same() -> None:
+    rows = [{"step": k, "loss": 1.0, "peak_nbytes": 8, "seconds": 0.1} for k in range(3)]
+    other = [*rows[:2], {**rows[2], "loss": 1.0 + 2**-52}]
+    same = training_figure({"store_all": rows, "sqrt": rows})
+    differs = training_figure({"store_all": rows, "sqrt": other})
+    assert same.axes[0].get_title("left") == "Loss: bit for bit the same in 3 steps"
+    assert differs.axes[0].get_title("left") == "Loss: differs in 1 of 3 steps"
