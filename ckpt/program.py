@@ -29,7 +29,7 @@ class Observer(Protocol):
         on the arrays themselves, and how many of them were there before the run."""
 
 
-class CompiledStep(Protocol):
+class Compiled(Protocol):
     """A schedule as a callable of the user's arguments, to be called again and again."""
 
     nbytes: int
@@ -59,7 +59,7 @@ class Program(Protocol):
     def execute(self, schedule: Schedule, *args: Any, observe: Observer | None = None) -> Any:
         """Perform the schedule instruction by instruction and return the result."""
 
-    def compile(self, schedule: Schedule) -> CompiledStep:
+    def compile(self, schedule: Schedule) -> Compiled:
         """The schedule as a callable: the same calls in the same order, without the looking."""
 
     def measure(self, step: Any, *args: Any) -> tuple[Any, int]:

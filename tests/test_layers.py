@@ -132,3 +132,13 @@ def test_what_others_wrote_is_imported_in_its_own_room(module: str) -> None:
 def test_rooms_are_small(folder: Path) -> None:
     """About a dozen files; the command line has one a command."""
     assert len(list(folder.glob("*.py"))) <= (19 if folder.name in ("cli", "reports") else 14)
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """A word has one meaning in the whole tree, whether or not it is private to a file."""
+    found: dict[str, list[str]] = {}
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), []).append(module)
+    assert not {name: modules for name, modules in found.items() if len(modules) > 1}

@@ -21,7 +21,7 @@ _RASTER_FROM = 3000
 """With more instructions than this the bars (never axes or text) are drawn as pixels."""
 
 
-class Span(NamedTuple):
+class Bar(NamedTuple):
     """A node's buffer is live from instruction ``start`` until ``stop``, as its ``turn``-th."""
 
     node: int
@@ -39,13 +39,13 @@ def schedule_figure(
     recomputed one is there, and black at the step of the backward that takes its cotangent. Nodes
     are named where there is room.
     """
-    spans = live_spans(timeline)
+    found = bars(timeline)
     marks = [
         (step.at, position)
         for step, position in zip(graph.steps, timeline.backwards, strict=True)
         if step.at is not None
     ]
-    nodes = sorted({span.node for span in spans} | {node for node, _ in marks})
+    nodes = sorted({bar.node for bar in found} | {node for node, _ in marks})
     name = timeline.schedule.planner or "the schedule"
     figure = new_figure(
         11,
@@ -55,28 +55,28 @@ def schedule_figure(
     )
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     rows = {node: row for row, node in enumerate(nodes)}
-    _draw_nodes(above, len(timeline), spans, marks, rows)
+    _draw_nodes(above, len(timeline), found, marks, rows)
     _name_rows(above, nodes, graph)
     draw_live(below, timeline, ribbon=0.05)
     kind_legend(below)
     return figure
 
 
-def live_spans(timeline: Timeline) -> list[Span]:
+def bars(timeline: Timeline) -> list[Bar]:
     """The buffers of the forward, by node."""
     turns: dict[int, int] = {}
-    spans = []
+    found = []
     for buffer in timeline.buffers:
         if buffer.kind in KINDS[:2] and buffer.whose is not None:
             turns[buffer.whose] = turn = turns.get(buffer.whose, 0) + 1
-            spans.append(Span(buffer.whose, buffer.born, buffer.died, turn))
-    return spans
+            found.append(Bar(buffer.whose, buffer.born, buffer.died, turn))
+    return found
 
 
 def _draw_nodes(
     axes: Axes,
     n: int,
-    spans: Sequence[Span],
+    found: Sequence[Bar],
     marks: Sequence[tuple[int, int]],
     row: dict[int, int],
 ) -> None:
@@ -102,14 +102,14 @@ def _draw_nodes(
         )
 
     # A row is pale while its value is gone and will be wanted again.
-    first_stop = {s.node: s.stop for s in spans if s.turn == 1}
-    last_start = {s.node: s.start for s in sorted(spans, key=lambda s: s.start) if s.turn > 1}
+    first_stop = {s.node: s.stop for s in found if s.turn == 1}
+    last_start = {s.node: s.start for s in sorted(found, key=lambda s: s.start) if s.turn > 1}
     gone: list[tuple[int, float, float]] = [
         (i, first_stop[i], start) for i, start in last_start.items() if i in first_stop
     ]
     draw(gone, GONE, max(0.25 * thick, 0.5))
-    draw([(s.node, s.start, s.stop) for s in spans if s.turn == 1], KEPT, thick)
-    draw([(s.node, s.start, s.stop) for s in spans if s.turn > 1], AGAIN, thick)
+    draw([(s.node, s.start, s.stop) for s in found if s.turn == 1], KEPT, thick)
+    draw([(s.node, s.start, s.stop) for s in found if s.turn > 1], AGAIN, thick)
     draw([(i, p, p + 1) for i, p in marks], READ, thick)
     dress(axes, y="node", grid="")
     axes.set_xlim(0, max(n, 1))

@@ -13,7 +13,7 @@ from ckpt.machine import simulate
 from ckpt.planners import make_schedule, resolve_budget
 from ckpt.planners.base.cost import Cost, moved
 from ckpt.planners.bounds.certificate import Certificate, certify
-from ckpt.program import CompiledStep, Program, execute
+from ckpt.program import Compiled, Program, execute
 from ckpt.reports import documents
 from ckpt.reports.exports import dumps
 from ckpt.reports.files import write_text
@@ -129,9 +129,9 @@ class Step(Plan):
     """
 
     program: Program
-    _compiled: CompiledStep | None = None
+    _compiled: Compiled | None = None
 
-    def compiled(self) -> CompiledStep:
+    def compiled(self) -> Compiled:
         """The schedule as the program runs it, made once."""
         if self._compiled is None:
             self._compiled = self.program.compile(self.schedule)

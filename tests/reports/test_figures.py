@@ -25,7 +25,7 @@ from ckpt.reports.figure import (
     timeline_figure,
     to_svg,
 )
-from ckpt.reports.figure_schedule import Span, live_spans
+from ckpt.reports.figure_schedule import Bar, bars
 from ckpt.reports.figure_timeline import settled_phases
 from ckpt.reports.style import LOOKS, ink, look
 from ckpt.schedule import Backward, Compute, Free, Schedule
@@ -167,8 +167,8 @@ def test_spans_say_when_a_value_is_live_and_which_turn_it_is() -> None:
     x = build.resident()
     graph = build.graph(build.op("f", build.op("f", x, reads=["out"]), reads=["out"]))
     steps = (Compute(1), Compute(2), Free(1), Backward(0), Compute(1), Backward(1), Free(1))
-    spans = live_spans(simulate(graph, Schedule(steps)))
-    assert spans == [Span(1, 0, 2, 1), Span(2, 1, 7, 1), Span(1, 4, 6, 2)]
+    found = bars(simulate(graph, Schedule(steps)))
+    assert found == [Bar(1, 0, 2, 1), Bar(2, 1, 7, 1), Bar(1, 4, 6, 2)]
 
 
 def test_a_free_belongs_to_the_phase_it_follows() -> None:
@@ -207,7 +207,7 @@ def test_a_sweep_of_little_or_nothing_is_drawn(
     save(sweep_figure(rows), tmp_path / "sweep.png")
 
 
-def test_a_frontier_without_bounds_or_rows_is_drawn(tmp_path: Path) -> None:
+def test_a_frontier_without_bounds_or_livesis_drawn(tmp_path: Path) -> None:
     save(frontier_figure(frontier_rows()), tmp_path / "frontier.png")
     save(frontier_figure([]), tmp_path / "empty.png")
 

@@ -113,7 +113,7 @@ def find_stages(
     Raises UsageError where fewer than two stages result, or where everything crosses every cut;
     the message names the value that is carried furthest.
     """
-    line = _Line(graph)
+    line = _Cuts(graph)
     if widest is None:
         widest = line.choose_width()
     cuts = line.merge(line.cuts_within(widest), max_stages)
@@ -193,7 +193,7 @@ def _by_owner(graph: Graph) -> dict[int, list[int]]:
     return groups
 
 
-class _Line:
+class _Cuts:
     """The graph's positions as candidate cuts: what crosses each, and the work between them."""
 
     def __init__(self, graph: Graph) -> None:

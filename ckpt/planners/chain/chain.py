@@ -116,7 +116,7 @@ def _tables(
     return _Tables(graph, cost, slots, options, max_stages)
 
 
-class _Point(NamedTuple):
+class _CornerPlan(NamedTuple):
     """A step of the frontier: bytes that are enough, cost, and where the plan is."""
 
     nbytes: int
@@ -133,7 +133,7 @@ class _Tables:
     ) -> None:
         self.graph = graph
         self.cost = cost
-        self._timelines: dict[_Point, Timeline] = {}
+        self._timelines: dict[_CornerPlan, Timeline] = {}
         self.chains = [
             _Chain(graph, cost, stages, slots, options)
             for stages in _cuts(graph, cost, slots, max_stages)
@@ -145,7 +145,7 @@ class _Tables:
             ]
 
     @property
-    def frontier(self) -> list[_Point]:
+    def frontier(self) -> list[_CornerPlan]:
         return _envelope([point for points in self.frontiers for point in points])
 
     def within(self, budget: int | None) -> Schedule:
@@ -158,7 +158,7 @@ class _Tables:
         best = min(able, key=lambda point: self.recompute(self.timeline(point)))
         return within(self.graph, self._schedule(best, budget), budget)
 
-    def _best(self, points: list[_Point], budget: int | None) -> _Point | None:
+    def _best(self, points: list[_CornerPlan], budget: int | None) -> _CornerPlan | None:
         """Of one frontier the last point that fits, looking a little beyond what is certain to."""
         if budget is None:
             return points[-1]
@@ -178,7 +178,7 @@ class _Tables:
             best = after
         return points[best]
 
-    def _simulated(self, point: _Point) -> _Point:
+    def _simulated(self, point: _CornerPlan) -> _CornerPlan:
         """The bytes and cost that its plan turns out to need: at most what the table says."""
         timeline = self.timeline(point)
         found = point._replace(nbytes=timeline.peak, cost=self.recompute(timeline))
@@ -188,13 +188,13 @@ class _Tables:
     def recompute(self, timeline: Timeline) -> int:
         return self.cost.recompute(timeline.counts)
 
-    def timeline(self, point: _Point) -> Timeline:
+    def timeline(self, point: _CornerPlan) -> Timeline:
         """What the plan at a point comes to."""
         if point not in self._timelines:
             self._timelines[point] = simulate(self.graph, self._schedule(point, None))
         return self._timelines[point]
 
-    def _schedule(self, point: _Point, budget: int | None) -> Schedule:
+    def _schedule(self, point: _CornerPlan, budget: int | None) -> Schedule:
         if point in self._timelines:
             instructions = self._timelines[point].schedule.instructions
         else:
@@ -202,9 +202,9 @@ class _Tables:
         return Schedule(instructions, self.graph.digest, "chain", budget, notes=point.chain.notes)
 
 
-def _envelope(points: list[_Point]) -> list[_Point]:
+def _envelope(points: list[_CornerPlan]) -> list[_CornerPlan]:
     """Those that no other beats in both bytes and cost, ascending in bytes."""
-    best: list[_Point] = []
+    best: list[_CornerPlan] = []
     for point in sorted(points, key=lambda p: (p.nbytes, p.cost)):
         if not best or point.cost < best[-1].cost:
             best.append(point)
@@ -235,7 +235,7 @@ class _Chain:
         constant += sum(graph.rows[n].nbytes for n in waiting_seeds(stages))
         found = self.table.steps()
         self.points = [
-            _Point(constant + self.table.nbytes(m), price, self, m)
+            _CornerPlan(constant + self.table.nbytes(m), price, self, m)
             for m, price in zip(found, self.table.costs(found), strict=True)
         ]
         self.notes: dict[str, Any] = {

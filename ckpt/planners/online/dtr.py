@@ -161,7 +161,7 @@ class _Run:
 
     def __call__(self, budget: int) -> list[Instruction] | None:
         """What was done within ``budget`` bytes, or None if it ran out of room or of patience."""
-        machine = _Machine(self, budget)
+        machine = _Memory(self, budget)
         try:
             for values in self._in_order():
                 machine.bring([i for i in values if not self.graph[i].call])
@@ -207,7 +207,7 @@ class _GaveUpError(Exception):
     """All that is live is in use, and the next instruction doesn't fit; or patience is up."""
 
 
-class _Machine:
+class _Memory:
     """One run: what is live, who uses it, and when it was last read or written."""
 
     def __init__(self, run: _Run, budget: int) -> None:

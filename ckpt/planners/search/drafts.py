@@ -27,7 +27,7 @@ Bytes = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass
-class Buffer:
+class Lifetime:
     """One buffer, from the Compute that makes it to the last read of its owner or of any view."""
 
     owner: int
@@ -101,7 +101,7 @@ class Draft:
         )
 
     @cached_property
-    def buffers(self) -> list[Buffer]:
+    def buffers(self) -> list[Lifetime]:
         """Every buffer there will be, in the order in which they are made."""
         return self._buffers[0]
 
@@ -116,9 +116,9 @@ class Draft:
         return {a.node: t for t, a in enumerate(self.actions) if isinstance(a, Compute)}
 
     @cached_property
-    def _buffers(self) -> tuple[list[Buffer], list[int]]:
+    def _buffers(self) -> tuple[list[Lifetime], list[int]]:
         sheet, graph = self.sheet, self.sheet.graph
-        buffers: list[Buffer] = []
+        buffers: list[Lifetime] = []
         at = [-1] * len(self.actions)
         for t, action in enumerate(self.actions):
             bound = self.bound[t]
@@ -132,7 +132,7 @@ class Draft:
             base = sheet.alias_of[i]
             if base is None or graph[base].resident:
                 at[t] = len(buffers)
-                buffers.append(Buffer(graph.owners[i], sheet.nbytes[i], t, t, [t], []))
+                buffers.append(Lifetime(graph.owners[i], sheet.nbytes[i], t, t, [t], []))
             else:
                 at[t] = at[bound[sheet.deps[i].index(base)]]
                 buffers[at[t]].computes.append(t)

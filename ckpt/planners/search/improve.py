@@ -14,7 +14,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import Action
-from ckpt.planners.search.drafts import Buffer, Bytes, Draft, Gap, Sheet, gaps
+from ckpt.planners.search.drafts import Bytes, Draft, Gap, Lifetime, Sheet, gaps
 from ckpt.schedule import Compute, Schedule
 
 PATIENCE = 8
@@ -60,7 +60,7 @@ def improve(
     before = simulate(graph, schedule)
     limit = before.peak if budget is None else max(budget, before.peak)
     sheet = Sheet(graph, price)
-    search = _Search(sheet, limit)
+    search = _Improver(sheet, limit)
     draft, tried = search.run(Draft(sheet, sheet.actions_of(schedule)), iterations)
     improved = replace(schedule, instructions=draft.instructions())
     after = simulate(graph, improved)
@@ -87,7 +87,7 @@ def _price(drop: _Drop) -> tuple[float, int]:
     return drop.cost / (drop.nbytes * (drop.stop - drop.start)), drop.start
 
 
-class _Search:
+class _Improver:
     def __init__(self, sheet: Sheet, budget: int) -> None:
         self.sheet = sheet
         self.budget = budget
@@ -246,7 +246,7 @@ class _Search:
         """Every pause between two reads of a buffer, as a value that could be recomputed."""
         ends = [-1] * len(draft.sheet.deps)  # of the buffer that held the node when last computed
         found = []
-        by_second: dict[int, list[tuple[int, Buffer]]] = {}
+        by_second: dict[int, list[tuple[int, Lifetime]]] = {}
         for buffer in draft.buffers:
             if buffer.nbytes and buffer.owner not in self.sheet.lasting:
                 moments = sorted({buffer.start, *buffer.reads, *buffer.computes})
@@ -261,7 +261,7 @@ class _Search:
         return [d for d in found if d is not None]
 
     def _drop(
-        self, draft: Draft, buffer: Buffer, one: int, two: int, ends: list[int]
+        self, draft: Draft, buffer: Lifetime, one: int, two: int, ends: list[int]
     ) -> _Drop | None:
         """What it takes to have ``buffer`` again at action ``two``; None if a captured array."""
         sheet = self.sheet

@@ -24,7 +24,7 @@ from ckpt.tape.traced.trace import Traced
 from ckpt.units import KIB
 
 
-class CompiledStep:
+class StraightLine:
     """``step(*args)``: one forward and backward by a schedule, its buffers used again by the next.
 
     What it returns is never a part of them. Not to be called from two threads at once.
@@ -45,7 +45,7 @@ class CompiledStep:
             lifetimes(code)
             self.nbytes = 0
             self.beside_nbytes = beside(code)
-        writer = _Source(traced, code, block(self.nbytes))
+        writer = _Text(traced, code, block(self.nbytes))
         self.source = writer.text()
         exec(compile(self.source, f"<step of {traced.graph.name}>", "exec"), writer.names)
         self._run: Callable[..., Any] = writer.names["step"]
@@ -59,7 +59,7 @@ class CompiledStep:
         return self._run(*arrays)
 
 
-class _Source:
+class _Text:
     """The code's text, and the names in it: functions, constants, and arrays in the arena."""
 
     def __init__(self, traced: Traced, code: Code, memory: Any) -> None:

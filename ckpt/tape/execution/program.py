@@ -16,7 +16,7 @@ from ckpt.tape.core import tree
 from ckpt.tape.core.value import Value
 from ckpt.tape.eager.grad import value_and_grad
 from ckpt.tape.execution.arguments import check_arguments, gather
-from ckpt.tape.execution.compiled import CompiledStep
+from ckpt.tape.execution.compiled import StraightLine
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.eager_peak import eager_peak
 from ckpt.tape.execution.lines import write
@@ -66,9 +66,9 @@ class TapeProgram:
         gradients = [None if var is None else found[var] for var in code.gradients]
         return gather(traced, found[code.loss], gradients, [found[var] for var in code.aux])
 
-    def compile(self, schedule: Schedule) -> CompiledStep:
+    def compile(self, schedule: Schedule) -> StraightLine:
         """The schedule as straight-line code over one arena."""
-        return CompiledStep(self.traced, schedule)
+        return StraightLine(self.traced, schedule)
 
     def measure(self, step: Any, *args: Any) -> tuple[Any, int]:
         """The result of a step on ``args``, and the peak that tracemalloc sees.

@@ -42,7 +42,7 @@ class Edge:
 
 
 @dataclass(slots=True)
-class _Buffer:
+class _Made:
     """Bytes that backward made in step ``first``, and how many cotangents lie in them."""
 
     whose: int
@@ -57,7 +57,7 @@ class _Cotangent:
     array: Any
     own: bool
     """Is it an array that nothing else shares, safe to add into?"""
-    buffer: _Buffer | None
+    buffer: _Made | None
     """None: of a leaf, a gradient."""
 
 
@@ -183,11 +183,11 @@ class Flow:
 
     def _make(
         self, whose: int, nbytes: int, kind: Literal["seed", "cotangent"] = "cotangent"
-    ) -> _Buffer:
+    ) -> _Made:
         self.live += nbytes
-        return _Buffer(whose, nbytes, len(self.steps), kind)
+        return _Made(whose, nbytes, len(self.steps), kind)
 
-    def _let_go(self, buffer: _Buffer) -> int:
+    def _let_go(self, buffer: _Made) -> int:
         """Take a share back; the bytes that go with the last."""
         buffer.shares -= 1
         if not buffer.shares:
@@ -199,7 +199,7 @@ class Flow:
             buffer.kind, buffer.first = "cotangent", len(self.steps)
         return 0
 
-    def _row(self, buffer: _Buffer) -> None:
+    def _row(self, buffer: _Made) -> None:
         """The buffer's life up to this step, if it began in an earlier one."""
         here = len(self.steps)
         if buffer.first < here or buffer.kind == "seed":
