@@ -116,6 +116,18 @@ def view(function: Callable[..., Any], x: Any, *args: Any, **params: Any) -> Sha
     return Shared(AbstractArray(made.shape, made.dtype, made.strides))
 
 
+REMEMBERED = 4096
+"""Entries of a cache by shapes: a program whose shapes change from step to step fills no memory."""
+
+
+def remember(cache: dict[Any, Any], key: Any, found: Any) -> Any:
+    """Put ``found`` into a cache, the oldest entry making room for it."""
+    if len(cache) >= REMEMBERED:
+        del cache[next(iter(cache))]
+    cache[key] = found
+    return found
+
+
 _LAYOUTS: dict[Any, tuple[np.dtype[Any], tuple[int, ...]]] = {}
 
 
@@ -134,7 +146,7 @@ def fresh(
             made = function(*map(_miniature, minis), **params)
         found = made.dtype, _axis_order(made)
         if key is not None:
-            _LAYOUTS[key] = found
+            remember(_LAYOUTS, key, found)
     dtype, order = found
     if len(order) != len(shape):
         order = tuple(range(len(shape)))

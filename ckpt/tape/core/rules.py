@@ -6,11 +6,13 @@ A *node* here is a tape node, or anything with its ``value``, ``inputs``, ``para
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ckpt.tape.core.cotangents import owner
 from ckpt.tape.core.node import TapeNode, lost
 from ckpt.tape.core.op import Op, Source, reads
 
@@ -37,6 +39,35 @@ class Rule:
         return [get(g, node) for get in self.getters]
 
 
+def unshared(call: Getter) -> Getter:
+    """The rule of a user's op: what it hands on that is held elsewhere, it copies.
+
+    A residual or a constant, or a view of one, would be written into where cotangents are summed.
+    Who holds an array is told by its count of references, which is one where the rule made it.
+    """
+
+    def checked(g: Any, node: Any) -> Any:
+        made = call(g, node)
+        if type(made) is not np.ndarray or made is g:
+            return made
+        if made.base is None:
+            return made if sys.getrefcount(made) == _ALONE else np.positive(made)
+        base = owner(made)
+        if base is owner(g) or sys.getrefcount(base) == _ALONE + 1:
+            return made
+        return np.positive(made)
+
+    return checked
+
+
+def _alone() -> int:
+    made = np.empty(1)
+    return sys.getrefcount(made)
+
+
+_ALONE = _alone()
+
+
 def rules_of(op: Op, count: int) -> tuple[Rule | None, ...]:
     """The rules of a call with ``count`` operands, None where there is none."""
     found = op.rules.get(count)
@@ -51,6 +82,8 @@ def _rule(op: Op, k: int, count: int) -> Rule | None:
         return None
     function, into = op.functions[name], op.accumulators.get(name)
     rule = Rule(function, op.sources(function, k, count))
+    if not function.__module__.startswith("ckpt."):
+        rule.call = unshared(rule.call)
     if into is not None:
         rule.accumulator = Rule(into, op.sources(into, k, count))
     return rule

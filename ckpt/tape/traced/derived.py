@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract, remember
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
@@ -27,7 +27,7 @@ def forward_kernel(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | Non
         else:
             kernel = _primitive(op, arrays, params)
         if key is not None:
-            op.kernels[key] = kernel
+            remember(op.kernels, key, kernel)
     return kernel
 
 
@@ -56,7 +56,7 @@ def rule_kernel(forward: Kernel, k: int, node: TapeNode, g: AbstractArray) -> Ke
     key = (k, node.mask, g)
     kernel = forward.rules.get(key)
     if kernel is None:
-        forward.rules[key] = kernel = _rule_kernel(k, node, g)
+        kernel = remember(forward.rules, key, _rule_kernel(k, node, g))
     return kernel
 
 
@@ -66,7 +66,8 @@ def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
     assert rule is not None
     function = rule.function
     dep = node.inputs[k]
-    given = rule.arguments(g, node)
+    g = AbstractArray(g.shape, g.dtype, g.strides) if type(g) is AbstractArray else g
+    given = rule.arguments(g, node)  # this g is like no other, and so known among them
     arguments = tuple(abstract(a) if isinstance(a, np.generic) else a for a in given)
 
     def fitted(*given: Any) -> Any:
@@ -76,7 +77,9 @@ def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
         return made
 
     kernel = trace_kernel(fitted, arguments)
-    if kernel.is_fresh and kernel.nbytes > kernel.array.nbytes:
+    holds_more = kernel.is_fresh and kernel.nbytes > kernel.array.nbytes
+    if holds_more or not (kernel.is_fresh or kernel.arguments[kernel.root] is g):
+        # It holds more than it shows, or it is a residual, which a sum would write into.
         kernel = trace_kernel(lambda *given: np.positive(fitted(*given)), arguments)
     return kernel
 
