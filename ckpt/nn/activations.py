@@ -38,10 +38,10 @@ def _fill_relu_backward(out: Any, scratch: Any, dy: Any, y: Any, *, slope: float
     out *= dy
 
 
-@op(**traits(flops=4, scratch=1))
-def relu_backward(dy: Any, y: Any, *, slope: float = 0.0) -> Any:
+@op(**traits(flops=4, scratch=1, over=(1,)))
+def relu_backward(dy: Any, y: Any, *, slope: float = 0.0, out: Any = None) -> Any:
     """dy where y > 0, slope * dy elsewhere."""
-    return in_blocks(_fill_relu_backward, dy, y, scratch=1, slope=slope)
+    return in_blocks(_fill_relu_backward, dy, y, out=out, scratch=1, over=(1,), slope=slope)
 
 
 relu_backward.vjp(dy=lambda g, y, slope: relu_backward(g, y, slope=slope))
@@ -78,9 +78,9 @@ def _fill_sigmoid(out: Any, scratch: Any, x: Any) -> None:
 
 
 @op(**traits(flops=7, scratch=1))
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Any, *, out: Any = None) -> Any:
     """1 / (1 + exp(-x))."""
-    return in_blocks(_fill_sigmoid, x, scratch=1)
+    return in_blocks(_fill_sigmoid, x, out=out, scratch=1)
 
 
 sigmoid.vjp(x=lambda g, out: g * (out * (1 - out)))
@@ -102,15 +102,15 @@ def _fill_silu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
 
 
 @op(**traits(flops=8, scratch=1))
-def silu(x: Any) -> Any:
+def silu(x: Any, *, out: Any = None) -> Any:
     """x sigmoid(x), also known as swish."""
-    return in_blocks(_fill_silu, x, scratch=1)
+    return in_blocks(_fill_silu, x, out=out, scratch=1)
 
 
 @op(**traits(flops=12, scratch=1))
-def silu_backward(dy: Any, x: Any) -> Any:
+def silu_backward(dy: Any, x: Any, *, out: Any = None) -> Any:
     """What silu's cotangent dy gives for x."""
-    return in_blocks(_fill_silu_backward, dy, x, scratch=1)
+    return in_blocks(_fill_silu_backward, dy, x, out=out, scratch=1)
 
 
 def _silu_second(x: Any) -> Any:
@@ -171,14 +171,14 @@ def _fill_gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
 
 
 @op(name="gelu", **traits(flops=9))
-def _gelu(x: Any) -> Any:
-    return in_blocks(_fill_gelu, x)
+def _gelu(x: Any, *, out: Any = None) -> Any:
+    return in_blocks(_fill_gelu, x, out=out)
 
 
 @op(**traits(flops=17, scratch=1))
-def gelu_backward(dy: Any, x: Any) -> Any:
+def gelu_backward(dy: Any, x: Any, *, out: Any = None) -> Any:
     """What gelu's cotangent dy gives for x."""
-    return in_blocks(_fill_gelu_backward, dy, x, scratch=1)
+    return in_blocks(_fill_gelu_backward, dy, x, out=out, scratch=1)
 
 
 def _gelu_second(x: Any) -> Any:
@@ -234,15 +234,15 @@ def _fill_gelu_erf_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
 
 
 @op(**traits(flops=5))
-def gelu_erf(x: Any) -> Any:
+def gelu_erf(x: Any, *, out: Any = None) -> Any:
     """x Φ(x)."""
-    return in_blocks(_fill_gelu_erf, x)
+    return in_blocks(_fill_gelu_erf, x, out=out)
 
 
 @op(**traits(flops=11, scratch=1))
-def gelu_erf_backward(dy: Any, x: Any) -> Any:
+def gelu_erf_backward(dy: Any, x: Any, *, out: Any = None) -> Any:
     """What gelu_erf's cotangent dy gives for x."""
-    return in_blocks(_fill_gelu_erf_backward, dy, x, scratch=1)
+    return in_blocks(_fill_gelu_erf_backward, dy, x, out=out, scratch=1)
 
 
 gelu_erf.vjp(x=lambda g, x: gelu_erf_backward(g, x))

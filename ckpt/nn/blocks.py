@@ -41,11 +41,15 @@ def _steps(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
     return [s for n, s in zip(shape, strides, strict=True) if n > 1]
 
 
-def traits(*, flops: int, scratch: int = 0) -> dict[str, Any]:
+def traits(*, flops: int, scratch: int = 0, over: tuple[int, ...] = ()) -> dict[str, Any]:
     """What `op` is to know of a function that `in_blocks` computes.
 
-    ``flops`` an element; ``scratch``: how many blocks of temporaries.
+    ``flops`` an element; ``scratch``: how many blocks of temporaries; ``over``: the operands that
+    the function reads no more once it has begun to fill a block.
     """
+
+    def price(k: int, out: Any, *arrays: Any, **static: Any) -> int:
+        return 0 if k in over else int(min(BLOCK, out.size) * out.itemsize)
 
     def workspace(out: Any, *arrays: Any, **static: Any) -> int:
         return int(scratch * min(BLOCK, out.size) * out.itemsize) + copied_nbytes(*arrays)
@@ -54,23 +58,37 @@ def traits(*, flops: int, scratch: int = 0) -> dict[str, Any]:
         "infer": infer_float,
         "flops": lambda out, *arrays, **static: flops * out.size,
         "workspace": workspace,
+        "over": price,
     }
 
 
-def in_blocks(fill: Callable[..., None], *arrays: Any, scratch: int = 0, **static: Any) -> Any:
-    """A new array of the operands' shape, filled block by block.
+def in_blocks(
+    fill: Callable[..., None],
+    *arrays: Any,
+    out: Any = None,
+    scratch: int = 0,
+    over: tuple[int, ...] = (),
+    **static: Any,
+) -> Any:
+    """An array of the operands' shape - ``out``, or a new one - filled block by block.
 
-    ``fill(out, *scratch, *operands, **static)`` gets one-dimensional blocks and fills ``out``.
+    ``fill(out, *scratch, *operands, **static)`` gets one-dimensional blocks and fills ``out``. If
+    that is an operand, it gets a copy of the operand's block, unless it is one of ``over``.
     """
     shape = np.shape(arrays[0])
-    out = np.empty(shape, float_dtype(*arrays))
+    if out is None:
+        out = np.empty(shape, float_dtype(*arrays))
+    copied = [k for k, a in enumerate(arrays) if a is out and k not in over]
     flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
     target = out.reshape(-1)
     temporaries = [np.empty(min(BLOCK, out.size), out.dtype) for _ in range(scratch)]
     for start in range(0, out.size, BLOCK):
         part = target[start : start + BLOCK]
         given = [t[: part.size] for t in temporaries]
-        fill(part, *given, *(a[start : start + BLOCK] for a in flat), **static)
+        operands = [a[start : start + BLOCK] for a in flat]
+        for k in copied:
+            operands[k] = part.copy()
+        fill(part, *given, *operands, **static)
     return out if shape else out[()]
 
 

@@ -67,22 +67,24 @@ def class_losses(logits: Any, targets: Any) -> Any:
     infer=lambda dy, logits, targets: infer_float(logits),
     flops=lambda out, dy, logits, targets: 6 * logits.size,
     workspace=lambda out, dy, logits, targets: copied_nbytes(dy, logits, targets) + 4 * 8 * dy.size,
+    over=lambda k, *_: 0 if k == 1 else None,
 )
-def class_losses_backward(dy: Any, logits: Any, targets: Any) -> Any:
+def class_losses_backward(dy: Any, logits: Any, targets: Any, *, out: Any = None) -> Any:
     """dy (softmax(logits) - 1 at the target)."""
     shape = logits.shape
+    out = np.empty(shape, float_dtype(logits)) if out is None else out
     logits, targets = _rows(logits, targets)
     dy = np.ascontiguousarray(dy).reshape(-1, 1)
-    out = np.empty(logits.shape, float_dtype(logits))
+    made = out.reshape(logits.shape)
     for part in row_blocks(logits.shape):
         rows = np.subtract(
-            logits[part], np.max(logits[part], axis=-1, keepdims=True), out=out[part]
+            logits[part], np.max(logits[part], axis=-1, keepdims=True), out=made[part]
         )
         np.exp(rows, out=rows)
         rows /= np.sum(rows, axis=-1, keepdims=True)
         rows[np.arange(len(rows)), targets[part]] -= 1
         rows *= dy[part]
-    return out.reshape(shape)
+    return out
 
 
 def _backward_logits(g: Any, dy: Any, logits: Any) -> Any:

@@ -140,16 +140,17 @@ def normalized(
     workspace=lambda out, dy, x, mean, rstd, *_, **__: (
         _block_nbytes(x, out.itemsize) + 4 * rstd.nbytes + copied_nbytes(dy, x)
     ),
+    over=lambda k, *_, axes, **__: 0 if k == 0 or (k == 1 and 0 not in axes) else None,
 )
 def normalized_backward(
-    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, *, axes: Axes, eps: float
+    dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, *, axes: Axes, eps: float, out: Any = None
 ) -> Any:
     """What the cotangent dy of `normalized` gives for x: with d = dy * weight, z normalized x,
 
     rstd * (d - mean(d) - z * mean(d * z)), without mean(d) where x wasn't centered.
     """
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
-    out = np.empty(x.shape, float_dtype(x))
+    out = np.empty(x.shape, float_dtype(x)) if out is None else out
     scratch = block_scratch(x, out.dtype)
     length = _length(x.shape, axes)
 

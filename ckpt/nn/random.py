@@ -9,6 +9,7 @@ import numpy as np
 from ckpt.errors import UsageError
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.op import op
+from ckpt.tape.ops.pointwise.arithmetic import anywhere
 
 _DRAW = 1 << 13
 """Uniform numbers drawn at a time: 32 KiB of float32."""
@@ -35,12 +36,13 @@ def dropout_mask(*, rng: Any, shape: tuple[int, ...], keep: float) -> Any:
 @op(
     infer=lambda x, mask, *, scale: fresh(np.multiply, x.shape, x, mask),
     flops=lambda out, x, mask, *, scale: 2 * out.size,
+    over=anywhere,
 )
-def masked(x: Any, mask: Any, *, scale: float) -> Any:
+def masked(x: Any, mask: Any, *, scale: float, out: Any = None) -> Any:
     """x * scale where the mask is True, 0 elsewhere."""
-    out = np.multiply(x, mask)
-    out *= scale
-    return out
+    made = np.multiply(x, mask, out=out)
+    made *= scale
+    return made
 
 
 masked.vjp(x=lambda g, mask, scale: masked(g, mask, scale=scale))

@@ -66,10 +66,13 @@ def _future(queries: int, keys: int, dtype: Any) -> Any:
     workspace=lambda out, dy, y, *, axis, **_: (
         _rows_nbytes(out, axis) + buffers(out, dy, _row_numbers(out, axis))
     ),
+    over=lambda k, *_, **__: 0 if k == 0 else None,
 )
-def softmax_backward(dy: Any, y: Any, *, axis: int = -1, scale: float = 1.0) -> Any:
+def softmax_backward(
+    dy: Any, y: Any, *, axis: int = -1, scale: float = 1.0, out: Any = None
+) -> Any:
     """scale y (dy - sum(dy y)): what the cotangent of y = softmax(scale x) gives for x."""
-    out = np.empty(y.shape, float_dtype(dy, y))
+    out = np.empty(y.shape, float_dtype(dy, y)) if out is None else out
     np.subtract(dy, row_sums(dy, y, axis), out=out)
     out *= y
     if scale != 1:

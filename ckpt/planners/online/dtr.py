@@ -15,7 +15,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all
-from ckpt.planners.base.registry import over_budget, planner, within
+from ckpt.planners.base.registry import fits, over_budget, planner, within
 from ckpt.planners.online.heuristics import HEURISTICS, Heuristic
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 
@@ -74,7 +74,9 @@ def dtr(
                 high, found = middle, attempt
         assert found is not None  # at the store-all peak nothing is ever evicted for room
         timeline = simulate(graph, Schedule(tuple(found)))
-        raise over_budget(graph, timeline, "dtr", budget)
+        if not fits(timeline, budget):
+            raise over_budget(graph, timeline, "dtr", budget)
+        instructions = found  # a step may write over a value that dies, which the run can't foresee
     plain = price.forward(graph) + price.backward()
     computed = sum(price.nodes[s.node] for s in instructions if isinstance(s, Compute))
     slowdown = (computed + price.backward()) / plain if plain else 1.0

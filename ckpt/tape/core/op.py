@@ -67,8 +67,8 @@ class Op:
         flops: Callable[..., int] | None = None,
         workspace: Callable[..., int] | None = None,
         view: bool = False,
-        ufunc: np.ufunc | None = None,
         writes: Callable[..., Any] | None = None,
+        over: Callable[..., int | None] | None = None,
         random: bool = False,
     ) -> None:
         self.forward = forward
@@ -78,10 +78,11 @@ class Op:
         self.workspace = workspace
         self.view = view
         """The result may share the first operand's buffer."""
-        self.ufunc = ufunc
-        """The elementwise ufunc that the forward is: its result may take an operand's place."""
-        self.writes = writes
+        self.writes = writes or (forward if _takes_out(forward) else None)
         """The forward with ``out``, an array for the result (a ufunc's last positional operand)."""
+        self.over = over
+        """``over(k, result, *operands, **static)``: that array may be operand k, at the price of so
+        many more bytes of workspace; None: not that one."""
         self.random = random
         """The forward draws from a generator; a recomputation replays from its saved state."""
         self.operands, self.static, self.variadic = _parameters(forward)
@@ -197,6 +198,11 @@ def reads(sources: tuple[Source, ...]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _takes_out(forward: Callable[..., Any]) -> bool:
+    """Has the forward a keyword ``out``, an array to put its result into?"""
+    return not isinstance(forward, np.ufunc) and "out" in inspect.signature(forward).parameters
+
+
 def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Any], str]:
     """The forward's operands, its static parameters with their defaults, its variadic name."""
     if isinstance(forward, np.ufunc):
@@ -208,7 +214,8 @@ def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str,
         if p.kind is p.VAR_POSITIONAL:
             variadic = p.name
         elif p.kind is p.KEYWORD_ONLY:
-            static[p.name] = p.default
+            if p.name != "out":
+                static[p.name] = p.default
         else:
             operands.append(p.name)
     return tuple(operands), static, variadic

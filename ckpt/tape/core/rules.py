@@ -20,6 +20,17 @@ Getter = Callable[[Any, Any], Any]
 """``getter(g, node)``: what one parameter of a rule stands for."""
 
 
+class Stand:
+    """A tape node as a rule sees it, with what else stands for its arrays."""
+
+    __slots__ = ("dtype", "inputs", "params", "shape", "value")
+
+    def __init__(self, node: TapeNode, stands_for: Callable[[TapeNode], Any]) -> None:
+        self.shape, self.dtype, self.params = node.shape, node.dtype, node.params
+        self.value = stands_for(node)
+        self.inputs = [stands_for(s) if type(s) is TapeNode else s for s in node.inputs or ()]
+
+
 class Rule:
     """How an operand's cotangent follows from ``g``, and what it reads beside."""
 

@@ -15,7 +15,7 @@ from ckpt.tape.core import tree
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.rules import rules_of
+from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.core.value import Value, constant
 from ckpt.tape.eager.backward import Descent, finite_observer, seed
 from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, interpret
@@ -227,25 +227,11 @@ def gradients(
     return results
 
 
-class _Lifted:
-    """A tape node as rules see it, with Values in place of arrays."""
-
-    __slots__ = ("dtype", "inputs", "params", "shape", "value")
-
-    def __init__(self, node: TapeNode) -> None:
-        self.shape, self.dtype, self.params = node.shape, node.dtype, node.params
-        self.value = Value(node.value, node) if node.value is not None else None
-        self.inputs = [
-            Value(s.value, s) if type(s) is TapeNode and s.value is not None else s
-            for s in node.inputs or ()
-        ]
-
-
 def _backward_on_values(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
     """The interpreter's Backward with Values for arrays, so that it is itself on the tape."""
     assert node.op is not None and node.inputs is not None
     g, node.cotangent = node.cotangent, None
-    lifted = _Lifted(node)
+    lifted = Stand(node, lambda s: s if s.value is None else Value(s.value, s))
     for k, rule in enumerate(rules_of(node.op, len(node.inputs))):
         dep = node.inputs[k]
         if rule is None or type(dep) is not TapeNode or not dep.requires_grad:

@@ -23,6 +23,9 @@ from ckpt.tape.execution.lines import Code, Line, Var, write
 from ckpt.tape.traced.trace import Traced
 from ckpt.units import KIB
 
+KEYWORD_OUT = (np.maximum, np.minimum)
+"""Ufuncs that warn of an ``out`` that is passed by position, which is quicker."""
+
 
 class StraightLine:
     """``step(*args)``: one forward and backward by a schedule, its buffers used again by the next.
@@ -115,13 +118,11 @@ class _Text:
         assert result is not None
         if line.kind == "over":
             result.name = line.target.name
-            return f"{self._function(line.function)}({', '.join([*sources, result.name])})"
-        if result.placed:
-            if isinstance(line.writes, np.ufunc):
-                arguments = [*sources, result.name]
-            else:
-                arguments = [*sources, f"out={result.name}", *options]
-            return f"{self._function(line.writes)}({', '.join(arguments)})"
+        if line.kind == "over" or result.placed:
+            writes = line.function if line.kind == "over" else line.writes
+            positional = isinstance(writes, np.ufunc) and writes not in KEYWORD_OUT
+            out = result.name if positional else f"out={result.name}"
+            return f"{self._function(writes)}({', '.join([*sources, out, *options])})"
         result.name = f"v{at}"
         if line.kind == "view" and _is_transpose(line):
             return f"{result.name} = {sources[0]}.T"  # an attribute is quicker than a call

@@ -13,16 +13,17 @@ from typing import Any, assert_never
 
 import numpy as np
 
+from ckpt.machine import simulate
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts
 from ckpt.tape.core.cotangents import copy, zeros_like
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
-from ckpt.tape.core.rules import rules_of
+from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.flow import Edge, sum_layout
-from ckpt.tape.traced.kernel import At, Kernel, cost, is_array
+from ckpt.tape.traced.kernel import Account, At, Kernel, cost
 from ckpt.tape.traced.trace import Traced
 from ckpt.timeline import KINDS
 
@@ -96,17 +97,6 @@ class Change:
         self.var = var
 
 
-@dataclass(slots=True)
-class _Stand:
-    """A tape node as a rule's sources see it, with variables for arrays."""
-
-    value: Any
-    inputs: list[Any]
-    params: Any
-    shape: Any
-    dtype: Any
-
-
 @dataclass
 class Code:
     """The lines of a schedule, and the variables that go in and out."""
@@ -149,10 +139,11 @@ class _Writer:
 
     def write(self, schedule: Schedule) -> Code:
         traced, code = self.traced, self.code
+        takeovers = simulate(traced.graph, schedule).takeovers
         for _, position in traced.leaves:
             self.values[position] = Var(self.nodes[position].value)
             code.arguments.append(self.values[position])
-        for instruction in schedule:
+        for position, instruction in enumerate(schedule):
             match instruction:
                 case Compute(i):
                     self.values[i] = self._compute(i)
@@ -165,7 +156,7 @@ class _Writer:
                 case Backward(k):
                     if not k:
                         self._seed()
-                    self._backward(traced.flow.order[k])
+                    self._backward(traced.flow.order[k], takeovers.get(position))
                 case _:
                     assert_never(instruction)
             code.ends.append(len(code.lines))
@@ -198,7 +189,7 @@ class _Writer:
             return self._make(self.draws.forward(i), sources, node.value)
         assert entry.kernel is not None
         if node.op.infer is None:
-            return self._kernel(entry.kernel, sources)
+            return self._kernel(entry.kernel, sources, entry.kernel.account())
         if i in self.traced.results:
             return self._several(i, node, sources, entry.kernel)
         shared = None
@@ -244,12 +235,13 @@ class _Writer:
         seed = self._make(partial(node.dtype.type, 1), [], node.value)
         self.cotangents[loss] = seed
 
-    def _backward(self, i: int) -> None:
+    def _backward(self, i: int, taken: int | None) -> None:
+        """One step, which may write over the value ``taken``."""
         node = self.nodes[i]
         assert node.op is not None and node.inputs is not None
         g = self.cotangents.pop(i)
         self._hold(COTANGENTS, i, None)
-        stand = _Stand(self._value(i), self._inputs(node), node.params, node.shape, node.dtype)
+        stand = Stand(node, self._input)
         rules = rules_of(node.op, len(node.inputs))
         for k, edge in enumerate(self.traced.flow.edges[i]):
             rule = rules[k]
@@ -262,11 +254,14 @@ class _Writer:
                 given = rule.accumulator.arguments(g, stand)
                 self.code.lines.append(Line("do", rule.accumulator.function, [target, *given]))
             else:
-                new = self._kernel(edge.kernel, rule.arguments(g, stand))
+                account = edge.account if taken is None else edge.over.get(taken, edge.account)
+                new = self._kernel(edge.kernel, rule.arguments(g, stand), account)
                 self.cotangents[dep] = self._sum(dep, new, edge)
             leaf = self.nodes[dep].op is None
             self._hold(GRADIENTS if leaf else COTANGENTS, dep, self.cotangents[dep])
         self._drop(g)
+        if taken is not None:
+            self._hold(ACTIVATIONS, taken, None)
 
     def _sum(self, dep: int, new: Var, edge: Edge) -> Var:
         """The dep's cotangent with ``new`` added, as the trace found that it will be."""
@@ -302,13 +297,8 @@ class _Writer:
             return tuple(map(self.values.get, self.traced.results[i]))
         return self.values.get(i)
 
-    def _kernel(self, kernel: Kernel, given: Any) -> Var:
-        flat: list[Any] = []
-        for pattern, value in zip(kernel.signature, given, strict=True):
-            if is_array(pattern):
-                flat.append(value)
-            elif type(pattern) is tuple:
-                flat.extend(v for p, v in zip(pattern, value, strict=True) if is_array(p))
+    def _kernel(self, kernel: Kernel, given: Any, account: Account) -> Var:
+        flat = kernel.flat(given)
         count = len(flat)
         for j, call in enumerate(kernel.calls):
             sources = [flat[s] if isinstance(s, At) else s for s in call.sources]
@@ -316,7 +306,7 @@ class _Writer:
                 flat.append(sources[0][call.params["k"]])  # each result has a variable already
                 continue
             shared = sources[0] if call.root != count + j else None
-            over = kernel.overwrites[j]
+            over = account.overwrites[j]
             flat.append(
                 self._primitive(
                     call.op, sources, call.params, call.array, shared,
@@ -338,15 +328,15 @@ class _Writer:
             result = Var(array, shared)
             line = Line("view", op.forward, sources, result, params)
         elif over is not None:
-            assert op.ufunc is not None
+            assert op.writes is not None
             result = Var(array, over)
-            line = Line("over", op.ufunc, sources, result)
+            line = Line("over", op.writes, sources, result, params)
+            line.workspace = _workspace(op, array, sources, params, sources.index(over))
         else:
             result = Var(array)
-            given = [s.array if isinstance(s, Var) else s for s in sources]
-            workspace = cost(op, array, given, params)[1] if op.infer is not None else 0
             function = number_of(op.forward) if op.view and not array.shape else op.forward
-            line = Line("call", function, sources, result, params, op.writes or op.ufunc, workspace)
+            workspace = _workspace(op, array, sources, params)
+            line = Line("call", function, sources, result, params, op.writes, workspace)
         self.code.lines.append(line)
         return result
 
@@ -380,6 +370,17 @@ class _Writer:
 
 
 def _nothing() -> None: ...
+
+
+def _workspace(op: Op, array: Any, sources: list[Any], params: Any, over: int | None = None) -> int:
+    """Bytes that a primitive allocates and lets go of, if it writes over that operand."""
+    if op.infer is None:
+        return 0
+    given = [s.array if isinstance(s, Var) else s for s in sources]
+    nbytes = cost(op, array, given, params)[1]
+    if over is not None and op.over is not None:
+        nbytes += op.over(over, array, *given, **(params or {})) or 0
+    return nbytes
 
 
 @cache

@@ -48,7 +48,7 @@ def _run(line: Line, env: dict[Var, Any]) -> None:
     assert result is not None
     if line.kind == "over":
         target = env[line.target]
-        line.function(*given, out=target)
+        line.function(*given, out=target, **(line.params or {}))
         env[result] = target
         return
     made = line.function(*given, **(line.params or {}))

@@ -81,6 +81,7 @@ def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
     if holds_more or not (kernel.is_fresh or kernel.arguments[kernel.root] is g):
         # It holds more than it shows, or it is a residual, which a sum would write into.
         kernel = trace_kernel(lambda *given: np.positive(fitted(*given)), arguments)
+    kernel.cotangent = next((k for k, a in enumerate(kernel.arguments) if a is g), None)
     return kernel
 
 

@@ -7,6 +7,9 @@ A Backward treats one dep at a time. The first cotangent of a dep is kept as it 
 the two is an array of its own; if neither is, into a new one. A ``part`` is added into a slice of
 the dep's own cotangent, which starts as zeros. The cotangent of a leaf is its gradient, an array of
 its own. The incoming cotangent goes when the Backward ends.
+
+Where a schedule is performed, the last rule that reads the incoming cotangent may write over it,
+and over a value that dies with the step (`takeover`). Eager backward writes over nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ import numpy as np
 from ckpt.graph import BackwardRow, BackwardStep, Node
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.rules import rules_of
+from ckpt.tape.core.op import OUT, Op
+from ckpt.tape.core.rules import Rule, Stand, rules_of
 from ckpt.tape.traced.derived import rule_kernel
-from ckpt.tape.traced.kernel import Kernel
+from ckpt.tape.traced.kernel import Account, Kernel
+from ckpt.tape.traced.takeover import Turn, takeovers
 
 Kind = Literal["fresh", "handed", "view", "spread", "part"]
 
@@ -39,6 +44,10 @@ class Edge:
     merge: Merge
     kernel: Kernel | None
     """What the rule does; None: of a part, which the op adds in place by itself."""
+    account: Account
+    """What it writes over."""
+    over: dict[int, Account]
+    """The same where the schedule lets it take over a value, by the graph's node."""
 
 
 @dataclass(slots=True)
@@ -101,83 +110,142 @@ class Flow:
         return self
 
     def _backward(self, position: int, node: TapeNode, incoming: _Cotangent) -> None:
-        assert node.op is not None and node.inputs is not None and incoming.buffer is not None
-        inputs = node.inputs
-        row: list[Edge | None] = [None] * len(inputs)
-        flops, during = 0, self.live
-        for k, rule in enumerate(rules_of(node.op, len(inputs))):
-            dep = inputs[k]
-            if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
-                continue
-            at = self.positions[dep]
+        assert node.op is not None and node.inputs is not None
+        kernels = self._kernels(position, node, incoming)
+        last = max((k for k, (_, kernel) in kernels.items() if _takes_g(kernel)), default=-1)
+        edges: list[Edge | None] = [None] * len(node.inputs)
+        turns: list[Turn] = []
+        flops = 0
+        for k, (rule, kernel) in kernels.items():
+            at = self.positions[node.inputs[k]]
             before = self.waiting.get(at)
-            kernel = None
-            if rule.accumulator is not None:
+            turn = Turn(self._values(node, rule.reads), 0, 0, False, NOTHING)
+            if kernel is None:
                 kind: Kind = "part"
-                made = _zeros(dep) if before is None else before.array
+                made = _zeros(node.inputs[k]) if before is None else before.array
                 cost = node.op.into_workspace
-                workspace = cost(made, incoming.array, node) if cost else 0
-                added = int(incoming.array.size)
+                turn.account = Account((), cost(made, incoming.array, node) if cost else 0, None)
+                flops += int(incoming.array.size)
             else:
-                kernel = rule_kernel(self.entries[position].kernel, k, node, incoming.array)
                 kind, made = _kind(kernel), kernel.array
-                workspace, added = kernel.workspace, kernel.flops
-                if before is not None:
-                    added += made.size
-            row[k] = edge = Edge(kind, _merge(kind, before), kernel)
-            flops += added
-            workspace += self._contribute(at, edge, made, incoming)
-            during = max(during, self.live + workspace)
-        self.edges[position] = tuple(row)
+                if not self.nodes[at].resident:  # a gradient lies in an array of its own
+                    given = rule.arguments(None, Stand(node, self._standing))
+                    turn.kernel, turn.arguments = kernel, kernel.flat(given)
+                    if k == last and _dies(incoming):
+                        assert kernel.cotangent is not None
+                        turn.dying = frozenset({kernel.cotangent})
+                turn.account = kernel.account(turn.dying)
+                flops += kernel.flops + (made.size if before is not None else 0)
+            edges[k] = edge = Edge(kind, _merge(kind, before), kernel, turn.account, turn.over)
+            self._contribute(at, edge, made, incoming, turn)
+            turns.append(turn)
+        self.edges[position] = tuple(edges)
         self.order.append(position)
-        self._let_go(incoming.buffer)
+        if incoming.buffer is not None:
+            self._let_go(incoming.buffer)
+        reads = self._reads(node)
         self.steps.append(
             BackwardStep(
                 label=node.op.name,
-                reads=self._reads(node),
+                reads=reads,
                 flops=flops,
-                during=during,
+                during=max(turn.high for turn in turns),
+                overwrites=takeovers(filter(self._may_be_taken, reads), turns),
                 at=position,
                 source=self.entries[position].source,
             )
         )
 
-    def _contribute(self, at: int, edge: Edge, made: Any, incoming: _Cotangent) -> int:
-        """Add a rule's result to the cotangent of node ``at``; what else is live meanwhile."""
-        node = self.nodes[at]
+    def _kernels(
+        self, position: int, node: TapeNode, incoming: _Cotangent
+    ) -> dict[int, tuple[Rule, Kernel | None]]:
+        """For each input that a cotangent flows to, the rule and what it does."""
+        assert node.op is not None and node.inputs is not None
+        found: dict[int, tuple[Rule, Kernel | None]] = {}
+        for k, rule in enumerate(rules_of(node.op, len(node.inputs))):
+            dep = node.inputs[k]
+            if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
+                continue
+            kernel = None
+            if rule.accumulator is None:
+                kernel = rule_kernel(self.entries[position].kernel, k, node, incoming.array)
+            found[k] = rule, kernel
+        return found
+
+    def _contribute(self, at: int, edge: Edge, made: Any, incoming: _Cotangent, turn: Turn) -> None:
+        """Add a rule's result to the cotangent of node ``at``, and note what is held meanwhile."""
+        node, kernel = self.nodes[at], edge.kernel
         nbytes = made.nbytes if node.call else node.nbytes
+        gone = 0
         match edge.merge:
             case "first":
                 buffer = None
                 if node.resident:
                     self.gradients.append((at, len(self.steps)))
+                elif edge.account.lies_in is not None:
+                    buffer = self._hand_over(incoming, at)
                 elif edge.kind in ("handed", "view"):
                     buffer = incoming.buffer
                     assert buffer is not None
                     buffer.shares += 1
                 else:
-                    spread = edge.kind == "spread" and edge.kernel
-                    buffer = self._make(at, spread.nbytes if spread else nbytes)
+                    spread = edge.kind == "spread" and kernel
+                    turn.made = spread.nbytes if spread else nbytes
+                    buffer = self._make(at, turn.made)
                 own = node.resident or edge.kind in ("fresh", "part")
                 self.waiting[at] = _Cotangent(made, own, buffer)
-                return 0
+                turn.stays = True
             case "into old":
-                return nbytes if edge.kind == "fresh" else 0
+                if edge.kind == "fresh" and edge.account.lies_in is None:
+                    gone = turn.made = nbytes
             case "into new" | "anew":
                 before = self.waiting[at]
                 assert before.buffer is not None
                 summed = edge.merge == "anew" and edge.kind != "part"
                 array = sum_layout(before.array, made) if summed else made
-                self.waiting[at] = _Cotangent(array, True, self._make(at, nbytes))
-                return self._let_go(before.buffer)
+                if edge.merge == "into new" and edge.account.lies_in is not None:
+                    buffer = self._hand_over(incoming, at)
+                else:
+                    turn.made = nbytes if edge.merge == "into new" else 0
+                    buffer = self._make(at, nbytes)
+                self.waiting[at] = _Cotangent(array, True, buffer)
+                gone = self._let_go(before.buffer)
+                turn.stays = True
             case _:
                 assert_never(edge.merge)
+        turn.high = self.live + gone + turn.account.workspace
+
+    def _hand_over(self, incoming: _Cotangent, at: int) -> _Made:
+        """The incoming cotangent's buffer, which is that of node ``at`` from here on."""
+        buffer, incoming.buffer = incoming.buffer, None
+        assert buffer is not None
+        self._row(buffer)
+        buffer.whose, buffer.kind, buffer.first = at, "cotangent", len(self.steps)
+        return buffer
+
+    def _standing(self, source: TapeNode) -> Any:
+        """The graph's node for a tape node; of several results, all."""
+        values = self.values(source)
+        return values[0] if len(values) == 1 else values
+
+    def _may_be_taken(self, value: int) -> bool:
+        """Is the value's array nobody else's, whatever its op is?"""
+        node = self.nodes[value]
+        if node.resident or node.captured or node.alias_of is not None:
+            return False
+        return bool(_makes_its_own(self.entries[value].node.op))
+
+    def _values(self, node: TapeNode, operands: Sequence[int]) -> frozenset[int]:
+        """The graph's nodes for some of a node's operands, or its output."""
+        assert node.inputs is not None
+        sources = [node if k == OUT else node.inputs[k] for k in operands]
+        return frozenset(i for s in sources if type(s) is TapeNode for i in self.values(s))
 
     def _reads(self, node: TapeNode) -> tuple[int, ...]:
         """The nodes whose values the rules of this one read."""
         assert node.op is not None and node.inputs is not None
         keeps = node.op.keeps(len(node.inputs), node.mask)
-        sources = [node if k == -1 else node.inputs[k] for k in keeps]
+        sources = [node if k == OUT else node.inputs[k] for k in keeps]
         found = [i for s in sources if type(s) is TapeNode for i in self.values(s)]
         return tuple(dict.fromkeys(found))
 
@@ -219,6 +287,29 @@ def _zeros(node: TapeNode) -> Any:
         shapes: tuple[Any, ...] = node.shape
         return AbstractParts(AbstractArray(s, d) for s, d in zip(shapes, node.dtype, strict=True))
     return AbstractArray(node.shape, node.dtype)
+
+
+NOTHING = Account((), 0, None)
+
+
+def _takes_g(kernel: Kernel | None) -> bool:
+    return kernel is None or kernel.cotangent is not None
+
+
+def _dies(incoming: _Cotangent) -> bool:
+    """Is the incoming cotangent an array that goes with this step?"""
+    return incoming.own and incoming.buffer is not None and incoming.buffer.shares == 1
+
+
+def _makes_its_own(op: Op | None) -> bool:
+    """Does the op, for all that we know, make its results in memory of their own?
+
+    One of ours does, and one made of ours; a primitive of the user's may return what it likes.
+    """
+    if op is None:
+        return False
+    home = getattr(op.forward, "__module__", None) or "numpy"
+    return op.infer is None or home.partition(".")[0] in ("ckpt", "numpy", "scipy")
 
 
 def _kind(kernel: Kernel) -> Kind:

@@ -4,7 +4,8 @@ Forwards and rules are NumPy functions. Run once on abstract Values, such a func
 of primitives that it calls: a Kernel. FLOPs, workspace and the kind of result are read off that
 list; nothing of it is declared twice. `execute` performs it, and a temporary that dies is
 overwritten by the next result of its shape: NumPy does the same in expressions, but only above some
-size and only on some platforms, and a promise can't rest on that.
+size and only on some platforms, and a promise can't rest on that. So is an argument, if the caller
+says that it dies.
 """
 
 from __future__ import annotations
@@ -44,6 +45,18 @@ class At(int):
     """A position in a kernel: the arguments first, then the calls."""
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a kernel takes while it runs, and what it writes over."""
+
+    overwrites: tuple[int | None, ...]
+    """For each call, the position that its result is written over: one that dies with it."""
+    workspace: int
+    """Bytes held beyond arguments and result."""
+    lies_in: int | None
+    """The argument in whose buffer the result is written."""
+
+
 @dataclass(slots=True)
 class Kernel:
     """A function as a list of primitives, for arguments of given shapes, dtypes and strides."""
@@ -61,15 +74,33 @@ class Kernel:
     root: int = 0
     """The argument whose buffer the result shares, or a position past the arguments."""
     nbytes: int = 0
-    """Bytes of the buffer that the result lives in."""
-    overwrites: tuple[int | None, ...] = ()
-    """For each call, the position of the dying temporary that its result is written over."""
+    """Bytes of the buffer that the result lies in."""
     rules: dict[Any, Kernel] = field(default_factory=dict)
     """Of a node's forward: the kernels of its rules (see `derived.rule_kernel`)."""
+    cotangent: int | None = None
+    """Of a rule's: which of the arguments is the incoming cotangent."""
+    accounts: dict[frozenset[int], Account] = field(default_factory=dict)
 
     @property
     def is_fresh(self) -> bool:
         return self.root >= len(self.arguments)
+
+    def account(self, dying: frozenset[int] = frozenset()) -> Account:
+        """What it takes if these arguments die with it, and so may be written over."""
+        found = self.accounts.get(dying)
+        if found is None:
+            found = self.accounts[dying] = _account(self, dying)
+        return found
+
+    def flat(self, given: Any) -> list[Any]:
+        """Of what stands for the signature's arguments, what stands for arrays."""
+        found: list[Any] = []
+        for pattern, value in zip(self.signature, given, strict=True):
+            if is_array(pattern):
+                found.append(value)
+            elif type(pattern) is tuple and any(map(is_array, pattern)):
+                found.extend(v for p, v in zip(pattern, value, strict=True) if is_array(p))
+        return found
 
 
 class _KernelRecorder:
@@ -159,8 +190,12 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         tuple(recorder.calls),
         recorder.positions[result._node],
         result._data,
+        flops=sum(call.flops for call in recorder.calls),
     )
-    _account(kernel)
+    kernel.root = _root(kernel, kernel.result)
+    if kernel.is_fresh:
+        kernel.nbytes = kernel.calls[kernel.root - len(flat)].nbytes
+    kernel.workspace = kernel.account().workspace
     return kernel
 
 
@@ -178,77 +213,67 @@ def _flatten(arguments: tuple[Any, ...]) -> list[Any]:
     return flat
 
 
-def _account(kernel: Kernel) -> None:
-    """Fill in FLOPs, workspace and which temporaries are overwritten, from the calls' liveness."""
+def _root(kernel: Kernel, position: int) -> int:
+    """The position in whose buffer this one lies."""
     count = len(kernel.arguments)
-    calls = kernel.calls
+    return position if position < count else kernel.calls[position - count].root
 
-    def root_of(position: int) -> int:
-        return position if position < count else calls[position - count].root
 
-    last_use: dict[int, int] = {}
-    views: dict[int, int] = {}
-    for j, call in enumerate(calls):
-        for source in call.sources:
-            if isinstance(source, At):
-                last_use[root_of(source)] = j
-        if call.root != count + j:
-            views[call.root] = views.get(call.root, 0) + 1
-    result_root = root_of(kernel.result)
-    last_use[result_root] = len(calls)
-    live = 0
-    high = 0
-    sizes: dict[int, int] = {}
+def _account(kernel: Kernel, dying: frozenset[int]) -> Account:
+    """Go through the calls: what is live, and what each may write over."""
+    count, calls = len(kernel.arguments), kernel.calls
+    reads = [{_root(kernel, s) for s in call.sources if isinstance(s, At)} for call in calls]
+    last_use = {root: j for j, roots in enumerate(reads) for root in roots}
+    last_use[kernel.root] = len(calls)
+    viewed = {call.root for j, call in enumerate(calls) if call.root != count + j}
+    own = dict.fromkeys(dying, 0)
+    """Position -> bytes of the buffer that was made for it, or 0 if it lies in an argument's."""
+    lies_in: dict[int, int] = {k: k for k in dying}
     overwrites: list[int | None] = []
+    live = high = 0
     for j, call in enumerate(calls):
-        position = count + j
-        over = None
+        position, price, over = count + j, 0, None
         if call.root == position:
-            over = _overwritten(call, j, count, calls, last_use, views)
+            for k, source in enumerate(call.sources):
+                if not isinstance(source, At) or source not in own or source in viewed:
+                    continue
+                cost = _over(kernel, call, k) if last_use[source] == j else None
+                if cost is not None:
+                    price, over = cost, int(source)
+                    break
             if over is None:
-                sizes[position] = call.nbytes
+                own[position] = call.nbytes
                 live += call.nbytes
             else:
-                sizes[position] = sizes.pop(over)
+                own[position] = own.pop(over)
+                if over in lies_in:
+                    lies_in[position] = lies_in[over]
         overwrites.append(over)
-        high = max(high, live + call.workspace)
-        for root in {root_of(s) for s in call.sources if isinstance(s, At)} | {call.root}:
-            if root in sizes and last_use.get(root, j) <= j:
-                live -= sizes.pop(root)
-    kernel.root = result_root
-    kernel.nbytes = sizes[result_root] if result_root >= count else 0
-    kernel.flops = sum(call.flops for call in calls)
-    kernel.workspace = max(high - kernel.nbytes, 0)
-    kernel.overwrites = tuple(overwrites)
+        high = max(high, live + call.workspace + price)
+        for root in {*reads[j], call.root}:
+            if root in own and last_use.get(root, j) <= j and root >= count:
+                live -= own.pop(root)
+    kept = own.get(kernel.root, 0) if kernel.root >= count else 0
+    return Account(tuple(overwrites), max(high - kept, 0), lies_in.get(kernel.root))
 
 
-def _overwritten(
-    call: Call,
-    j: int,
-    count: int,
-    calls: tuple[Call, ...],
-    last_use: dict[int, int],
-    views: dict[int, int],
-) -> int | None:
-    """The dying temporary of the same layout that an elementwise call may write over.
+def _over(kernel: Kernel, call: Call, k: int) -> int | None:
+    """What it costs to write the call's result over its operand k, in bytes; None: it can't be.
 
-    Not of a single complex number: NumPy multiplies it in another loop then, with other bits.
+    Not over a single complex number: NumPy multiplies it in another loop then, with other bits.
     """
-    if call.op.ufunc is None or not call.array.shape:
+    made = call.array
+    if call.op.over is None or not made.shape or (made.dtype.kind == "c" and made.size == 1):
         return None
-    if call.array.dtype.kind == "c" and call.array.size == 1:
+    operands = [_array(kernel, s) if isinstance(s, At) else s for s in call.sources]
+    if operands[k] != made:
         return None
-    for source in call.sources:
-        if (
-            isinstance(source, At)
-            and source >= count
-            and calls[source - count].root == source
-            and calls[source - count].array == call.array
-            and last_use[source] == j
-            and source not in views
-        ):
-            return source
-    return None
+    return call.op.over(k, made, *operands, **(call.params or {}))
+
+
+def _array(kernel: Kernel, position: int) -> Any:
+    count = len(kernel.arguments)
+    return kernel.arguments[position] if position < count else kernel.calls[position - count].array
 
 
 def is_array(argument: Any) -> bool:

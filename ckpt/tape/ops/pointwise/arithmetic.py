@@ -26,6 +26,11 @@ def size(out: Any, *operands: Any, **params: Any) -> int:
     return int(out.size)
 
 
+def anywhere(k: int, out: Any, *operands: Any, **params: Any) -> int:
+    """Element by element: the result may be written over any operand."""
+    return 0
+
+
 def ufunc(function: np.ufunc, *, flops: Callable[..., int] = size, name: str = "") -> Op:
     """The op of a NumPy ufunc."""
     declare = op(
@@ -34,7 +39,8 @@ def ufunc(function: np.ufunc, *, flops: Callable[..., int] = size, name: str = "
         infer=elementwise(function),
         flops=flops,
         workspace=buffers,
-        ufunc=function,
+        writes=function,
+        over=anywhere,
     )
     return declare(function)  # type: ignore[no-any-return]
 

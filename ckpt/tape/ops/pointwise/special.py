@@ -18,7 +18,7 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import elementwise
 from ckpt.tape.core.op import LEARNERS, NUMPY, op
-from ckpt.tape.ops.pointwise.arithmetic import size
+from ckpt.tape.ops.pointwise.arithmetic import anywhere, size
 
 SQRT_PI = sqrt(pi)
 
@@ -41,7 +41,8 @@ def _rules(ufunc: np.ufunc, **rules: Callable[..., Any]) -> None:
         name=f"special.{ufunc.__name__}",
         infer=elementwise(ufunc),
         flops=size,
-        ufunc=ufunc if ufunc.nin <= 2 else None,
+        writes=ufunc,
+        over=anywhere,
     )
     made = declare(forward)
     for operand in made.operands if rules else ():
