@@ -16,7 +16,7 @@ from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.program import Program, execute
 from ckpt.schedule import Schedule
-from ckpt.studies.given import are_arrays, program_of
+from ckpt.studies.given import are_arrays, graph_of
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes, format_flops
 
@@ -106,7 +106,7 @@ class Frontier:
 
 
 def frontier(
-    function: Callable[..., Any] | Program,
+    function: Callable[..., Any] | Program | Graph,
     *args: Any,
     planners: Iterable[str] | None = None,
     budgets: Iterable[int | str] | None = None,
@@ -116,7 +116,7 @@ def frontier(
     on_row: Callable[[Row], None] | None = None,
     iterations: int = 15,
 ) -> Frontier:
-    """Plan one step of ``function(*args)`` by every planner at ``points`` budgets.
+    """Plan one step of ``function(*args)``, a Program or a Graph, by every planner at some budgets.
 
     The budgets lie between the floor and what store-all needs, closer together near the floor.
     If the arguments are arrays, the schedules that no other beats and each planner's cheapest and
@@ -126,15 +126,14 @@ def frontier(
     planner, budget_nbytes, predicted_peak_nbytes, measured_peak_nbytes, recompute_flops, overhead,
     bound_flops, gap_percent, planning_seconds, error.
     """
-    program = program_of(function, args, argnums)
-    graph = program.graph
+    graph, program = graph_of(function, args, argnums)
     _, stored, peak = resolve_budget(graph, None)
     found = Frontier(graph, simulate(graph, stored))
     chosen = list(planners) if planners is not None else [
         name for name in planner_names() if name not in LEFT_OUT
     ]  # fmt: skip
     if measure is None:
-        measure = are_arrays(args)
+        measure = program is not None and are_arrays(args)
     limits = (
         [resolve_budget(graph, b)[0] or peak for b in budgets]
         if budgets is not None
@@ -155,6 +154,8 @@ def frontier(
     if all(row["error"] is not None for row in found.rows):
         raise UsageError(f"no planner found a schedule: {found.rows[0]['error']}")
     if measure:
+        if program is None or not are_arrays(args):
+            raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
         _execute(found, schedules, program, args)
     return found
 

@@ -1,4 +1,4 @@
-"""What a study is given: a Program, or a NumPy function and its arguments.
+"""What a study is given: a Program, a NumPy function and its arguments, or a Graph alone.
 
 The one place where the studies know a front end by name.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpt.errors import UsageError
+from ckpt.graph import Graph
 from ckpt.program import Program
 from ckpt.tape.core import tree
 from ckpt.tape.execution.program import steady, trace
@@ -34,6 +35,22 @@ def program_of(
     return (steady if frozen else trace)(
         function, *args, argnums=argnums, has_aux=has_aux, name=name
     )
+
+
+def graph_of(
+    function: Callable[..., Any] | Program | Graph,
+    args: tuple[Any, ...],
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    name: str = "",
+    *,
+    frozen: bool = False,
+) -> tuple[Graph, Program | None]:
+    """The graph, and the program that it is of, unless a Graph alone is given."""
+    if isinstance(function, Graph):
+        return function, None
+    program = program_of(function, args, argnums, has_aux, name, frozen=frozen)
+    return program.graph, program
 
 
 def are_arrays(args: tuple[Any, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 from ckpt.errors import StepMemoryError, UnitError, UsageError, VerificationError
 from ckpt.graph import Graph, check_format
@@ -19,7 +19,7 @@ from ckpt.reports.exports import dumps
 from ckpt.reports.files import write_text
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
-from ckpt.studies.given import program_of
+from ckpt.studies.given import graph_of, program_of
 from ckpt.timeline import Timeline
 from ckpt.units import KIB, format_bytes, parse_bytes
 
@@ -215,6 +215,17 @@ class Verification:
         )
 
 
+@overload
+def plan(
+    function: Graph,
+    *,
+    budget: int | str | None = None,
+    planner: str = "auto",
+    whole: bool = False,
+    cost: str = "flops",
+    **options: Any,
+) -> Plan: ...
+@overload
 def plan(
     function: Callable[..., Any] | Program,
     *args: Any,
@@ -226,8 +237,24 @@ def plan(
     has_aux: bool = False,
     name: str = "",
     **options: Any,
-) -> Step:
+) -> Step: ...
+
+
+def plan(
+    function: Callable[..., Any] | Program | Graph,
+    *args: Any,
+    budget: int | str | None = None,
+    planner: str = "auto",
+    whole: bool = False,
+    cost: str = "flops",
+    argnums: int | tuple[int, ...] = 0,
+    has_aux: bool = False,
+    name: str = "",
+    **options: Any,
+) -> Plan:
     """Plan one step (loss and gradients) of ``function(*args)``, or a Program, within ``budget``.
+
+    Of a Graph alone the result is a Plan, and no Step that runs.
 
     ``budget`` bounds the peak: bytes, ``"64MiB"``, ``"25%"`` of what store-all needs; with
     ``whole`` it bounds the whole peak, inputs, parameters and gradients included. ``args`` are
@@ -240,13 +267,15 @@ def plan(
     """
     if not isinstance(planner, str):
         raise UsageError(f"planner is the name of one, such as 'auto', not {planner!r}")
-    program = program_of(function, args, argnums, has_aux, name, frozen=True)
-    graph = program.graph
+    graph, program = graph_of(function, args, argnums, has_aux, name, frozen=True)
     limit = _limit(graph, budget, whole)
-    price = _price(program, args, cost)
+    price = _price(graph, program, args, cost)
     made = make_schedule(graph, planner, limit, price, **options)
     schedule = replace(made, budget=limit)
-    return Step(graph, schedule, certify(graph, schedule, limit, price), program)
+    certificate = certify(graph, schedule, limit, price)
+    if program is None:
+        return Plan(graph, schedule, certificate)
+    return Step(graph, schedule, certificate, program)
 
 
 def load_plan(path: Any) -> Plan:
@@ -257,15 +286,17 @@ def load_plan(path: Any) -> Plan:
     return found
 
 
-def _price(program: Program, args: tuple[Any, ...], cost: str) -> Cost | None:
+def _price(graph: Graph, program: Program | None, args: tuple[Any, ...], cost: str) -> Cost | None:
     """What the planner minimises; None: FLOPs."""
     if cost not in COSTS:
         raise UsageError(f"cost is {', '.join(map(repr, COSTS))}, not {cost!r}")
     if cost == "seconds":
+        if program is None:
+            raise UsageError("a Graph alone can't be run, so cost can't be 'seconds'")
         from ckpt.studies.seconds import measured_cost
 
         return measured_cost(program, args)
-    return moved(program.graph) if cost == "bytes" else None
+    return moved(graph) if cost == "bytes" else None
 
 
 def _limit(graph: Graph, budget: int | str | None, whole: bool) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ckpt.errors import CkptError
+from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
@@ -14,7 +14,7 @@ from ckpt.program import Program
 from ckpt.reports.advice import advice
 from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
-from ckpt.studies.given import are_arrays, program_of
+from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
 from ckpt.timeline import Timeline, holdings
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
@@ -30,17 +30,13 @@ class Profile:
     too.
     """
 
-    program: Program
+    graph: Graph
     schedule: Schedule
     simulated: Timeline
     measured: Timeline | None = None
     seconds: float | None = None
     eager_peak_nbytes: int | None = None
     eager_seconds: float | None = None
-
-    @property
-    def graph(self) -> Graph:
-        return self.program.graph
 
     @property
     def backward_forward_ratio(self) -> float:
@@ -174,7 +170,7 @@ class Profile:
 
 
 def profile(
-    function: Callable[..., Any] | Program,
+    function: Callable[..., Any] | Program | Graph,
     *args: Any,
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
@@ -184,7 +180,7 @@ def profile(
     repeats: int = 1,
     name: str = "",
 ) -> Profile:
-    """Profile one step (loss and gradients) of ``function(*args)``, or of a Program.
+    """Profile one step (loss and gradients) of ``function(*args)``, a Program, or a Graph alone.
 
     ``args`` are arrays, or `ckpt.spec` stand-ins, with which nothing is measured and nothing of
     their size is allocated. ``function`` returns a scalar loss; its `@checkpoint` regions are
@@ -192,14 +188,14 @@ def profile(
     ``measure=False`` predicts only. Raises TapeError where the program can't be differentiated or
     traced, BudgetError where no plan fits.
     """
-    program = program_of(function, args, argnums, has_aux, name)
-    schedule = make_schedule(program.graph, planner, budget)
-    found = Profile(program, schedule, simulate(program.graph, schedule))
+    graph, program = graph_of(function, args, argnums, has_aux, name)
+    schedule = make_schedule(graph, planner, budget)
+    found = Profile(graph, schedule, simulate(graph, schedule))
     if measure is None:
-        measure = are_arrays(args)
+        measure = program is not None and are_arrays(args)
     if measure:
-        if not are_arrays(args):
-            raise CkptError("shapes alone can't be run: pass arrays, or measure=False")
+        if program is None or not are_arrays(args):
+            raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
         execution, found.seconds = measured(program, schedule, args, repeats=repeats)
         found.measured = execution.timeline
         found.eager_seconds = seconds_of(lambda: program.plain(*args))

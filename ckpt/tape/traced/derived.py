@@ -11,7 +11,7 @@ from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
 from ckpt.tape.core.rules import rules_of
-from ckpt.tape.traced.kernel import Kernel, cost, infer, trace_kernel
+from ckpt.tape.traced.kernel import Kernel, cost, infer, moved, trace_kernel
 
 
 def forward_kernel(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
@@ -42,6 +42,7 @@ def _primitive(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -
         result=0,
         array=made,
         flops=flops,
+        moved=0 if shared else moved(made, *arrays),
         workspace=workspace,
         root=0 if shared else len(places),
         nbytes=0 if shared else made.nbytes,

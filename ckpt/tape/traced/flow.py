@@ -115,7 +115,7 @@ class Flow:
         last = max((k for k, (_, kernel) in kernels.items() if _takes_g(kernel)), default=-1)
         edges: list[Edge | None] = [None] * len(node.inputs)
         turns: list[Turn] = []
-        flops = 0
+        flops = moved_nbytes = 0
         for k, (rule, kernel) in kernels.items():
             at = self.positions[node.inputs[k]]
             before = self.waiting.get(at)
@@ -126,6 +126,7 @@ class Flow:
                 cost = node.op.into_workspace
                 turn.account = Account((), cost(made, incoming.array, node) if cost else 0, None)
                 flops += int(incoming.array.size)
+                moved_nbytes += 3 * incoming.array.nbytes
             else:
                 kind, made = _kind(kernel), kernel.array
                 if not self.nodes[at].resident:  # a gradient lies in an array of its own
@@ -135,7 +136,11 @@ class Flow:
                         assert kernel.cotangent is not None
                         turn.dying = frozenset({kernel.cotangent})
                 turn.account = kernel.account(turn.dying)
-                flops += kernel.flops + (made.size if before is not None else 0)
+                flops += kernel.flops
+                moved_nbytes += kernel.moved
+                if before is not None:  # then they are added up
+                    flops += made.size
+                    moved_nbytes += 3 * made.nbytes
             edges[k] = edge = Edge(kind, _merge(kind, before), kernel, turn.account, turn.over)
             self._contribute(at, edge, made, incoming, turn)
             turns.append(turn)
@@ -149,6 +154,7 @@ class Flow:
                 label=node.op.name,
                 reads=reads,
                 flops=flops,
+                moved_nbytes=moved_nbytes,
                 during=max(turn.high for turn in turns),
                 overwrites=takeovers(filter(self._may_be_taken, reads), turns),
                 at=position,

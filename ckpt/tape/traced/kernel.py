@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class Kernel:
     result: int
     array: Any
     flops: int = 0
+    moved: int = 0
+    """Bytes that its primitives read and write."""
     workspace: int = 0
     """Bytes held while it runs, beyond arguments and result."""
     root: int = 0
@@ -192,6 +195,9 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         result._data,
         flops=sum(call.flops for call in recorder.calls),
     )
+    for j, call in enumerate(kernel.calls):
+        if call.root == len(flat) + j:
+            kernel.moved += moved(call.array, *(_operand(kernel, s) for s in call.sources))
     kernel.root = _root(kernel, kernel.result)
     if kernel.is_fresh:
         kernel.nbytes = kernel.calls[kernel.root - len(flat)].nbytes
@@ -265,15 +271,27 @@ def _over(kernel: Kernel, call: Call, k: int) -> int | None:
     made = call.array
     if call.op.over is None or not made.shape or (made.dtype.kind == "c" and made.size == 1):
         return None
-    operands = [_array(kernel, s) if isinstance(s, At) else s for s in call.sources]
+    operands = [_operand(kernel, s) for s in call.sources]
     if operands[k] != made:
         return None
     return call.op.over(k, made, *operands, **(call.params or {}))
 
 
-def _array(kernel: Kernel, position: int) -> Any:
+def _operand(kernel: Kernel, source: Any) -> Any:
+    """A call's operand: the array at that position, or a constant."""
+    if not isinstance(source, At):
+        return source
     count = len(kernel.arguments)
-    return kernel.arguments[position] if position < count else kernel.calls[position - count].array
+    return kernel.arguments[source] if source < count else kernel.calls[source - count].array
+
+
+def moved(*arrays: Any) -> int:
+    """Bytes of these arrays, each element that is broadcast once."""
+    return sum(
+        prod(n for n, s in zip(a.shape, a.strides, strict=True) if s) * a.itemsize
+        if isinstance(a, AbstractArray) else sum(map(moved, a))
+        for a in arrays if is_array(a)
+    )  # fmt: skip
 
 
 def is_array(argument: Any) -> bool:

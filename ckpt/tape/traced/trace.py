@@ -154,6 +154,7 @@ class Recorder:
             op=node.op.name,
             deps=deps,
             flops=kernel.flops,
+            moved_nbytes=0 if is_result else kernel.moved,
             workspace=kernel.workspace,
             call=call,
             alias_of=alias,
