@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+import ckpt
 from ckpt.errors import BudgetError, UsageError
 from ckpt.planners import get, make_schedule, names
+from ckpt.planners.base import registry
 from tests.graphs import ZOO
 
 
@@ -58,3 +62,64 @@ def test_every_planner_says_where_it_comes_from(name: str) -> None:
     except ModuleNotFoundError as error:
         pytest.skip(f"planner {name} isn't written yet: {error.name}")
     assert len(doc) > 100
+
+
+# -- a planner of one's own ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine() -> Iterator[str]:
+    """Everything is computed, nothing is freed; with ``often``, one value again and again."""
+
+    @ckpt.planner("mine", takes="often")
+    def mine(
+        graph: ckpt.Graph, budget: int | None = None, *, often: int = 0, first: int | None = None
+    ) -> ckpt.Schedule:
+        """Keep all."""
+        again = graph.computed[0] if first is None else first
+        forward = [ckpt.Compute(i) for i in graph.computed]
+        more = [i for _ in range(often) for i in (ckpt.Free(again), ckpt.Compute(again))]
+        backward = [ckpt.Backward(k) for k in range(len(graph.steps))]
+        return ckpt.Schedule((*forward, *more, *backward))
+
+    yield "mine"
+    registry._REGISTRY.pop("mine")
+
+
+def test_a_planner_of_ones_own_is_asked_by_name(mine: str) -> None:
+    graph = ZOO["mlp"]()
+    assert mine in names()
+    schedule = make_schedule(graph, mine)
+    assert (schedule.planner, schedule.graph) == ("mine", graph.digest)
+    assert ckpt.simulate(graph, make_schedule(graph, "mine:3")).recomputations == 3
+    assert ckpt.plan(graph, planner="mine:2").timeline.recomputations == 2
+    assert ckpt.frontier(graph, planners=["mine", "sqrt"], points=2).rows
+
+
+def test_its_options_are_its_own(mine: str) -> None:
+    graph = ZOO["mlp"]()
+    again = graph.computed[1]
+    assert ckpt.plan(graph, planner=mine, often=1, first=again).timeline.counts[again] == 2
+    with pytest.raises(UsageError, match="planner mine has no option 'k'; its options are often"):
+        make_schedule(graph, mine, k=4)
+    with pytest.raises(UsageError, match="no option 'often'"):
+        make_schedule(graph, "every", often=4)
+
+
+def test_it_is_held_to_the_budget_and_to_the_grammar(mine: str) -> None:
+    graph = ZOO["mlp"]()
+    most = ckpt.simulate(graph, make_schedule(graph, mine)).peak
+    with pytest.raises(BudgetError, match="mine: no schedule within") as caught:
+        make_schedule(graph, mine, 1000)
+    assert caught.value.smallest == most
+    with pytest.raises(ckpt.ScheduleError, match="resident and can't be freed"):
+        make_schedule(graph, mine, 1000, often=1, first=0)
+
+
+def test_a_budget_of_just_the_store_all_peak_is_met() -> None:
+    graph = ZOO["mlp"]()
+    most = ckpt.simulate(graph, make_schedule(graph, "store_all")).peak
+    assert ckpt.simulate(graph, make_schedule(graph, "store_all", most)).peak == most
+    assert ckpt.simulate(graph, make_schedule(graph, "auto", "100%")).recompute_flops == 0
+    with pytest.raises(BudgetError):
+        make_schedule(graph, "store_all", most - 1)

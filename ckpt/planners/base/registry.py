@@ -1,16 +1,17 @@
 """What a planner is, and the table of them.
 
 A planner turns a Graph and a budget in bytes (or None: no bound) into a Schedule whose simulated
-peak is within the budget, or raises BudgetError. Its docstring states source, guarantee, what it
-ignores, and cost. To add one: a file in this folder, a function under `@planner`, and its name in
-`_MODULES`; `tests/planners/test_contract.py` then holds it to the promise.
+peak is within the budget, or raises BudgetError: the promise is kept here, in one place. Its
+docstring states source, guarantee, what it ignores, and cost. To add one: a function under
+`@planner`. One of ours is a file in the room of its family, its name in `_MODULES`, and
+`tests/planners/test_contract.py` holds it to what it says.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -68,7 +69,10 @@ class Planner:
                 raise UsageError(f"planner {self.name} has no option {option!r}; {has}")
         if "cost" in takes and cost is not None:
             options["cost"] = cost
-        return self.function(graph, budget, **options)
+        made = self.function(graph, budget, **options)
+        if not made.graph:
+            made = replace(made, graph=graph.digest, planner=self.name, budget=budget)
+        return within(graph, made, budget)
 
     @property
     def doc(self) -> str:
@@ -81,7 +85,19 @@ _REGISTRY: dict[str, Planner] = {}
 def planner(
     name: str, *, monotone: bool = True, takes: str | None = None
 ) -> Callable[[Callable[..., Schedule]], Callable[..., Schedule]]:
-    """Register a planning function ``(graph, budget, *, option=default, ...) -> Schedule``."""
+    """Register a planning function ``(graph, budget, *, option=default, ...) -> Schedule``.
+
+    ::
+
+        @ckpt.planner("mine")
+        def mine(graph: ckpt.Graph, budget: int | None = None, *, keep: int = 3) -> ckpt.Schedule:
+            return ckpt.Schedule([ckpt.Compute(i) for i in graph.computed] + …)
+
+        ckpt.plan(loss, params, x, planner="mine", budget="64MiB", keep=5)
+
+    ``takes`` names the option that ``"mine:5"`` sets, and ``monotone`` says that a larger budget
+    never costs more recompute. An option called ``cost`` is handed the `Cost` to minimise.
+    """
 
     def register(function: Callable[..., Schedule]) -> Callable[..., Schedule]:
         _REGISTRY[name] = Planner(name, function, monotone, takes)

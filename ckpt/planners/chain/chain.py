@@ -10,7 +10,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import Action, free_early, needed_only
-from ckpt.planners.base.registry import over_budget, planner, within
+from ckpt.planners.base.registry import over_budget, planner
 from ckpt.planners.base.stages import Stages, cut_at, find_stages, within_calls
 from ckpt.planners.chain.interior import interiors, waiting_seeds
 from ckpt.planners.chain.kinds import table_work
@@ -156,7 +156,7 @@ class _Tables:
             least = [self.timeline(points[0]) for points in self.frontiers]
             raise over_budget(self.graph, min(least, key=lambda t: t.peak), "chain", budget)
         best = min(able, key=lambda point: self.recompute(self.timeline(point)))
-        return within(self.graph, self._schedule(best, budget), budget)
+        return self._schedule(best, budget)
 
     def _best(self, points: list[_CornerPlan], budget: int | None) -> _CornerPlan | None:
         """Of one frontier the last point that fits, looking a little beyond what is certain to."""

@@ -11,7 +11,7 @@ from ckpt.graph import Graph, Overwrites
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all
-from ckpt.planners.base.registry import over_budget, planner, within
+from ckpt.planners.base.registry import over_budget, planner
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 
 State = tuple[int, int, int]
@@ -65,7 +65,7 @@ def brute(
         assert smallest is not None
         raise over_budget(graph, simulate(graph, Schedule(tuple(smallest))), "brute", budget)
     notes = {"states": search.visited, "assumptions": "none: optimal over all schedules"}
-    return within(graph, Schedule(tuple(found), graph.digest, "brute", budget, notes=notes), budget)
+    return Schedule(tuple(found), graph.digest, "brute", budget, notes=notes)
 
 
 class _Search:

@@ -15,7 +15,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all
-from ckpt.planners.base.registry import fits, over_budget, planner, within
+from ckpt.planners.base.registry import fits, over_budget, planner
 from ckpt.planners.online.heuristics import HEURISTICS, Heuristic
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 
@@ -87,10 +87,9 @@ def dtr(
         "thrashing": slowdown >= THRASHING,
         "assumptions": "online: each eviction is decided without knowing what comes",
     }
-    schedule = Schedule(
+    return Schedule(
         tuple(instructions), graph=graph.digest, planner="dtr", budget=budget, notes=notes
     )
-    return within(graph, schedule, budget)
 
 
 class _Run:

@@ -10,7 +10,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base import registry
 from ckpt.planners.base.cost import Cost, flops
-from ckpt.planners.base.registry import planner, within
+from ckpt.planners.base.registry import planner
 from ckpt.planners.search.improve import Improved, improve
 from ckpt.schedule import Schedule
 from ckpt.units import format_bytes
@@ -89,8 +89,7 @@ def auto(
         "optimal": optimal,
         "assumptions": "none: optimal over all schedules" if optimal else "none, and no proof",
     }
-    best = replace(best, graph=graph.digest, planner="auto", budget=budget, notes=notes)
-    return within(graph, best, budget)
+    return replace(best, graph=graph.digest, planner="auto", budget=budget, notes=notes)
 
 
 def _candidates(computed: int) -> list[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckpt.graph import Graph
 from ckpt.planners.base.emit import Emitter
 from ckpt.planners.base.reads import permanent
-from ckpt.planners.base.registry import planner, within
+from ckpt.planners.base.registry import planner
 from ckpt.schedule import Compute, Schedule
 
 
@@ -33,7 +33,7 @@ def as_written(graph: Graph, budget: int | None = None) -> Schedule:
                 emitter.actions.extend(map(Compute, replays.get(region, ())))
         emitter.backward(k)
     notes = {"regions": len({region for node in graph.nodes for region in node.regions})}
-    return within(graph, emitter.schedule("as_written", budget, notes), budget)
+    return emitter.schedule("as_written", budget, notes)
 
 
 def _depths(graph: Graph) -> list[int]:

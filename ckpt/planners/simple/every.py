@@ -9,7 +9,7 @@ from typing import Any
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.planners.base.lower import lower
-from ckpt.planners.base.registry import planner, within
+from ckpt.planners.base.registry import planner
 from ckpt.planners.base.stages import Stages, find_stages
 from ckpt.schedule import Schedule
 
@@ -53,8 +53,7 @@ def _keep_every(graph: Graph, stages: Stages, k: int, name: str, budget: int | N
     kept = keep_boundaries(stages, starts)
     notes: dict[str, Any] = {"stages": len(stages), "stages_per_segment": k}
     cuts = [stages[s].start for s in starts]
-    schedule = lower(graph, kept, cuts, planner=name, budget=budget, notes=notes)
-    return within(graph, schedule, budget)
+    return lower(graph, kept, cuts, planner=name, budget=budget, notes=notes)
 
 
 def keep_boundaries(stages: Stages, starts: Sequence[int]) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.planners.base.emit import Emitter
-from ckpt.planners.base.registry import planner, within
+from ckpt.planners.base.registry import planner
 from ckpt.schedule import Schedule
 
 MOST_COMPUTES = 2_000_000
@@ -32,4 +32,4 @@ def recompute_all(graph: Graph, budget: int | None = None) -> Schedule:
                 f"recompute_all needs more than {MOST_COMPUTES} Computes for the {len(graph)} "
                 "nodes of this graph; revolve keeps nearly as little at far less cost"
             )
-    return within(graph, emitter.schedule("recompute_all", budget), budget)
+    return emitter.schedule("recompute_all", budget)

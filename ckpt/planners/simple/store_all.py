@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckpt.graph import Graph
 from ckpt.planners.base.lower import lower
-from ckpt.planners.base.registry import planner, within
+from ckpt.planners.base.registry import planner
 from ckpt.schedule import Schedule
 
 
@@ -15,6 +15,4 @@ def store_all(graph: Graph, budget: int | None = None) -> Schedule:
     Guarantee: no recomputation; no schedule without recomputation has a lower peak in this order.
     Ignores: nothing. Cost: linear in the nodes.
     """
-    return within(
-        graph, lower(graph, range(len(graph)), planner="store_all", budget=budget), budget
-    )
+    return lower(graph, range(len(graph)), planner="store_all", budget=budget)
