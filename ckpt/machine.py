@@ -193,10 +193,10 @@ class _Machine:
         """Let the instruction write over the first of these that dies with it: what it holds
         more then, beside what is live after it (a value that dies is not)."""
         freed = set()
-        for instruction in self.schedule.instructions[position + 1 :]:
-            if not isinstance(instruction, Free):
-                break
+        instructions, after = self.schedule.instructions, position + 1
+        while after < self.end and isinstance(instruction := instructions[after], Free):
             freed.add(instruction.node)
+            after += 1
         for value, saved in overwrites:
             buffer = self.buffer_of[value]
             if value in freed and buffer >= 0 and self.shares[buffer] == 1:

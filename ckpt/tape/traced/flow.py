@@ -20,7 +20,7 @@ from typing import Any, Literal, assert_never
 
 import numpy as np
 
-from ckpt.graph import BackwardRow, BackwardStep, Node
+from ckpt.graph import BackwardRow, BackwardStep, Node, Overwrites
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import OUT, Op
@@ -119,7 +119,7 @@ class Flow:
         for k, (rule, kernel) in kernels.items():
             at = self.positions[node.inputs[k]]
             before = self.waiting.get(at)
-            turn = Turn(self._values(node, rule.reads), 0, 0, False, NOTHING)
+            turn = Turn(rule)
             if kernel is None:
                 kind: Kind = "part"
                 made = _zeros(node.inputs[k]) if before is None else before.array
@@ -129,9 +129,10 @@ class Flow:
                 moved_nbytes += 3 * incoming.array.nbytes
             else:
                 kind, made = _kind(kernel), kernel.array
-                if not self.nodes[at].resident:  # a gradient lies in an array of its own
-                    given = rule.arguments(None, Stand(node, self._standing))
-                    turn.kernel, turn.arguments = kernel, kernel.flat(given)
+                if (
+                    kernel.overwrites and not self.nodes[at].resident
+                ):  # a gradient's array is its own
+                    turn.kernel = kernel
                     if k == last and _dies(incoming):
                         assert kernel.cotangent is not None
                         turn.dying = frozenset({kernel.cotangent})
@@ -148,7 +149,7 @@ class Flow:
         self.order.append(position)
         if incoming.buffer is not None:
             self._let_go(incoming.buffer)
-        reads = self._reads(node)
+        reads = tuple(dict.fromkeys(self._values(node, node.op.keeps(len(edges), node.mask))))
         self.steps.append(
             BackwardStep(
                 label=node.op.name,
@@ -156,7 +157,7 @@ class Flow:
                 flops=flops,
                 moved_nbytes=moved_nbytes,
                 during=max(turn.high for turn in turns),
-                overwrites=takeovers(filter(self._may_be_taken, reads), turns),
+                overwrites=self._overwrites(node, reads, turns),
                 at=position,
                 source=self.entries[position].source,
             )
@@ -229,6 +230,18 @@ class Flow:
         buffer.whose, buffer.kind, buffer.first = at, "cotangent", len(self.steps)
         return buffer
 
+    def _overwrites(self, node: TapeNode, reads: Sequence[int], turns: list[Turn]) -> Overwrites:
+        """Which of the values that the step reads it may write over."""
+        values = [value for value in reads if self._may_be_taken(value)]
+        if not values or not any(turn.kernel for turn in turns):
+            return ()
+        stand = Stand(node, self._standing)
+        for turn in turns:
+            turn.reads = frozenset(self._values(node, turn.rule.reads))
+            if turn.kernel is not None:
+                turn.arguments = turn.kernel.flat(turn.rule.arguments(None, stand))
+        return takeovers(values, turns)
+
     def _standing(self, source: TapeNode) -> Any:
         """The graph's node for a tape node; of several results, all."""
         values = self.values(source)
@@ -241,19 +254,11 @@ class Flow:
             return False
         return bool(_makes_its_own(self.entries[value].node.op))
 
-    def _values(self, node: TapeNode, operands: Sequence[int]) -> frozenset[int]:
+    def _values(self, node: TapeNode, operands: Sequence[int]) -> list[int]:
         """The graph's nodes for some of a node's operands, or its output."""
         assert node.inputs is not None
         sources = [node if k == OUT else node.inputs[k] for k in operands]
-        return frozenset(i for s in sources if type(s) is TapeNode for i in self.values(s))
-
-    def _reads(self, node: TapeNode) -> tuple[int, ...]:
-        """The nodes whose values the rules of this one read."""
-        assert node.op is not None and node.inputs is not None
-        keeps = node.op.keeps(len(node.inputs), node.mask)
-        sources = [node if k == OUT else node.inputs[k] for k in keeps]
-        found = [i for s in sources if type(s) is TapeNode for i in self.values(s)]
-        return tuple(dict.fromkeys(found))
+        return [i for s in sources if type(s) is TapeNode for i in self.values(s)]
 
     def _make(
         self, whose: int, nbytes: int, kind: Literal["seed", "cotangent"] = "cotangent"
@@ -293,9 +298,6 @@ def _zeros(node: TapeNode) -> Any:
         shapes: tuple[Any, ...] = node.shape
         return AbstractParts(AbstractArray(s, d) for s, d in zip(shapes, node.dtype, strict=True))
     return AbstractArray(node.shape, node.dtype)
-
-
-NOTHING = Account((), 0, None)
 
 
 def _takes_g(kernel: Kernel | None) -> bool:

@@ -78,6 +78,8 @@ class Kernel:
     """The argument whose buffer the result shares, or a position past the arguments."""
     nbytes: int = 0
     """Bytes of the buffer that the result lies in."""
+    overwrites: bool = False
+    """May some call write over an operand?"""
     rules: dict[Any, Kernel] = field(default_factory=dict)
     """Of a node's forward: the kernels of its rules (see `derived.rule_kernel`)."""
     cotangent: int | None = None
@@ -194,6 +196,7 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         recorder.positions[result._node],
         result._data,
         flops=sum(call.flops for call in recorder.calls),
+        overwrites=any(call.op.over is not None for call in recorder.calls),
     )
     for j, call in enumerate(kernel.calls):
         if call.root == len(flat) + j:

@@ -7,24 +7,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckpt.graph import Overwrites
+from ckpt.tape.core.rules import Rule
 from ckpt.tape.traced.kernel import Account, Kernel
+
+NOTHING = Account((), 0, None)
 
 
 @dataclass(slots=True)
 class Turn:
     """One rule's turn within a step."""
 
-    reads: frozenset[int]
-    """The graph's nodes whose values it reads."""
-    high: int
+    rule: Rule
+    high: int = 0
     """The most bytes held beside the activations while it runs."""
-    made: int
+    made: int = 0
     """Bytes made for its result, none if that lies in the incoming cotangent or is but summed."""
-    stays: bool
+    stays: bool = False
     """Are they still there after it?"""
-    account: Account
+    account: Account = NOTHING
     kernel: Kernel | None = None
     """None: a rule that may write over nothing."""
+    reads: frozenset[int] = frozenset()
+    """The graph's nodes whose values it reads."""
     arguments: Sequence[Any] = ()
     """For each of the kernel's, the graph's node."""
     dying: frozenset[int] = frozenset()
