@@ -10,7 +10,7 @@ JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -24,8 +24,9 @@ VERSION = 2
 
 Overwrites = tuple[tuple[int, int], ...]
 """Pairs (value, bytes saved): whose buffer may be taken over, and by how much the instruction then
-needs less. It is, where the value's Free is in the run of Frees right behind and nobody shares the
-buffer; which then dies at that instruction."""
+needs less. One is, where the value's Free is in the run of Frees right behind and nobody shares the
+buffer, which then dies at that instruction; of several, the one that saves most. A value that owns
+its buffer, and no view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +273,12 @@ class Graph:
         """Gradients that exist beforehand: a constant beside the peak."""
         if self.gradients == "appear":
             return 0
-        return sum(row.nbytes for row in self.rows if row.kind == "gradient")
+        largest: dict[Any, int] = {}
+        for k, row in enumerate(self.rows):
+            if row.kind == "gradient":  # each leaf has one, however often it is added to
+                whose = row.whose if row.whose is not None else -1 - k
+                largest[whose] = max(row.nbytes, largest.get(whose, 0))
+        return sum(largest.values())
 
     @property
     def backward_flops(self) -> int:
@@ -330,15 +336,15 @@ class Graph:
         check_format(data, FORMAT, VERSION, GraphError)
         try:
             return cls(
-                nodes=tuple(Node(**_tuples(row)) for row in data["nodes"]),
-                steps=tuple(BackwardStep(**_tuples(row)) for row in data["steps"]),
-                rows=tuple(BackwardRow(**row) for row in data["rows"]),
-                outputs=tuple(data["outputs"]),
-                gradients=data["gradients"],
-                name=data["name"],
+                nodes=tuple(_read(Node, row) for row in data["nodes"]),
+                steps=tuple(_read(BackwardStep, row) for row in data["steps"]),
+                rows=tuple(_read(BackwardRow, row) for row in data["rows"]),
+                outputs=checked("outputs", "tuple[int, ...]", _tuples(data["outputs"])),
+                gradients=checked("gradients", "str", data["gradients"]),
+                name=checked("name", "str", data["name"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise GraphError(f"this {FORMAT} file is damaged: {error!r}") from None
+            raise GraphError(f"this {FORMAT} document is damaged: {error!r}") from None
 
 
 _UNHASHED = ("name", "label", "scope", "source", "regions", "keep")
@@ -364,9 +370,46 @@ def _as_dict(row: Node | BackwardStep | BackwardRow) -> dict[str, Any]:
 
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples that they were."""
-    if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _read(kind: type[Any], row: Any) -> Any:
+    """What `_as_dict` wrote; TypeError where a field is missing, unknown, or of another type."""
+    found = {name: _tuples(value) for name, value in row.items()}
+    for field in fields(kind):
+        if field.name in found:
+            checked(field.name, field.type, found[field.name])
+    return kind(**found)
+
+
+def checked(name: str, kind: Any, value: Any) -> Any:
+    """The value, if it is of that type, given as it is written; TypeError if not."""
+    if not _IS_A.get(kind, _is_text)(value):
+        raise TypeError(f"{name} is {value!r}, and no {kind}"[:200])
+    return value
+
+
+def _is_int(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_ints(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_int, value))
+
+
+_IS_A: dict[Any, Callable[[Any], bool]] = {
+    "int": _is_int,
+    "bool": lambda value: isinstance(value, bool),
+    "int | None": lambda value: value is None or _is_int(value),
+    "tuple[int, ...]": _are_ints,
+    "Overwrites": lambda value: (
+        isinstance(value, tuple) and all(_are_ints(pair) and len(pair) == 2 for pair in value)
+    ),
+}
 
 
 def _inverted(count: int, rows: Iterator[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
@@ -427,14 +470,18 @@ def _fault(position: int, node: Node, nodes: tuple[Node, ...]) -> str:
         return "an input is neither computed nor captured, and no call"
     if node.call and node.alias_of is not None:
         return "a call is no view"
-    result = len(node.deps) == 1 and nodes[node.deps[0]].call
-    if result and nodes[node.deps[0]].captured and not node.captured:
-        return "a result of a captured call is captured too"
+    if len(node.deps) == 1 and (call := nodes[node.deps[0]]).call:
+        if node.call:
+            return "a result of a call is no call"
+        if call.captured and not node.captured:
+            return "a result of a captured call is captured too"
     if min(_sizes(node)) < 0:
         return "bytes and FLOPs can't be negative"
     for dep, saved in node.overwrites:
         if dep not in node.deps:
             return f"it overwrites {dep}, which is no dep of it"
+        if nodes[dep].alias_of is not None:
+            return f"it overwrites {dep}, which is a view: name the value that owns the buffer"
         if not 0 <= saved <= node.workspace + nodes[dep].nbytes:
             return f"by overwriting {dep} it saves more than it holds"
     return ""
@@ -458,6 +505,8 @@ def _step_fault(step: BackwardStep, nodes: tuple[Node, ...]) -> str:
     for read, saved in step.overwrites:
         if read not in step.reads:
             return f"it overwrites {read}, which it doesn't read"
+        if nodes[read].alias_of is not None:
+            return f"it overwrites {read}, which is a view: name the value that owns the buffer"
         if saved < 0:
             return f"by overwriting {read} it can't save less than nothing"
     return ""

@@ -8,7 +8,8 @@ The memory model, which `execute` keeps to the byte:
   owner makes a second buffer. A call makes the buffers of all its results, and has a share in each.
 - What backward makes and keeps is known beforehand: the graph's rows, whatever the schedule.
 - An instruction that may overwrite a value does, if the value's Free is in the run right behind and
-  nobody shares its buffer: which is gone then when the instruction ends.
+  nobody shares its buffer: which is gone then when the instruction ends. Of several it takes the
+  one that saves most.
 - The generator's state behind a random draw is held from its first Compute to its last.
 """
 
@@ -190,23 +191,26 @@ class _Machine:
             self.make(i, STATES, node.state_nbytes, position, last)
 
     def take_over(self, overwrites: Overwrites, position: int) -> int:
-        """Let the instruction write over the first of these that dies with it: what it holds
-        more then, beside what is live after it (a value that dies is not)."""
+        """Let the instruction write over that one of these which dies with it and saves most: what
+        it holds more then, beside what is live after it (a value that dies is not)."""
         freed = set()
         instructions, after = self.schedule.instructions, position + 1
         while after < self.end and isinstance(instruction := instructions[after], Free):
             freed.add(instruction.node)
             after += 1
-        for value, saved in overwrites:
-            buffer = self.buffer_of[value]
-            if value in freed and buffer >= 0 and self.shares[buffer] == 1:
-                if self.whose[buffer] != value:
-                    continue
-                self.died[buffer] = position
-                self.buffer_of[value] = -1
-                self.takeovers[position] = value
-                return self.graph[value].nbytes - saved
-        return 0
+        dying = [
+            (saved, -value) for value, saved in overwrites
+            if value in freed and self.buffer_of[value] >= 0
+            and self.shares[self.buffer_of[value]] == 1
+        ]  # fmt: skip
+        if not dying:
+            return 0
+        saved, negated = max(dying)
+        value = -negated
+        self.died[self.buffer_of[value]] = position
+        self.buffer_of[value] = -1
+        self.takeovers[position] = value
+        return self.graph[value].nbytes - saved
 
     def _last_draws(self) -> dict[int, int]:
         """For each random draw with a state to remember, the last instruction that computes it."""
@@ -321,7 +325,7 @@ class _Machine:
             return f"it is live since instruction {since}: drop this, or free it first"
         if node.captured and self.counts[i]:
             return "a captured value can't be rematerialized: keep it until its last reader"
-        return f"its dep {self.absent(next(d for d in node.deps if not self.live[d]))}"
+        return f"a dep isn't live: {self.absent(next(d for d in node.deps if not self.live[d]))}"
 
     def why_not_backward(self, k: int) -> str:
         if k < self.done:
@@ -333,19 +337,17 @@ class _Machine:
             )
         missing = [r for r in self.graph.steps[k].reads if not self.live[r]]
         if missing:
-            return f"it reads {self.absent(missing[0])}"
+            return f"what it reads isn't live: {self.absent(missing[0])}"
         output = next(o for o in sorted(self.outputs) if not self.live[o])
-        return f"the first Backward comes after the outputs, and {self.absent(output)}"
+        return f"the first Backward comes after the outputs: {self.absent(output)}"
 
     def absent(self, i: int) -> str:
         freed = self.last(Free(i))
         name = f"{i} ({self.graph.describe(i)})"
         if freed is None:
             return f"{name} was never computed: put 'compute {i}' before it"
-        return (
-            f"{name} was freed by instruction {freed}: "
-            f"free it later, or put 'compute {i}' before this"
-        )
+        again = "" if self.graph[i].captured else f", or put 'compute {i}' before this"
+        return f"{name} was freed by instruction {freed}: free it later{again}"
 
     def last(self, instruction: Instruction) -> int | None:
         """Where the machine met this instruction last."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, assert_never
 
 from ckpt.errors import ScheduleError
-from ckpt.graph import Graph, check_format
+from ckpt.graph import Graph, check_format, checked
 
 FORMAT = "ckpt-schedule"
 VERSION = 2
@@ -47,7 +47,7 @@ _KINDS: dict[str, type[Compute] | type[Free] | type[Backward]] = {
     "free": Free,
     "backward": Backward,
 }
-_LINE = re.compile(r"(\w+)\s+(\d+)")
+_LINE = re.compile(r"(\w+)\s+(\d{1,18})")
 
 
 def spell(instruction: Instruction) -> str:
@@ -165,13 +165,14 @@ class Schedule:
         try:
             proof = data["proof"]
             if proof is not None:
-                assumptions = tuple(proof["assumptions"])
-                proof = Proof(proof["bound"], proof["unit"], assumptions)
+                assumptions = tuple(checked("assumption", "str", a) for a in proof["assumptions"])
+                unit = checked("unit", "str", proof["unit"])
+                proof = Proof(checked("bound", "int", proof["bound"]), unit, assumptions)
             return cls(
                 instructions=tuple(map(parse, data["instructions"])),
-                graph=data["graph"],
-                planner=data["planner"],
-                budget=data["budget_nbytes"],
+                graph=checked("graph", "str", data["graph"]),
+                planner=checked("planner", "str", data["planner"]),
+                budget=checked("budget_nbytes", "int | None", data["budget_nbytes"]),
                 proof=proof,
                 notes=dict(data["notes"]),
             )

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph, check_format
-from ckpt.schedule import Backward, Instruction, Schedule
+from ckpt.graph import Graph, check_format, checked
+from ckpt.schedule import Backward, Compute, Instruction, Schedule
 
 FORMAT = "ckpt-timeline"
 VERSION = 2
@@ -225,6 +225,25 @@ class Timeline:
 
     # -- JSON --------------------------------------------------------------------------------------
 
+    def _check(self) -> None:
+        """Raise ValueError unless the columns are those of the schedule."""
+        n = len(self)
+        if {len(column) for column in self.columns.values()} != {n}:
+            raise ValueError(f"its columns don't have {n} rows, one an instruction")
+        if any(not 0 <= phase < len(PHASES) for phase in self.columns["phase"]):
+            raise ValueError("a phase that there isn't")
+        if {len(column) for column in self.buffers.columns} - {len(self.buffers)}:
+            raise ValueError("the columns of its buffers differ in length")
+        for whose, kind, nbytes, born, died in self.buffers:
+            checked("whose", "int | None", whose)
+            for number in (nbytes, born, died):
+                checked("buffer", "int", number)
+            if kind not in KINDS or not 0 <= born <= died <= n:
+                raise ValueError(f"a buffer of kind {kind!r} from {born} to {died}")
+        computed = [i.node for i in self.schedule if isinstance(i, Compute)]
+        if max(computed, default=-1) >= len(self.counts):
+            raise ValueError("its counts are of fewer nodes than are computed")
+
     def to_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
@@ -245,17 +264,19 @@ class Timeline:
         """Read what `to_json` wrote; UsageError for anything else."""
         check_format(data, FORMAT, VERSION, UsageError)
         try:
-            return cls(
+            found = cls(
                 schedule=Schedule.from_json(data["schedule"]),
                 columns={name: array("q", data["columns"][name]) for name in COLUMNS},
                 counts=array("q", data["counts"]),
                 buffers=Buffers(*data["buffers"]),
                 takeovers=dict(data["takeovers"]),
-                resident=data["resident_nbytes"],
-                gradients_beside=data["gradient_nbytes"],
-                source=data["source"],
-                measured=data["measured"],
+                resident=checked("resident_nbytes", "int", data["resident_nbytes"]),
+                gradients_beside=checked("gradient_nbytes", "int", data["gradient_nbytes"]),
+                source=checked("source", "str", data["source"]),
+                measured=dict(data["measured"]),
             )
+            found._check()
+            return found
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -286,6 +307,8 @@ def holdings(graph: Graph, timeline: Timeline, position: int) -> list[Holding]:
         reader = None
         if buffer.kind in KINDS[:2] and buffer.whose is not None:
             reader = next_reader(graph, buffer.whose, done)
+        if not buffer.nbytes and reader is None:
+            continue
         found.append(Holding(buffer.whose, buffer.kind, buffer.nbytes, reader))
     return sorted(found, key=lambda h: (-h.nbytes, -1 if h.whose is None else h.whose))
 

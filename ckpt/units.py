@@ -48,6 +48,8 @@ def parse_bytes(text: str | int, *, of: int | None = None) -> int:
             raise UnitError(f"{text!r} is a percentage, and there is nothing here to take it of")
         if number > 100:
             raise UnitError(f"{text!r} is more than store-all needs; write at most '100%'")
+        if of * number < 100:
+            raise UnitError(f"{text!r} of {of} bytes is not a usable number of bytes")
         return int(of * number / 100)
     factor = _UNITS.get(unit.lower())
     if factor is None:
