@@ -181,11 +181,16 @@ def account(graph: Graph, schedule: Schedule) -> list[dict[str, int]]:
             case Free(i):
                 del holds[i]
         freed = freed_behind(schedule, position)
-        for value, _ in over:
-            owned = graph[value].alias_of is None and not graph[value].resident
-            if owned and value in freed and held_by(holds[value][0], holds) == 1:
-                overwritten.add(holds[value][0])
-                break
+        dying = [
+            (saved, -value)
+            for value, saved in over
+            if value in freed
+            and graph[value].alias_of is None
+            and not graph[value].resident
+            and held_by(holds[value][0], holds) == 1
+        ]
+        if dying:
+            overwritten.add(holds[-max(dying)[1]][0])
         there = {b for boxes in holds.values() for b in boxes} - overwritten
         kinds = ("activations", "captured")
         rows.append({k: sum(b.nbytes for b in there if b.kind == k) for k in kinds})

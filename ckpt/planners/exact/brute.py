@@ -38,8 +38,9 @@ def brute(
     Guarantee: optimal over *all* schedules - any order of computing, any pattern of freeing. Of two
     optimal schedules the one met first is returned; its peak is within the budget, not minimal.
     Ignores: nothing of the memory model. A buffer is freed only when what comes next doesn't fit,
-    and with all that shares it, which loses nothing: a schedule that frees earlier, or only the
-    owner, can be replayed with more values live in no more bytes.
+    and with all that shares it, or but for its owner where that may be overwritten then; which
+    loses nothing: a schedule that frees earlier, or only the owner, can be replayed with more
+    values live in no more bytes.
     Cost: exponential, O(2^nodes x Backwards) states; UsageError for a graph of more than
     ``max_nodes`` computed nodes, when ``max_states`` were visited, or for one in which a
     recomputation takes bytes that a first Compute doesn't (a generator's state, more workspace).
@@ -87,6 +88,8 @@ class _Search:
         self.made = [
             [buffer for buffer in self.buffers if buffer[0] & self.bit[i]] for i in self.nodes
         ]
+        over = [node.overwrites for node in graph] + [step.overwrites for step in graph.steps]
+        self.overwritable = self._mask(value for pairs in over for value, _ in pairs)
         # useful[k]: what can still serve a Backward from the k-th on, or an output.
         wanted = self.outputs
         self.useful = [self._with_ancestors(wanted)]
@@ -169,7 +172,7 @@ class _Search:
         ready = k < len(self.reads) and not self.reads[k] & ~live
         if ready and (k or not self.outputs & ~live):
             fits, moves = self._backward(state, budget - held)
-            if fits and between[k + 1] <= between[k]:
+            if fits and between[k + 1] <= between[k] and (k or not self.outputs):
                 return moves  # waiting gains nothing: all that follows has more room
             wants_room = not fits
         room = budget - held - between[k]
@@ -184,17 +187,27 @@ class _Search:
                 moves.append((self.costs[b], (k, after, spent), [Compute(i)]))
                 continue
             wants_room = True
-            for dying, saved in self._dying(self.graph[i].overwrites, state, after):
+            kept = self.outputs if k else 0
+            for dying, saved in self._dying(self.graph[i].overwrites, after, kept):
                 if need - saved <= room:
                     left = after & ~dying
                     gone = (k, left, spent | dying & self.captured)
                     moves.append((self.costs[b], gone, [Compute(i), *self._free(dying)]))
         if wants_room:
-            for shared, size in self.buffers:
-                if size and shared & live and not (k and shared & self.outputs):
-                    freed = (k, live & ~shared, spent | (shared & self.captured))
-                    moves.append((0, freed, self._free(shared & live)))
+            for mask in self._freeable(live):
+                if not (k and mask & self.outputs):
+                    freed = k, live & ~mask, spent | mask & self.captured
+                    moves.append((0, freed, self._free(mask)))
         return moves
+
+    def _freeable(self, live: int) -> Iterator[int]:
+        """What is freed together: all that share a buffer, or but for an owner to overwrite."""
+        for shared, size in self.buffers:
+            if size and shared & live:
+                yield shared & live
+            others = shared & live & ~self.overwritable
+            if others and others != shared & live:
+                yield others
 
     def _need(self, b: int, live: int) -> int:
         """The bytes that computing node b adds to what is live."""
@@ -212,11 +225,11 @@ class _Search:
         for shared, _ in self.buffers:
             if shared & live and not shared & self.useful[k + 1]:
                 idle |= shared & live
-        choices = list(self._dying(step.overwrites, state, live))
+        choices = list(self._dying(step.overwrites, live, self.outputs))
         fitting = []
         for more in (0, *(dying for dying, _ in choices)):
             gone = idle | more
-            saved = next((saves for dying, saves in choices if dying & gone), 0)
+            saved = max((saves for dying, saves in choices if dying & gone), default=0)
             if step.during - saved <= room:
                 after = (k + 1, live & ~gone, spent | gone & self.captured)
                 move = 0, after, [Backward(k), *self._free(gone)]
@@ -225,14 +238,12 @@ class _Search:
                 fitting.append(move)
         return False, fitting
 
-    def _dying(self, overwrites: Overwrites, state: State, live: int) -> Iterator[tuple[int, int]]:
+    def _dying(self, overwrites: Overwrites, live: int, kept: int) -> Iterator[tuple[int, int]]:
         """What may be overwritten, as nobody shares its buffer; and what that saves."""
-        k, _, _ = state
         for value, saved in overwrites:
             bit = self.bit.get(value, 0)
             shared = next((shared for shared, _ in self.buffers if shared & bit), 0)
-            owns = self.graph.owners[value] == value
-            if bit and owns and shared & live == bit and not (k and bit & self.outputs):
+            if bit and shared & live == bit and not bit & kept:
                 yield bit, saved
 
     def _free(self, mask: int) -> list[Instruction]:
