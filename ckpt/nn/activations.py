@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
-from ckpt.nn.blocks import in_blocks, traits
+from ckpt.nn.blocks import in_blocks
 from ckpt.tape.core.op import op
 
 # -- relu ------------------------------------------------------------------------------------------
@@ -28,7 +28,9 @@ def relu(x: Any) -> Any:
     return np.maximum(x, 0)
 
 
-def _fill_relu_backward(out: Any, scratch: Any, dy: Any, y: Any, *, slope: float) -> None:
+@in_blocks(flops=4, scratch=1, over=(1,))
+def relu_backward(out: Any, scratch: Any, dy: Any, y: Any, *, slope: float = 0.0) -> None:
+    """dy where y > 0, slope * dy elsewhere."""
     positive = scratch.view(np.bool_)[: out.size]
     np.greater(y, 0, out=positive)
     np.copyto(out, positive)  # np.where, and products with booleans, are slower
@@ -36,12 +38,6 @@ def _fill_relu_backward(out: Any, scratch: Any, dy: Any, y: Any, *, slope: float
         out *= 1 - slope
         out += slope
     out *= dy
-
-
-@op(**traits(flops=4, scratch=1, over=(1,)))
-def relu_backward(dy: Any, y: Any, *, slope: float = 0.0, out: Any = None) -> Any:
-    """dy where y > 0, slope * dy elsewhere."""
-    return in_blocks(_fill_relu_backward, dy, y, out=out, scratch=1, over=(1,), slope=slope)
 
 
 relu_backward.vjp(dy=lambda g, y, slope: relu_backward(g, y, slope=slope))
@@ -67,7 +63,8 @@ def leaky_relu(x: Any, slope: float = 0.01) -> Any:
 
 
 def _fill_sigmoid(out: Any, scratch: Any, x: Any) -> None:
-    """exp(min(x, 0)) / (1 + exp(-|x|)): precise at both ends, and nothing overflows."""
+    """1 / (1 + exp(-x)) as exp(min(x, 0)) / (1 + exp(-|x|)): precise at both ends, and nothing
+    overflows."""
     np.absolute(x, out=scratch)
     np.negative(scratch, out=scratch)
     np.exp(scratch, out=scratch)
@@ -77,40 +74,26 @@ def _fill_sigmoid(out: Any, scratch: Any, x: Any) -> None:
     out /= scratch
 
 
-@op(**traits(flops=7, scratch=1))
-def sigmoid(x: Any, *, out: Any = None) -> Any:
-    """1 / (1 + exp(-x))."""
-    return in_blocks(_fill_sigmoid, x, out=out, scratch=1)
-
-
+sigmoid = in_blocks(flops=7, scratch=1, name="sigmoid")(_fill_sigmoid)
 sigmoid.vjp(x=lambda g, out: g * (out * (1 - out)))
 
 
-def _fill_silu(out: Any, scratch: Any, x: Any) -> None:
+@in_blocks(flops=8, scratch=1)
+def silu(out: Any, scratch: Any, x: Any) -> None:
+    """x sigmoid(x), also known as swish."""
     _fill_sigmoid(out, scratch, x)
     out *= x
 
 
-def _fill_silu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
-    """dy s (1 + x (1 - s)), s = sigmoid(x)."""
+@in_blocks(flops=12, scratch=1)
+def silu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """What silu's cotangent dy gives for x: dy s (1 + x (1 - s)), s = sigmoid(x)."""
     _fill_sigmoid(out, scratch, x)
     np.subtract(1, out, out=scratch)
     scratch *= x
     scratch += 1
     out *= scratch
     out *= dy
-
-
-@op(**traits(flops=8, scratch=1))
-def silu(x: Any, *, out: Any = None) -> Any:
-    """x sigmoid(x), also known as swish."""
-    return in_blocks(_fill_silu, x, out=out, scratch=1)
-
-
-@op(**traits(flops=12, scratch=1))
-def silu_backward(dy: Any, x: Any, *, out: Any = None) -> Any:
-    """What silu's cotangent dy gives for x."""
-    return in_blocks(_fill_silu_backward, dy, x, out=out, scratch=1)
 
 
 def _silu_second(x: Any) -> Any:
@@ -136,7 +119,8 @@ _A = 0.044715
 _C = math.sqrt(2 / math.pi)
 
 
-def _fill_gelu(out: Any, x: Any) -> None:
+@in_blocks(flops=9, name="gelu")
+def _gelu(out: Any, x: Any) -> None:
     """x/2 (1 + tanh(C (x + A x³)))."""
     np.multiply(x, x, out=out)
     out *= _A
@@ -149,8 +133,10 @@ def _fill_gelu(out: Any, x: Any) -> None:
     out *= 0.5
 
 
-def _fill_gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
-    """dy/2 (1 + t) (1 + x (1 - t) u'), t = tanh(u), u = C (x + A x³), u' = C (1 + 3A x²)."""
+@in_blocks(flops=17, scratch=1)
+def gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """What gelu's cotangent dy gives for x: dy/2 (1 + t) (1 + x (1 - t) u'), t = tanh(u),
+    u = C (x + A x³), u' = C (1 + 3A x²)."""
     np.multiply(x, x, out=scratch)
     np.multiply(scratch, _A, out=out)
     out += 1
@@ -168,17 +154,6 @@ def _fill_gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
     out *= scratch
     out *= dy
     out *= 0.5
-
-
-@op(name="gelu", **traits(flops=9))
-def _gelu(x: Any, *, out: Any = None) -> Any:
-    return in_blocks(_fill_gelu, x, out=out)
-
-
-@op(**traits(flops=17, scratch=1))
-def gelu_backward(dy: Any, x: Any, *, out: Any = None) -> Any:
-    """What gelu's cotangent dy gives for x."""
-    return in_blocks(_fill_gelu_backward, dy, x, out=out, scratch=1)
 
 
 def _gelu_second(x: Any) -> Any:
@@ -210,7 +185,9 @@ def _plain_erf(x: Any, out: Any) -> None:
         out[start : start + _FEW] = _plain(x[start : start + _FEW])
 
 
-def _fill_gelu_erf(out: Any, x: Any) -> None:
+@in_blocks(flops=5)
+def gelu_erf(out: Any, x: Any) -> None:
+    """x Φ(x)."""
     np.multiply(x, math.sqrt(0.5), out=out)
     _erf()(out, out=out)
     out += 1
@@ -218,8 +195,9 @@ def _fill_gelu_erf(out: Any, x: Any) -> None:
     out *= 0.5
 
 
-def _fill_gelu_erf_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
-    """dy (Φ(x) + x φ(x)) with the normal distribution's Φ and φ."""
+@in_blocks(flops=11, scratch=1)
+def gelu_erf_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """What gelu_erf's cotangent dy gives for x: dy (Φ(x) + x φ(x)), φ the derivative of Φ."""
     np.multiply(x, math.sqrt(0.5), out=scratch)
     _erf()(scratch, out=out)
     out += 1
@@ -231,18 +209,6 @@ def _fill_gelu_erf_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
     scratch *= 1 / math.sqrt(2 * math.pi)
     out += scratch
     out *= dy
-
-
-@op(**traits(flops=5))
-def gelu_erf(x: Any, *, out: Any = None) -> Any:
-    """x Φ(x)."""
-    return in_blocks(_fill_gelu_erf, x, out=out)
-
-
-@op(**traits(flops=11, scratch=1))
-def gelu_erf_backward(dy: Any, x: Any, *, out: Any = None) -> Any:
-    """What gelu_erf's cotangent dy gives for x."""
-    return in_blocks(_fill_gelu_erf_backward, dy, x, out=out, scratch=1)
 
 
 gelu_erf.vjp(x=lambda g, x: gelu_erf_backward(g, x))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ckpt.tape.core.abstract import AbstractArray, contiguous
+from ckpt.tape.core.op import op
 from ckpt.tape.ops.pointwise.buffers import ELEMENTS
 
 BLOCK = 1 << 15
@@ -41,40 +44,48 @@ def _steps(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[int]:
     return [s for n, s in zip(shape, strides, strict=True) if n > 1]
 
 
-def traits(*, flops: int, scratch: int = 0, over: tuple[int, ...] = ()) -> dict[str, Any]:
-    """What `op` is to know of a function that `in_blocks` computes.
-
-    ``flops`` an element; ``scratch``: how many blocks of temporaries; ``over``: the operands that
-    the function reads no more once it has begun to fill a block.
-    """
-
-    def price(k: int, out: Any, *arrays: Any, **static: Any) -> int:
-        return 0 if k in over else int(min(BLOCK, out.size) * out.itemsize)
-
-    def workspace(out: Any, *arrays: Any, **static: Any) -> int:
-        return int(scratch * min(BLOCK, out.size) * out.itemsize) + copied_nbytes(*arrays)
-
-    return {
-        "infer": infer_float,
-        "flops": lambda out, *arrays, **static: flops * out.size,
-        "workspace": workspace,
-        "over": price,
-    }
-
-
 def in_blocks(
-    fill: Callable[..., None],
-    *arrays: Any,
-    out: Any = None,
-    scratch: int = 0,
-    over: tuple[int, ...] = (),
-    **static: Any,
-) -> Any:
-    """An array of the operands' shape - ``out``, or a new one - filled block by block.
+    *, flops: int, scratch: int = 0, over: tuple[int, ...] = (), name: str = ""
+) -> Callable[[Callable[..., None]], Any]:
+    """Declare the op of an array of its operands' shape, by what fills it block by block.
 
-    ``fill(out, *scratch, *operands, **static)`` gets one-dimensional blocks and fills ``out``. If
-    that is an operand, it gets a copy of the operand's block, unless it is one of ``over``.
+    ``fill(out, *scratch, *operands, **static)`` gets one-dimensional blocks and fills ``out``.
+    ``flops`` an element; ``scratch``: how many blocks of temporaries; ``over``: the operands that
+    ``fill`` reads no more once it has begun, and whose memory ``out`` may be.
     """
+
+    def block_nbytes(out: Any) -> int:
+        return int(min(BLOCK, out.size) * out.itemsize)
+
+    def declare(fill: Callable[..., None]) -> Any:
+        called = name or fill.__name__
+        parameters = [*inspect.signature(fill).parameters.values()][1 + scratch :]
+        count = sum(p.kind is not p.KEYWORD_ONLY for p in parameters)
+
+        def forward(*arrays: Any, out: Any = None, **static: Any) -> Any:
+            if len(arrays) != count:
+                raise TypeError(f"{called} takes {count} arrays, not {len(arrays)}")
+            return _filled(fill, arrays, out, scratch, over, static)
+
+        into = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)
+        forward.__signature__ = inspect.Signature([*parameters, into])  # type: ignore[attr-defined]
+        return op(
+            name=called,
+            infer=infer_float,
+            flops=lambda out, *_, **__: flops * out.size,
+            workspace=lambda out, *arrays, **_: (
+                scratch * block_nbytes(out) + copied_nbytes(*arrays)
+            ),
+            over=lambda k, out, *_, **__: 0 if k in over else block_nbytes(out),
+        )(forward)
+
+    return declare
+
+
+def _filled(
+    fill: Callable[..., None], arrays: Any, out: Any, scratch: int, over: Any, static: Any
+) -> Any:
+    """``out``, or a new array; where it is an operand not of ``over``, that is copied by blocks."""
     shape = np.shape(arrays[0])
     if out is None:
         out = np.empty(shape, float_dtype(*arrays))
@@ -101,18 +112,12 @@ def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 def rows_in_block(shape: tuple[int, ...]) -> int:
     """How many entries of the first axis make a block: at least one."""
-    size = 1
-    for n in shape[1:]:
-        size *= n
-    return max(1, BLOCK // max(size, 1))
+    return max(1, BLOCK // max(prod(shape[1:]), 1))
 
 
 def block_nbytes(shape: tuple[int, ...], itemsize: int) -> int:
     """Bytes of a block of `row_blocks`."""
-    size = itemsize
-    for n in shape[1:]:
-        size *= n
-    return int(size * min(rows_in_block(shape), shape[0] if shape else 1))
+    return itemsize * prod(shape[1:]) * min(rows_in_block(shape), shape[0] if shape else 1)
 
 
 def row_buffer(array: Any, itemsize: int) -> int:

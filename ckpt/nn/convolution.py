@@ -13,178 +13,135 @@ import numpy as np
 
 from ckpt.errors import UsageError
 from ckpt.nn.blocks import copied_nbytes, float_dtype, strided_nbytes
-from ckpt.nn.convolution_plan import Convolution, plan
+from ckpt.nn.convolution_plan import Convolution
+from ckpt.nn.convolution_plan import plan as make_plan
 from ckpt.nn.geometry import Pair, pair
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import op
 
-# Elements of temporaries, each allocated once and used by all blocks.
+# -- workspace: temporaries, each allocated once and used by all blocks ----------------------------
 
 
-def _reordered(p: Convolution, w: Any) -> int:
-    """Of the copy by kernel rows: a kernel of one tap is in that order already."""
-    return int(w.size) if p.windows.kernel != (1, 1) or copied_nbytes(w) else 0
+def _reordered(plan: Convolution, w: Any) -> int:
+    """Elements of the copy by kernel rows: a kernel of one tap is in that order already."""
+    return int(w.size) if plan.windows.kernel != (1, 1) or copied_nbytes(w) else 0
 
 
-def _workspace(p: Convolution, w: Any) -> int:
-    products = 1 + (p.windows.kernel[0] > 1)
-    return p.rows_size + products * p.block_size + _reordered(p, w)
+def _workspace(out: Any, x: Any, w: Any, b: Any, *, plan: Convolution) -> int:
+    products = 1 + (plan.windows.kernel[0] > 1)
+    size = plan.rows_size + products * plan.block_size + _reordered(plan, w)
+    return int(out.itemsize * size)
 
 
-def _workspace_x(p: Convolution, w: Any) -> int:
-    scattered = p.row_size // p.windows.kernel[1]
-    extra = strided_nbytes(scattered, 3)
-    return p.rows_size + p.block_size + p.row_size + _reordered(p, w) + extra
+def _workspace_x(out: Any, dy: Any, w: Any, *, plan: Convolution) -> int:
+    scattered = strided_nbytes(plan.row_size // plan.windows.kernel[1], 3)
+    size = plan.rows_size + plan.block_size + plan.row_size + _reordered(plan, w) + scattered
+    return int(out.itemsize * size)
 
 
-def _workspace_w(p: Convolution, w: Any) -> int:
-    size = int(w.size)
-    return p.rows_size + p.block_size + _reordered(p, w) + size // p.windows.kernel[0]
+def _workspace_w(out: Any, dy: Any, x: Any, *, plan: Convolution) -> int:
+    product = out.size // plan.windows.kernel[0]
+    size = plan.rows_size + plan.block_size + _reordered(plan, out) + product
+    return int(out.itemsize * size)
 
 
-def _by_kernel_row(w: Any, p: Convolution, dtype: Any) -> Any:
+# -- a convolution, and what its cotangent gives for x and for w -----------------------------------
+
+
+def _by_kernel_row(w: Any, plan: Convolution, dtype: Any) -> Any:
     """The weight as (kernel row, group, output channel, kernel column and input channel)."""
-    rows, columns = p.windows.kernel
-    parts = w.reshape(p.g, p.o, p.c, rows, columns).transpose(3, 0, 1, 4, 2)
-    return np.ascontiguousarray(parts, dtype).reshape(rows, p.g, p.o, -1)
-
-
-def _infer(x: Any, w: Any, b: Any, **options: Any) -> AbstractArray:
-    return AbstractArray(plan(x.shape, w.shape, **options).out_shape, float_dtype(x, w))
+    rows, columns = plan.windows.kernel
+    parts = w.reshape(plan.g, plan.o, plan.c, rows, columns).transpose(3, 0, 1, 4, 2)
+    return np.ascontiguousarray(parts, dtype).reshape(rows, plan.g, plan.o, -1)
 
 
 @op(
-    infer=_infer,
-    flops=lambda out, x, w, b, **options: (
-        plan(x.shape, w.shape, **options).flops + (0 if isinstance(b, float) else out.size)
-    ),
-    workspace=lambda out, x, w, b, **options: (
-        out.itemsize * _workspace(plan(x.shape, w.shape, **options), w)
-    ),
+    infer=lambda x, w, b, *, plan: AbstractArray(plan.out_shape, float_dtype(x, w)),
+    flops=lambda out, x, w, b, *, plan: plan.flops + (0 if isinstance(b, float) else out.size),
+    workspace=_workspace,
 )
-def convolution(
-    x: Any, w: Any, b: Any, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Any:
+def convolution(x: Any, w: Any, b: Any, *, plan: Convolution) -> Any:
     """x (n, g·c, …) by w (g·o, c, …) plus b, which is (g·o, 1, 1) or the float 0."""
-    p = plan(x.shape, w.shape, stride, padding, dilation, groups)
-    out = np.empty(p.out_shape, float_dtype(x, w))
-    weights = _by_kernel_row(w, p, out.dtype)
-    buffer, total, product = (np.empty(n, out.dtype) for n in (
-        p.rows_size, p.block_size, p.block_size if len(weights) > 1 else 0))  # fmt: skip
-    for block in p.blocks():
-        rows = p.gather(x, block, buffer)
-        target = p.output(out, block)
-        shape = (p.g, p.o, target[0, 0].size)
+    out = np.empty(plan.out_shape, float_dtype(x, w))
+    weights = _by_kernel_row(w, plan, out.dtype)
+    buffer, total = (np.empty(n, out.dtype) for n in (plan.rows_size, plan.block_size))
+    product = np.empty(plan.block_size if len(weights) > 1 else 0, out.dtype)
+    for block in plan.blocks():
+        rows = plan.gather(x, block, buffer)
+        target = plan.output(out, block)
+        shape = (plan.g, plan.o, target[0, 0].size)
         a = total[: target.size].reshape(shape)
-        np.matmul(weights[0], p.matrix(rows, 0, block), out=a)
+        np.matmul(weights[0], plan.matrix(rows, 0, block), out=a)
         for i in range(1, len(weights)):
             further = product[: target.size].reshape(shape)
-            a += np.matmul(weights[i], p.matrix(rows, i, block), out=further)
+            a += np.matmul(weights[i], plan.matrix(rows, i, block), out=further)
         if not isinstance(b, float):
-            a += b.reshape(p.g, p.o, 1)
+            a += b.reshape(plan.g, plan.o, 1)
         target[...] = a.reshape(target.shape)
     return out
 
 
 @op(
-    infer=lambda dy, w, *, shape, **options: AbstractArray(shape, float_dtype(dy, w)),
-    flops=lambda out, dy, w, *, shape, **options: plan(shape, w.shape, **options).flops,
-    workspace=lambda out, dy, w, *, shape, **options: (
-        out.itemsize * _workspace_x(plan(shape, w.shape, **options), w)
-    ),
+    infer=lambda dy, w, *, plan: AbstractArray(plan.x_shape, float_dtype(dy, w)),
+    flops=lambda *_, plan: plan.flops,
+    workspace=_workspace_x,
 )
-def convolution_x(
-    dy: Any,
-    w: Any,
-    *,
-    shape: tuple[int, ...],
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> Any:
-    """What the cotangent dy of a convolution of an x of that shape gives for x."""
-    p = plan(shape, w.shape, stride, padding, dilation, groups)
-    out = np.zeros(shape, float_dtype(dy, w))
-    weights = np.swapaxes(_by_kernel_row(w, p, out.dtype), -1, -2)
+def convolution_x(dy: Any, w: Any, *, plan: Convolution) -> Any:
+    """What the cotangent dy of a convolution gives for x."""
+    out = np.zeros(plan.x_shape, float_dtype(dy, w))
+    weights = np.swapaxes(_by_kernel_row(w, plan, out.dtype), -1, -2)
     buffer, incoming, product = (
-        np.empty(n, out.dtype) for n in (p.rows_size, p.block_size, p.row_size)
+        np.empty(n, out.dtype) for n in (plan.rows_size, plan.block_size, plan.row_size)
     )
-    for block in p.blocks():
-        g = p.incoming(dy, block, incoming)
-        rows = p.empty_rows(block, buffer)
+    for block in plan.blocks():
+        g = plan.incoming(dy, block, incoming)
+        rows = plan.empty_rows(block, buffer)
         rows[...] = 0
         for i in range(len(weights)):
-            target = p.matrix(rows, i, block)
+            target = plan.matrix(rows, i, block)
             further = product[: target.size].reshape(target.shape)
             target += np.matmul(weights[i], g, out=further)
-        p.scatter(rows, block, out)
+        plan.scatter(rows, block, out)
     return out
 
 
 @op(
-    infer=lambda dy, x, *, shape, **options: AbstractArray(shape, float_dtype(dy, x)),
-    flops=lambda out, dy, x, *, shape, **options: plan(x.shape, shape, **options).flops,
-    workspace=lambda out, dy, x, *, shape, **options: (
-        out.itemsize * _workspace_w(plan(x.shape, shape, **options), out)
-    ),
+    infer=lambda dy, x, *, plan: AbstractArray(plan.w_shape, float_dtype(dy, x)),
+    flops=lambda *_, plan: plan.flops,
+    workspace=_workspace_w,
 )
-def convolution_w(
-    dy: Any,
-    x: Any,
-    *,
-    shape: tuple[int, ...],
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> Any:
-    """What the cotangent dy of a convolution by a w of that shape gives for w."""
-    p = plan(x.shape, shape, stride, padding, dilation, groups)
-    height, width = p.windows.kernel
+def convolution_w(dy: Any, x: Any, *, plan: Convolution) -> Any:
+    """What the cotangent dy of a convolution gives for w."""
+    height, width = plan.windows.kernel
     dtype = float_dtype(dy, x)
-    sums = np.zeros((height, p.g, p.o, width * p.c), dtype)
+    sums = np.zeros((height, plan.g, plan.o, width * plan.c), dtype)
     product = np.empty(sums.shape[1:], dtype)
-    buffer, incoming = (np.empty(n, dtype) for n in (p.rows_size, p.block_size))
-    for block in p.blocks():
-        g = p.incoming(dy, block, incoming)
-        rows = p.gather(x, block, buffer)
+    buffer, incoming = (np.empty(n, dtype) for n in (plan.rows_size, plan.block_size))
+    for block in plan.blocks():
+        g = plan.incoming(dy, block, incoming)
+        rows = plan.gather(x, block, buffer)
         for i in range(height):
-            across = np.swapaxes(p.matrix(rows, i, block), -1, -2)
+            across = np.swapaxes(plan.matrix(rows, i, block), -1, -2)
             sums[i] += np.matmul(g, across, out=product)
-    parts = sums.reshape(height, p.g, p.o, width, p.c).transpose(1, 2, 4, 0, 3)
-    return np.ascontiguousarray(parts).reshape(shape)
-
-
-def _options(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> dict[str, Any]:
-    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    parts = sums.reshape(height, plan.g, plan.o, width, plan.c).transpose(1, 2, 4, 0, 3)
+    return np.ascontiguousarray(parts).reshape(plan.w_shape)
 
 
 convolution.vjp(
-    x=lambda g, w, x_shape, stride, padding, dilation, groups: convolution_x(
-        g, w, shape=x_shape, **_options(stride, padding, dilation, groups)
-    ),
-    w=lambda g, x, w_shape, stride, padding, dilation, groups: convolution_w(
-        g, x, shape=w_shape, **_options(stride, padding, dilation, groups)
-    ),
+    x=lambda g, w, plan: convolution_x(g, w, plan=plan),
+    w=lambda g, x, plan: convolution_w(g, x, plan=plan),
     b=lambda g: g,
 )
 convolution_x.vjp(
-    dy=lambda g, w, stride, padding, dilation, groups: convolution(
-        g, w, 0.0, **_options(stride, padding, dilation, groups)
-    ),
-    w=lambda g, dy, w_shape, stride, padding, dilation, groups: convolution_w(
-        dy, g, shape=w_shape, **_options(stride, padding, dilation, groups)
-    ),
+    dy=lambda g, w, plan: convolution(g, w, 0.0, plan=plan),
+    w=lambda g, dy, plan: convolution_w(dy, g, plan=plan),
 )
 convolution_w.vjp(
-    dy=lambda g, x, stride, padding, dilation, groups: convolution(
-        x, g, 0.0, **_options(stride, padding, dilation, groups)
-    ),
-    x=lambda g, dy, x_shape, stride, padding, dilation, groups: convolution_x(
-        dy, g, shape=x_shape, **_options(stride, padding, dilation, groups)
-    ),
+    dy=lambda g, x, plan: convolution(x, g, 0.0, plan=plan),
+    x=lambda g, dy, plan: convolution_x(dy, g, plan=plan),
 )
+
+# -- what a model calls ----------------------------------------------------------------------------
 
 
 def conv2d(
@@ -207,8 +164,8 @@ def conv2d(
             "conv2d takes images (N, C, H, W) and kernels (O, C, kh, kw), "
             f"not {x.shape} and {w.shape}"
         )
-    options = _checked(stride, padding, dilation, groups)
-    return convolution(x, w, 0.0 if bias is None else np.reshape(bias, (-1, 1, 1)), **options)
+    plan = make_plan(x.shape, w.shape, *_checked(stride, padding, dilation, groups))
+    return convolution(x, w, 0.0 if bias is None else np.reshape(bias, (-1, 1, 1)), plan=plan)
 
 
 def conv1d(
@@ -253,24 +210,18 @@ def conv_transpose2d(
     extra = pair(output_padding, "output_padding", 0)
     size = [
         (n - 1) * s - 2 * p + d * (k - 1) + 1 + e
-        for n, k, s, p, d, e in zip(
-            x.shape[2:], w.shape[2:], options["stride"], options["padding"],
-            options["dilation"], extra, strict=True,
-        )
-    ]  # fmt: skip
+        for n, k, s, p, d, e in zip(x.shape[2:], w.shape[2:], *options[:3], extra, strict=True)
+    ]
     shape = (x.shape[0], w.shape[1] * groups, *size)
-    if plan(shape, w.shape, **options).out_shape != x.shape:
+    plan = make_plan(shape, w.shape, *options)
+    if plan.out_shape != x.shape:
         raise UsageError(f"conv_transpose2d: {x.shape} is no convolution of {shape} by {w.shape}")
-    out = convolution_x(x, w, shape=shape, **options)
+    out = convolution_x(x, w, plan=plan)
     return out if bias is None else out + np.reshape(bias, (-1, 1, 1))
 
 
-def _checked(stride: Any, padding: Any, dilation: Any, groups: int) -> dict[str, Any]:
+def _checked(stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Pair, Pair, Pair, int]:
     if groups < 1:
         raise UsageError(f"groups must be at least 1, not {groups}")
-    return _options(
-        pair(stride, "stride", 1),
-        pair(padding, "padding", 0),
-        pair(dilation, "dilation", 1),
-        groups,
-    )
+    strides, paddings = pair(stride, "stride", 1), pair(padding, "padding", 0)
+    return strides, paddings, pair(dilation, "dilation", 1), groups

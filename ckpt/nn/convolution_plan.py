@@ -36,16 +36,21 @@ class Convolution(NamedTuple):
     o: int
 
     @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.n, self.g * self.c, *self.windows.size)
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        return (self.g * self.o, self.c, *self.windows.kernel)
+
+    @property
     def out_shape(self) -> tuple[int, ...]:
         return (self.n, self.g * self.o, *self.windows.out)
 
     @property
     def flops(self) -> int:
         """A multiply-add is two."""
-        taps = self.windows.kernel[0] * self.windows.kernel[1]
-        return (
-            2 * self.n * self.g * self.o * self.c * taps * self.windows.out[0] * self.windows.out[1]
-        )
+        return 2 * prod((*self.out_shape, self.c, *self.windows.kernel))
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -87,8 +92,7 @@ class Convolution(NamedTuple):
     @property
     def rows_size(self) -> int:
         images, rows = self.block
-        kept = self.windows.kernel[1] * self.g * self.c * len(self.phases)
-        return kept * (rows + self.halo) * images * self.windows.out[1]
+        return prod(self.rows_shape(Block(slice(0, images), 0, rows)))
 
     @property
     def block_size(self) -> int:
@@ -110,12 +114,7 @@ class Convolution(NamedTuple):
             rows = span(phase - w.padding[0], w.stride[0], block.start, stop, w.size[0])
             for j in range(w.kernel[1]):
                 columns = w.span(1, j)
-                target = (
-                    slice(rows.begin, rows.end),
-                    slice(None),
-                    slice(columns.begin, columns.end),
-                )
-                yield (f, j), target, (rows.source, columns.source)
+                yield (f, j), (rows.target, columns.target), (rows.source, columns.source)
 
     def matrix(self, rows: Any, i: int, block: Block) -> Any:
         """Kernel row i's matrices (group, kernel column and channel, output position)."""
@@ -135,7 +134,7 @@ class Convolution(NamedTuple):
         """The block's input rows, copied into the buffer."""
         rows = self.empty_rows(block, buffer)
         x = x[block.images].reshape(-1, self.g, self.c, *x.shape[2:])
-        for (f, j), (r, _, q), (xr, xq) in self.copies(block):
+        for (f, j), (r, q), (xr, xq) in self.copies(block):
             target = rows[f, :, j]
             target[:, :, : r.start] = 0
             target[:, :, r.stop :] = 0
@@ -147,7 +146,7 @@ class Convolution(NamedTuple):
     def scatter(self, rows: Any, block: Block, x: Any) -> None:
         """Add the block's rows into x where they came from."""
         x = x[block.images].reshape(-1, self.g, self.c, *x.shape[2:])
-        for (f, j), (r, _, q), (xr, xq) in self.copies(block):
+        for (f, j), (r, q), (xr, xq) in self.copies(block):
             x[..., xr, xq] += rows[f, :, j, :, r, :, q].transpose(3, 0, 1, 2, 4)
 
     def incoming(self, dy: Any, block: Block, buffer: Any) -> Any:

@@ -10,11 +10,7 @@ from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import op
 
 
-def _infer(table: Any, indices: Any) -> AbstractArray:
-    return AbstractArray((*indices.shape, *table.shape[1:]), table.dtype)
-
-
-@op(infer=_infer)
+@op(infer=lambda table, i: AbstractArray((*i.shape, *table.shape[1:]), table.dtype))
 def embedding(table: Any, indices: Any) -> Any:
     """``table[indices]``: (rows, d) and integers of any shape give (..., d).
 

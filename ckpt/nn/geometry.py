@@ -24,10 +24,9 @@ def pair(value: Any, what: str, least: int) -> Pair:
 
 
 class Span(NamedTuple):
-    """Along one axis: positions ``begin``:``end`` of a tap's output hold input ``source``."""
+    """Along one axis: the positions of a tap's output, and those of the input that they hold."""
 
-    begin: int
-    end: int
+    target: slice
     source: slice
 
 
@@ -59,37 +58,30 @@ class Windows:
         )
         return rows, columns
 
-    def span(self, axis: int, tap: int, start: int = 0, stop: int | None = None) -> Span:
-        """What tap number ``tap`` of windows ``start`` to ``stop`` reads along an axis."""
-        stop = self.out[axis] if stop is None else stop
-        step = self.stride[axis]
+    def span(self, axis: int, tap: int) -> Span:
+        """What tap number ``tap`` reads along an axis."""
         offset = tap * self.dilation[axis] - self.padding[axis]
-        return span(offset, step, start, stop, self.size[axis])
+        return span(offset, self.stride[axis], 0, self.out[axis], self.size[axis])
 
-    def taps(self) -> Iterator[tuple[Pair, tuple[slice, slice], tuple[slice, slice]]]:
-        """Each tap, the windows in which it lies inside the image, and the pixels that it reads."""
+    def taps(self) -> Iterator[tuple[int, tuple[slice, slice], tuple[slice, slice]]]:
+        """Each tap's number, row by row, the windows in which it lies inside the image, and the
+        pixels that it reads."""
         for i in range(self.kernel[0]):
             rows = self.span(0, i)
             for j in range(self.kernel[1]):
                 columns = self.span(1, j)
-                yield (
-                    (i, j),
-                    (slice(rows.begin, rows.end), slice(columns.begin, columns.end)),
-                    (rows.source, columns.source),
-                )
+                number = i * self.kernel[1] + j
+                yield number, (rows.target, columns.target), (rows.source, columns.source)
 
 
 def span(offset: int, step: int, start: int, stop: int, size: int) -> Span:
     """Of positions ``offset + step * k``, start <= k < stop, those inside 0 to size.
 
-    ``begin`` and ``end`` count from ``start``.
+    The target counts from ``start``.
     """
     first = max(start, -(offset // step))
     last = min(stop, (size - 1 - offset) // step + 1)
     if last <= first:
-        return Span(0, 0, slice(0, 0))
-    return Span(
-        first - start,
-        last - start,
-        slice(offset + step * first, offset + step * (last - 1) + 1, step),
-    )
+        return Span(slice(0, 0), slice(0, 0))
+    source = slice(offset + step * first, offset + step * (last - 1) + 1, step)
+    return Span(slice(first - start, last - start), source)

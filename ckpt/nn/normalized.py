@@ -8,6 +8,7 @@ statistics, and the weight.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,7 @@ Axes = tuple[int, ...]
 
 def _length(shape: tuple[int, ...], axes: Axes) -> int:
     """How many elements share a mean."""
-    length = 1
-    for k in axes:
-        length *= shape[k]
-    return max(length, 1)
+    return max(prod(shape[k] for k in axes), 1)
 
 
 def _totals(x: Any, y: Any, axes: Axes) -> Any:
@@ -180,12 +178,8 @@ def normalized_backward(
     return out
 
 
-def _infer_weight(dy: Any, x: Any, mean: Any, rstd: Any, *, shape: Any, **_: Any) -> AbstractArray:
-    return AbstractArray(shape, float_dtype(x))
-
-
 @op(
-    infer=_infer_weight,
+    infer=lambda dy, x, *_, shape, **__: AbstractArray(shape, float_dtype(x)),
     flops=lambda out, dy, x, *_, **__: 4 * x.size,
     workspace=lambda out, dy, x, *_, **__: (
         _block_nbytes(x, out.itemsize) + out.nbytes + copied_nbytes(dy, x)
@@ -219,6 +213,10 @@ normalized.vjp(
 )
 
 
+def _unweighted(dy: Any, x: Any, mean: Any, rstd: Any, axes: Axes, eps: float) -> Any:
+    return normalized_backward(dy, x, mean, rstd, 1.0, axes=axes, eps=eps)
+
+
 def _backward_x(
     g: Any, dy: Any, x: Any, mean: Any, rstd: Any, weight: Any, axes: Axes, eps: float
 ) -> Any:
@@ -234,7 +232,7 @@ def _backward_x(
         return np.sum(a, axis=axes, keepdims=True) / _length(x.shape, axes)
 
     def backward(a: Any) -> Any:
-        return normalized_backward(a, x, mean, rstd, 1.0, axes=axes, eps=eps)
+        return _unweighted(a, x, mean, rstd, axes, eps)
 
     d = dy * weight
     z = normalized(x, mean, rstd, 1.0, 0.0, axes=axes, eps=eps)
@@ -249,18 +247,14 @@ def _backward_x(
 
 normalized_backward.vjp(
     dy=lambda g, x, mean, rstd, weight, axes, eps: (
-        weight * normalized_backward(g, x, mean, rstd, 1.0, axes=axes, eps=eps)
+        weight * _unweighted(g, x, mean, rstd, axes, eps)
     ),
     x=_backward_x,
-    weight=lambda g, dy, x, mean, rstd, axes, eps: (
-        dy * normalized_backward(g, x, mean, rstd, 1.0, axes=axes, eps=eps)
-    ),
+    weight=lambda g, dy, x, mean, rstd, axes, eps: dy * _unweighted(g, x, mean, rstd, axes, eps),
 )
 normalized_weight.vjp(
     dy=lambda g, x, mean, rstd, axes, eps: (
         g * normalized(x, mean, rstd, 1.0, 0.0, axes=axes, eps=eps)
     ),
-    x=lambda g, dy, x, mean, rstd, axes, eps: normalized_backward(
-        g * dy, x, mean, rstd, 1.0, axes=axes, eps=eps
-    ),
+    x=lambda g, dy, x, mean, rstd, axes, eps: _unweighted(g * dy, x, mean, rstd, axes, eps),
 )

@@ -9,6 +9,7 @@ as in PyTorch.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,124 +19,96 @@ from ckpt.nn.blocks import strided_nbytes
 from ckpt.nn.geometry import Pair, Windows, pair
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import op
+from ckpt.tape.ops.shaping.rearranging import inside
 
 
-def _windows(
-    shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Windows:
-    return Windows((shape[-2], shape[-1]), kernel, stride, padding, dilation)
+def _temporaries(images: Any, held: int, buffered: int) -> int:
+    """Bytes for one of the images: ``held`` an element, and the buffers of ``buffered`` of them."""
+    size = int(images.size // max(images.shape[0], 1))
+    return size * held + strided_nbytes(size, buffered)
 
 
-def _image_size(array: Any) -> int:
-    """Elements of one image."""
-    return int(array.size // max(array.shape[0], 1))
+def _infer(x: Any, *_: Any, windows: Windows) -> AbstractArray:
+    return AbstractArray((*x.shape[:2], *windows.out), x.dtype)
 
 
-def _infer(x: Any, *_: Any, **options: Any) -> AbstractArray:
-    return AbstractArray((*x.shape[:2], *_windows(x.shape, **options).out), x.dtype)
+def _infer_transposed(dy: Any, *_: Any, windows: Windows) -> AbstractArray:
+    return AbstractArray((*dy.shape[:2], *windows.size), dy.dtype)
 
 
-def _infer_tap(x: Any, **options: Any) -> AbstractArray:
-    taps = options["kernel"][0] * options["kernel"][1]
-    return AbstractArray(_infer(x, **options).shape, np.min_scalar_type(taps - 1))
-
-
-def _adds(out: Any, *_: Any, kernel: Pair, **options: Any) -> int:
+def _adds(out: Any, x: Any, *, windows: Windows) -> int:
     """One FLOP a tap."""
-    return int(out.size) * kernel[0] * kernel[1]
+    return int(out.size) * prod(windows.kernel)
 
 
 # -- max -------------------------------------------------------------------------------------------
 
 
+def _tap_dtype(windows: Windows) -> np.dtype[Any]:
+    """The smallest that holds each tap's number."""
+    return np.min_scalar_type(prod(windows.kernel) - 1)
+
+
 @op(
-    infer=_infer_tap,
+    infer=lambda x, *, windows: AbstractArray((*x.shape[:2], *windows.out), _tap_dtype(windows)),
     flops=_adds,
-    workspace=lambda out, x, **_: (
-        _image_size(out) * (x.itemsize + 2) + strided_nbytes(_image_size(out), 2 * x.itemsize + 1)
-    ),
+    workspace=lambda out, x, **_: _temporaries(out, x.itemsize + 2, 2 * x.itemsize + 1),
 )
-def largest_tap(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+def largest_tap(x: Any, *, windows: Windows) -> Any:
     """The number, row by row, of the tap that is the largest of its window."""
-    windows = _windows(x.shape, kernel, stride, padding, dilation)
-    out = np.zeros((*x.shape[:2], *windows.out), np.min_scalar_type(kernel[0] * kernel[1] - 1))
+    out = np.zeros((*x.shape[:2], *windows.out), _tap_dtype(windows))
     best = np.empty(out.shape[1:], x.dtype)
     larger, nan = np.empty((2, *out.shape[1:]), bool)
     backwards = list(windows.taps())[::-1]  # so that of equals the first tap stays
     for image, taps in zip(x, out, strict=True):
         best.fill(-np.inf)
-        for (i, j), (rows, columns), (r, c) in backwards:
+        for number, (rows, columns), (r, c) in backwards:
             given, known = image[:, r, c], best[:, rows, columns]
             found = np.greater_equal(given, known, out=larger[:, rows, columns])
             found |= np.isnan(given, out=nan[:, rows, columns])
             np.copyto(known, given, where=found)
-            np.copyto(taps[:, rows, columns], i * kernel[1] + j, where=found)
+            np.copyto(taps[:, rows, columns], number, where=found)
     return out
 
 
 @op(
     infer=_infer,
-    workspace=lambda out, x, tap, **_: _image_size(out) + strided_nbytes(_image_size(out), 3),
+    workspace=lambda out, x, tap, **_: _temporaries(out, 1, 3),
 )
-def take_tap(x: Any, tap: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+def take_tap(x: Any, tap: Any, *, windows: Windows) -> Any:
     """The element of each window that has the given number."""
-    windows = _windows(x.shape, kernel, stride, padding, dilation)
     out = np.zeros(tap.shape, x.dtype)
     here = np.empty(tap.shape[1:], bool)
     for image, taps, target in zip(x, tap, out, strict=True):
-        for (i, j), (rows, columns), (r, c) in windows.taps():
+        for number, (rows, columns), (r, c) in windows.taps():
             chosen = here[:, rows, columns]
-            np.equal(taps[:, rows, columns], i * kernel[1] + j, out=chosen)
+            np.equal(taps[:, rows, columns], number, out=chosen)
             np.copyto(target[:, rows, columns], image[:, r, c], where=chosen)
     return out
 
 
 @op(
-    infer=lambda dy, tap, *, shape, **_: AbstractArray(shape, dy.dtype),
+    infer=_infer_transposed,
     flops=lambda out, dy, tap, **_: dy.size,
-    workspace=lambda out, dy, tap, **_: (
-        _image_size(dy) * (dy.itemsize + 1) + strided_nbytes(_image_size(dy), 3 * dy.itemsize)
-    ),
+    workspace=lambda out, dy, tap, **_: _temporaries(dy, dy.itemsize + 1, 3 * dy.itemsize),
 )
-def put_tap(
-    dy: Any,
-    tap: Any,
-    *,
-    shape: tuple[int, ...],
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-) -> Any:
-    """Zeros of that shape, each window's dy added in at its tap: the transpose of `take_tap`."""
-    windows = _windows(shape, kernel, stride, padding, dilation)
-    out = np.zeros(shape, dy.dtype)
+def put_tap(dy: Any, tap: Any, *, windows: Windows) -> Any:
+    """Zeros, each window's dy added in at its tap: the transpose of `take_tap`."""
+    out = np.zeros((*dy.shape[:2], *windows.size), dy.dtype)
     here = np.empty(dy.shape[1:], bool)
     given = np.empty(dy.shape[1:], dy.dtype)
     for image, taps, target in zip(dy, tap, out, strict=True):
-        for (i, j), (rows, columns), (r, c) in windows.taps():
+        for number, (rows, columns), (r, c) in windows.taps():
             chosen, part = here[:, rows, columns], given[:, rows, columns]
-            np.equal(taps[:, rows, columns], i * kernel[1] + j, out=chosen)
+            np.equal(taps[:, rows, columns], number, out=chosen)
             np.copyto(part, chosen)
             part *= image[:, rows, columns]
             target[:, r, c] += part
     return out
 
 
-def _options(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> dict[str, Any]:
-    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
-
-
-take_tap.vjp(
-    x=lambda g, tap, x_shape, kernel, stride, padding, dilation: put_tap(
-        g, tap, shape=x_shape, **_options(kernel, stride, padding, dilation)
-    )
-)
-put_tap.vjp(
-    dy=lambda g, tap, kernel, stride, padding, dilation: take_tap(
-        g, tap, **_options(kernel, stride, padding, dilation)
-    )
-)
+take_tap.vjp(x=lambda g, tap, windows: put_tap(g, tap, windows=windows))
+put_tap.vjp(dy=lambda g, tap, windows: take_tap(g, tap, windows=windows))
 
 
 def max_pool2d(
@@ -147,8 +120,8 @@ def max_pool2d(
     dilation: int | Pair = 1,
 ) -> Any:
     """The largest element of each window; the stride is the kernel's size unless given."""
-    options = _checked(x, "max_pool2d", kernel, stride, padding, dilation)
-    return take_tap(x, largest_tap(x, **options), **options)
+    windows = _windows(x, "max_pool2d", kernel, stride, padding, dilation)
+    return take_tap(x, largest_tap(x, windows=windows), windows=windows)
 
 
 # -- mean ------------------------------------------------------------------------------------------
@@ -157,56 +130,36 @@ def max_pool2d(
 @op(
     infer=_infer,
     flops=_adds,
-    workspace=lambda out, x, **_: strided_nbytes(_image_size(out), 3 * out.itemsize),
+    workspace=lambda out, x, **_: _temporaries(out, 0, 3 * out.itemsize),
 )
-def tap_mean(x: Any, *, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+def tap_mean(x: Any, *, windows: Windows) -> Any:
     """The sum of each window's taps over their number, the border's zeros among them."""
-    windows = _windows(x.shape, kernel, stride, padding, dilation)
     out = np.zeros((*x.shape[:2], *windows.out), x.dtype)
     for image, target in zip(x, out, strict=True):
         for _, (rows, columns), (r, c) in windows.taps():
             target[:, rows, columns] += image[:, r, c]
-        target *= 1 / (kernel[0] * kernel[1])
+        target *= 1 / prod(windows.kernel)
     return out
 
 
 @op(
-    infer=lambda dy, *, shape, **_: AbstractArray(shape, dy.dtype),
-    flops=lambda out, dy, *, kernel, **_: dy.size * (kernel[0] * kernel[1] + 1),
-    workspace=lambda out, dy, **_: (
-        _image_size(dy) * dy.itemsize + strided_nbytes(_image_size(dy), 3 * dy.itemsize)
-    ),
+    infer=_infer_transposed,
+    flops=lambda out, dy, *, windows: dy.size * (prod(windows.kernel) + 1),
+    workspace=lambda out, dy, **_: _temporaries(dy, dy.itemsize, 3 * dy.itemsize),
 )
-def spread_mean(
-    dy: Any,
-    *,
-    shape: tuple[int, ...],
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-) -> Any:
+def spread_mean(dy: Any, *, windows: Windows) -> Any:
     """Each window's dy over the number of its taps, added in at each: `tap_mean` transposed."""
-    windows = _windows(shape, kernel, stride, padding, dilation)
-    out = np.zeros(shape, dy.dtype)
+    out = np.zeros((*dy.shape[:2], *windows.size), dy.dtype)
     share = np.empty(dy.shape[1:], dy.dtype)
     for image, target in zip(dy, out, strict=True):
-        np.multiply(image, 1 / (kernel[0] * kernel[1]), out=share)
+        np.multiply(image, 1 / prod(windows.kernel), out=share)
         for _, (rows, columns), (r, c) in windows.taps():
             target[:, r, c] += share[:, rows, columns]
     return out
 
 
-tap_mean.vjp(
-    x=lambda g, x_shape, kernel, stride, padding, dilation: spread_mean(
-        g, shape=x_shape, **_options(kernel, stride, padding, dilation)
-    )
-)
-spread_mean.vjp(
-    dy=lambda g, kernel, stride, padding, dilation: tap_mean(
-        g, **_options(kernel, stride, padding, dilation)
-    )
-)
+tap_mean.vjp(x=lambda g, windows: spread_mean(g, windows=windows))
+spread_mean.vjp(dy=lambda g, windows: tap_mean(g, windows=windows))
 
 
 def avg_pool2d(
@@ -214,7 +167,7 @@ def avg_pool2d(
 ) -> Any:
     """The mean of each window, the border's zeros counted; the stride is the kernel's size unless
     given. Keeps nothing."""
-    return tap_mean(x, **_checked(x, "avg_pool2d", kernel, stride, padding, 1))
+    return tap_mean(x, windows=_windows(x, "avg_pool2d", kernel, stride, padding, 1))
 
 
 def global_avg_pool(x: Any) -> Any:
@@ -227,23 +180,16 @@ def global_max_pool(x: Any) -> Any:
     return np.max(x, axis=tuple(range(2, x.ndim)))
 
 
-def _checked(
-    x: Any, name: str, kernel: Any, stride: Any, padding: Any, dilation: Any
-) -> dict[str, Any]:
+def _windows(x: Any, name: str, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Windows:
     if x.ndim != 4:
         raise UsageError(f"{name} takes images (N, C, H, W), not an array of shape {x.shape}")
     kernel = pair(kernel, "the kernel", 1)
-    options = _options(
-        kernel,
-        kernel if stride is None else pair(stride, "stride", 1),
-        pair(padding, "padding", 0),
-        pair(dilation, "dilation", 1),
-    )
-    if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(
-        options["padding"], kernel, options["dilation"], strict=True
-    )):  # fmt: skip
+    strides = kernel if stride is None else pair(stride, "stride", 1)
+    paddings, dilations = pair(padding, "padding", 0), pair(dilation, "dilation", 1)
+    taps = zip(paddings, kernel, dilations, strict=True)
+    if any(2 * p > d * (k - 1) + 1 for p, k, d in taps):
         raise UsageError(f"{name}: padding {padding} is more than half of the kernel, {kernel}")
-    return options
+    return Windows(x.shape[2:], kernel, strides, paddings, dilations)
 
 
 # -- other sizes -----------------------------------------------------------------------------------
@@ -253,7 +199,7 @@ def _checked(
 def padded(x: Any, *, width: tuple[Pair, ...]) -> Any:
     """x with zeros around: (before, after) along each axis."""
     out = np.zeros(_infer_padded(x, width).shape, x.dtype)
-    out[_inside(x.shape, width)] = x
+    out[inside(x.shape, width)] = x
     return out
 
 
@@ -262,11 +208,7 @@ def _infer_padded(x: Any, width: tuple[Pair, ...]) -> AbstractArray:
     return AbstractArray(shape, x.dtype)
 
 
-def _inside(shape: tuple[int, ...], width: tuple[Pair, ...]) -> tuple[slice, ...]:
-    return tuple(slice(before, before + n) for n, (before, _) in zip(shape, width, strict=True))
-
-
-padded.vjp(x=lambda g, x_shape, width: g[_inside(x_shape, width)])
+padded.vjp(x=lambda g, x_shape, width: g[inside(x_shape, width)])
 
 
 def pad2d(x: Any, padding: int | Pair) -> Any:

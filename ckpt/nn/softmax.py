@@ -22,12 +22,8 @@ def row_sums(x: Any, y: Any, axis: int) -> Any:
     return np.expand_dims(np.vecdot(x, y, axes=axes), axis)
 
 
-def _rows_nbytes(out: Any, axis: int) -> int:
-    """Bytes of one number a row."""
-    return int(_row_numbers(out, axis).nbytes)
-
-
 def _row_numbers(out: Any, axis: int) -> AbstractArray:
+    """One number a row."""
     return AbstractArray(reduced(out.shape, axis, True), out.dtype)
 
 
@@ -64,7 +60,7 @@ def _future(queries: int, keys: int, dtype: Any) -> Any:
     infer=infer_float,
     flops=lambda out, dy, y, *, scale, **_: (4 if scale == 1 else 5) * out.size,
     workspace=lambda out, dy, y, *, axis, **_: (
-        _rows_nbytes(out, axis) + buffers(out, dy, _row_numbers(out, axis))
+        (rows := _row_numbers(out, axis)).nbytes + buffers(out, dy, rows)
     ),
     over=lambda k, *_, **__: 0 if k == 0 else None,
 )
@@ -106,7 +102,7 @@ def masked_softmax(x: Any, *, scale: float, causal: bool) -> Any:
     infer=infer_float,
     flops=lambda out, x, *, axis: 5 * out.size,
     workspace=lambda out, x, *, axis: (
-        _rows_nbytes(out, axis) + max(out.nbytes, buffers(out, x, _row_numbers(out, axis)))
+        (rows := _row_numbers(out, axis)).nbytes + max(out.nbytes, buffers(out, x, rows))
     ),
 )
 def _log_softmax(x: Any, *, axis: int = -1) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from ckpt.tape.core.abstract import dummy
 from ckpt.tape.core.op import ADAPTERS, adapt
 from ckpt.tape.core.value import Value
 
-# -- of shapes and dtypes alone --------------------------------------------------------------------
+
+def _answer(function: Any, plain: Callable[[Any], Any], /, *args: Any, **kwargs: Any) -> Any:
+    """NumPy's own answer, with ``plain(v)`` in the place of each Value v."""
+    return function(
+        *(tree.rebuild(a, plain) for a in args), **{k: plain(v) for k, v in kwargs.items()}
+    )
+
+
+# -- of shapes and dtypes alone: the function never reads its arrays, and may run on dummies -------
 
 
 def _stand_in(x: Any) -> Any:
@@ -24,24 +33,12 @@ def _stand_in(x: Any) -> Any:
     return dummy(data) if getattr(data, "abstract", False) else data
 
 
-def _of_stand_ins(function: Callable[..., Any]) -> None:
-    """The function never reads its arrays: it may run on dummies."""
-
-    def answer(*args: Any, **kwargs: Any) -> Any:
-        return function(
-            *(tree.rebuild(a, _stand_in) for a in args),
-            **{k: _stand_in(v) for k, v in kwargs.items()},
-        )
-
-    ADAPTERS[function] = answer
-
-
 for _function in (
     np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.min_scalar_type,
     np.common_type, np.iscomplexobj, np.isrealobj, np.isfortran,
     np.zeros_like, np.ones_like, np.empty_like,
 ):  # fmt: skip
-    _of_stand_ins(_function)
+    ADAPTERS[_function] = partial(_answer, _function, _stand_in)
 
 
 @adapt(np.full_like)
@@ -51,35 +48,25 @@ def _full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
     return np.full_like(_stand_in(a), fill_value, dtype)
 
 
-# -- of values, while there are any ----------------------------------------------------------------
+# -- of values, which a trace doesn't have ---------------------------------------------------------
 
 
-def _of_values(function: Callable[..., Any]) -> None:
-    """The shape of the answer depends on values, which a trace doesn't have."""
-
-    def data(x: Any) -> Any:
-        if not isinstance(x, Value):
-            return x
-        if getattr(x.data, "abstract", False):
-            raise AbstractError(
-                f"what np.{function.__name__} gives depends on values, and only shapes and dtypes "
-                "are known while tracing; use np.where to choose by values, or run with real data"
-            )
-        return x.data
-
-    def answer(*args: Any, **kwargs: Any) -> Any:
-        return function(
-            *(tree.rebuild(a, data) for a in args), **{k: data(v) for k, v in kwargs.items()}
+def _data(name: str, x: Any) -> Any:
+    if not isinstance(x, Value):
+        return x
+    if getattr(x.data, "abstract", False):
+        raise AbstractError(
+            f"what np.{name} gives depends on values, and only shapes and dtypes "
+            "are known while tracing; use np.where to choose by values, or run with real data"
         )
-
-    ADAPTERS[function] = answer
+    return x.data
 
 
 for _asked in (
     np.nonzero, np.flatnonzero, np.argwhere, np.searchsorted, np.digitize, np.bincount,
     np.array2string, np.array_repr, np.array_str,
 ):  # fmt: skip
-    _of_values(_asked)
+    ADAPTERS[_asked] = partial(_answer, _asked, partial(_data, _asked.__name__))
 
 
 @adapt(np.isclose)
@@ -121,15 +108,12 @@ def _copyto(dst: Any, src: Any, *args: Any, **kwargs: Any) -> Any:
     raise UnsupportedError(_FILL)
 
 
-def _refuse(function: Callable[..., Any]) -> None:
-    def refusal(*args: Any, **kwargs: Any) -> Any:
-        raise MutationError(
-            f"np.{function.__name__} writes into an array, which Values don't allow, since a "
-            "backward may need what was there; use np.where, np.concatenate or np.stack"
-        )
-
-    ADAPTERS[function] = refusal
+def _refuse(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    raise MutationError(
+        f"np.{name} writes into an array, which Values don't allow, since a "
+        "backward may need what was there; use np.where, np.concatenate or np.stack"
+    )
 
 
 for _writer in (np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal):
-    _refuse(_writer)
+    ADAPTERS[_writer] = partial(_refuse, _writer.__name__)

@@ -25,22 +25,17 @@ def parts(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
-@op(name="item", infer=lambda x, *, k: Shared(x[k]), view=True)
+@op(infer=lambda x, *, k: Shared(x[k]), view=True)
 def item(x: Any, *, k: int = 0) -> Any:
     """One of several results: a view, or, of a number, a copy."""
     return x[k] if x[k].ndim else x[k].copy()
 
 
 def _add_item(target: Any, g: Any, k: int) -> None:
-    part = target[k]
-    part[...] += g
+    target[k][...] += g
 
 
-def _infer_alone(g: Any, *, shapes: Any, dtypes: Any, k: int) -> AbstractParts:
-    return AbstractParts(map(AbstractArray, shapes, dtypes))
-
-
-@op(name="alone", infer=_infer_alone)
+@op(infer=lambda g, *, shapes, dtypes, k: AbstractParts(map(AbstractArray, shapes, dtypes)))
 def alone(g: Any, *, shapes: Any = (), dtypes: Any = (), k: int = 0) -> Any:
     """A tuple of zeros but for the k-th, which is ``g``: what an item contributes to the whole."""
     return tuple(
@@ -54,7 +49,7 @@ item.accumulate(x=_add_item)
 alone.vjp(g=lambda g, k: parts(g)[k])
 
 
-@op(name="add_parts", infer=lambda x, y: x, flops=lambda out, *_: sum(part.size for part in out))
+@op(infer=lambda x, y: x, flops=lambda out, *_: sum(part.size for part in out))
 def add_parts(x: Any, y: Any) -> Any:
     """The sum of two tuples, part by part."""
     return tuple(a + b for a, b in zip(x, y, strict=True))

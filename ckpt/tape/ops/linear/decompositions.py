@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.linalg import LinAlgError
 
 from ckpt.errors import AbstractError, UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts
@@ -27,12 +26,13 @@ from ckpt.tape.ops.linear.linalg import (
     dtype_of,
     real_of,
     rows,
+    sides,
     square,
     stack_of,
     transposed,
 )
-from ckpt.tape.ops.linear.products import conjugate
 from ckpt.tape.ops.parts import parts
+from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 _ONE = np.eye(1)
 EigResult, EighResult = type(np.linalg.eig(_ONE)), type(np.linalg.eigh(_ONE))
@@ -56,12 +56,11 @@ def diagonal(x: Any) -> Any:
 def _infer_eigh(x: Any, *, UPLO: str) -> AbstractParts:
     square(x)
     dtype = dtype_of(x)
-    return AbstractParts(
-        (AbstractArray(x.shape[:-1], real_of(dtype)), AbstractArray(x.shape, dtype))
-    )
+    shapes, dtypes = (x.shape[:-1], x.shape), (real_of(dtype), dtype)
+    return AbstractParts(map(AbstractArray, shapes, dtypes))
 
 
-@op(name="eigh", infer=_infer_eigh, flops=cubic(9), workspace=double_precision)
+@op(infer=_infer_eigh, flops=cubic(9), workspace=double_precision)
 def eigh(x: Any, *, UPLO: str = "L") -> Any:
     return tuple(np.linalg.eigh(x, UPLO))  # type: ignore[call-overload]
 
@@ -79,16 +78,8 @@ def _eigh(g: Any, out: Any, UPLO: str) -> Any:
 
 
 eigh.vjp(x=_eigh)
-
-
-@adapt(np.linalg.eigh)
-def _eigh_parts(a: Any, UPLO: str = "L") -> Any:
-    return EighResult(*parts(eigh(operand(a), UPLO=UPLO)))
-
-
-@adapt(np.linalg.eigvalsh)
-def eigvalsh(a: Any, UPLO: str = "L") -> Any:
-    return parts(eigh(operand(a), UPLO=UPLO))[0]
+adapt(np.linalg.eigh)(lambda a, UPLO="L": EighResult(*parts(eigh(operand(a), UPLO=UPLO))))
+adapt(np.linalg.eigvalsh)(lambda a, UPLO="L": parts(eigh(operand(a), UPLO=UPLO))[0])
 
 
 def _infer_eig(x: Any) -> AbstractParts:
@@ -103,7 +94,7 @@ def _infer_eig(x: Any) -> AbstractParts:
     return AbstractParts((AbstractArray(x.shape[:-1], dtype), AbstractArray(x.shape, dtype)))
 
 
-@op(name="eig", infer=_infer_eig, flops=cubic(25), workspace=double_precision)
+@op(infer=_infer_eig, flops=cubic(25), workspace=double_precision)
 def eig(x: Any) -> Any:
     w, v = np.linalg.eig(x)
     return np.ascontiguousarray(w), np.ascontiguousarray(v)
@@ -121,43 +112,23 @@ def _eig(g: Any, out: Any) -> Any:
 
 
 eig.vjp(x=_eig)
-
-
-@adapt(np.linalg.eig)
-def _eig_parts(a: Any) -> Any:
-    return EigResult(*parts(eig(operand(a))))
-
-
-@adapt(np.linalg.eigvals)
-def eigvals(a: Any) -> Any:
-    return parts(eig(operand(a)))[0]
+adapt(np.linalg.eig)(lambda a: EigResult(*parts(eig(operand(a)))))
+adapt(np.linalg.eigvals)(lambda a: parts(eig(operand(a)))[0])
 
 
 # -- svd -------------------------------------------------------------------------------------------
 
 
-def _lengths(x: Any) -> tuple[int, int, int]:
-    """Rows, columns, and the smaller of them."""
-    if len(x.shape) < 2:
-        raise LinAlgError(f"a matrix has at least two axes, and this array {len(x.shape)}")
-    m, n = x.shape[-2:]
-    return m, n, min(m, n)
-
-
 def _infer_svd(x: Any, *, full_matrices: bool) -> AbstractParts:
-    m, n, k = _lengths(x)
-    batch, dtype = x.shape[:-2], dtype_of(x)
-    return AbstractParts(
-        (
-            AbstractArray((*batch, m, m if full_matrices else k), dtype),
-            AbstractArray((*batch, k), real_of(dtype)),
-            AbstractArray((*batch, n if full_matrices else k, n), dtype),
-        )
-    )
+    m, n = sides(x)
+    k, batch, dtype = min(m, n), x.shape[:-2], dtype_of(x)
+    left, right = (m, n) if full_matrices else (k, k)
+    shapes = (*batch, m, left), (*batch, k), (*batch, right, n)
+    return AbstractParts(map(AbstractArray, shapes, (dtype, real_of(dtype), dtype)))
 
 
 def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:
-    long, short = max(x.shape[-2:]), min(x.shape[-2:])
+    short, long = sorted(sides(x))
     if full_matrices:
         work = 4 * long**2 * short + 8 * long * short**2 + 9 * short**3
     else:
@@ -165,7 +136,7 @@ def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:
     return int(stack_of(x) * work)
 
 
-@op(name="svd", infer=_infer_svd, flops=_svd_flops, workspace=double_precision)
+@op(infer=_infer_svd, flops=_svd_flops, workspace=double_precision)
 def svd(x: Any, *, full_matrices: bool = True) -> Any:
     return tuple(np.linalg.svd(x, full_matrices=full_matrices))
 
@@ -221,16 +192,15 @@ def svdvals(x: Any, /) -> Any:
 
 
 def _infer_qr(x: Any, *, mode: str) -> AbstractParts:
-    m, n, k = _lengths(x)
-    batch, dtype = x.shape[:-2], dtype_of(x)
-    inner = m if mode == "complete" else k
-    return AbstractParts(
-        (AbstractArray((*batch, m, inner), dtype), AbstractArray((*batch, inner, n), dtype))
-    )
+    m, n = sides(x)
+    inner, dtype = m if mode == "complete" else min(m, n), dtype_of(x)
+    shapes = (*x.shape[:-2], m, inner), (*x.shape[:-2], inner, n)
+    return AbstractParts(AbstractArray(shape, dtype) for shape in shapes)
 
 
 def _qr_flops(out: Any, x: Any, *, mode: str) -> float:
-    m, n, k = _lengths(x)
+    m, n = sides(x)
+    k = min(m, n)
     factor = 2 * k * k * (max(m, n) - k / 3)
     vectors = (
         4 * (m * m * k - m * k * k + k**3 / 3) if mode == "complete" else 2 * k * k * (m - k / 3)
@@ -252,7 +222,7 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
     return int(held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0))
 
 
-@op(name="qr", infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)
+@op(infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)
 def qr(x: Any, *, mode: str = "reduced") -> Any:
     return tuple(np.linalg.qr(x, mode))  # type: ignore[call-overload]
 
@@ -260,9 +230,8 @@ def qr(x: Any, *, mode: str = "reduced") -> Any:
 def _qr(g: Any, out: Any) -> Any:
     q, r = parts(out)
     g_q, g_r = map(conjugate, parts(g))  # the formulas are of the conjugate cotangents
-    m, n = q.shape[-2], r.shape[-1]
-    k = min(m, n)
-    beyond = None
+    n = r.shape[-1]
+    k = min(q.shape[-2], n)
     if n > k:  # columns that only R knows: they are Q @ R[:, k:]
         right = r[..., :, k:]
         beyond = np.matmul(q, g_r[..., :, k:])
@@ -274,7 +243,7 @@ def _qr(g: Any, out: Any) -> Any:
     if q.shape[-1] > k:  # the columns that complete Q turn against those of A
         inner = inner - np.matmul(np.matmul(q[..., k:], adjoint(g_q[..., k:])), q1)
     whole = adjoint(np.linalg.solve(r1, adjoint(inner)))
-    if beyond is not None:
+    if n > k:
         whole = np.concatenate((whole, beyond), axis=-1)
     return conjugate(whole)
 

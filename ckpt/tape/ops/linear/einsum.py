@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -78,13 +79,8 @@ def _grouped(x: Any, names: Labels, groups: tuple[Labels, ...], lengths: dict[An
     x = _transposed(x, names, (*batch, *rows, *columns))
     if len(rows) == len(columns) == 1:
         return x
-    shape = [lengths[n] for n in batch]
-    for group in (rows, columns):
-        length = 1
-        for n in group:
-            length *= lengths[n]
-        shape.append(length)
-    return np.reshape(x, tuple(shape))
+    sides = (prod(lengths[n] for n in group) for group in (rows, columns))
+    return np.reshape(x, (*(lengths[n] for n in batch), *sides))
 
 
 def _transposed(x: Any, names: Labels, wanted: Labels) -> Any:
@@ -122,8 +118,7 @@ def _einsum(
             wanted = set(output).union(*later)
             x, names = _pair(x, names, y, y_names, wanted, output)
         terms.append((x, names))
-    x, names = terms[0]
-    x, names = _summed(x, names, set(output))
+    x, names = _summed(*terms[0], set(output))
     return np.transpose(x, tuple(map(names.index, output)))
 
 
@@ -185,15 +180,13 @@ def _parse(operands: tuple[Any, ...]) -> tuple[list[Any], list[list[Any]], Label
     if len(given) != len(arrays):
         raise ValueError(f"einsum: {len(given)} lists of subscripts for {len(arrays)} operands")
     inputs = [_expanded(names, np.ndim(x)) for x, names in zip(arrays, given, strict=True)]
-    most = max(sum(type(n) is tuple for n in names) for names in inputs)
-    dots = [("...", -k) for k in range(most, 0, -1)]
     if result is None:
         counts = Counter(n for names in given for n in names if n is not Ellipsis)
         result = [Ellipsis] * any(Ellipsis in n for n in given) + sorted(
             n for n in counts if counts[n] == 1
         )
-    at = result.index(Ellipsis) if Ellipsis in result else 0
-    output = (*result[:at], *dots, *result[at + 1 :]) if Ellipsis in result else tuple(result)
+    most = max(sum(type(n) is tuple for n in names) for names in inputs)
+    output = tuple(_spelled_out(result, most))
     known = {n for names in inputs for n in names}
     if len(set(output)) != len(output) or not known.issuperset(output):
         raise ValueError(
@@ -211,14 +204,19 @@ def _letters(term: str) -> list[Any]:
 
 
 def _expanded(names: Sequence[Any], ndim: int) -> list[Any]:
-    """The labels with the ellipsis replaced by one label for each axis it stands for."""
+    """One label for each axis of an operand."""
     room = ndim - (len(names) - (Ellipsis in names))
     if room < 0 or (room and Ellipsis not in names):
         raise ValueError(f"einsum: {len(names)} subscripts for an operand of {ndim} axes")
+    return _spelled_out(names, room)
+
+
+def _spelled_out(names: Sequence[Any], count: int) -> list[Any]:
+    """The labels with the ellipsis replaced by ``count`` of them."""
     if Ellipsis not in names:
         return list(names)
     at = names.index(Ellipsis)
-    return [*names[:at], *(("...", -k) for k in range(room, 0, -1)), *names[at + 1 :]]
+    return [*names[:at], *(("...", -k) for k in range(count, 0, -1)), *names[at + 1 :]]
 
 
 def _aligned(

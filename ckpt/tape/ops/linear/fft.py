@@ -9,6 +9,7 @@ radix-2 count, the convention of FFTW's benchmarks).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import log2
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import Op, adapt, op
-from ckpt.tape.ops.linear.products import conjugate
+from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 _OPPOSITE: dict[Any, Any] = {
     None: "forward",
@@ -32,7 +33,6 @@ _INVERSE_SCALED = (None, "backward", "ortho")
 def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> Op:
     """The op of a one-axis transform, whose result is scaled if ``norm`` is among ``scaled``."""
     name = function.__name__
-    real = name in ("rfft", "irfft")
 
     def infer(x: Any, *, n: int | None, axis: int, norm: str | None) -> AbstractArray:
         if not x.shape:
@@ -55,7 +55,7 @@ def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> 
     def flops(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> float:
         length = _points(x.shape, n, axis)
         work = 5 * length * log2(length) * (out.size // out.shape[axis])
-        return float(work / 2 if real else work)
+        return float(work / 2 if name in ("rfft", "irfft") else work)
 
     def workspace(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
         """NumPy casts the whole operand to the dtype it computes in. In single precision that is
@@ -120,12 +120,12 @@ irfft.vjp(x=_irfft)
 
 
 @adapt(np.fft.hfft)
-def hfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
+def _hfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
     return np.fft.irfft(conjugate(operand(a)), n, axis, _OPPOSITE[norm])
 
 
 @adapt(np.fft.ihfft)
-def ihfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
+def _ihfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
     return np.conjugate(np.fft.rfft(operand(a), n, axis, _OPPOSITE[norm]))
 
 
@@ -147,68 +147,44 @@ def _lengths_and_axes(x: Any, s: Any, axes: Any, half: bool = False) -> list[tup
     return list(zip(lengths, axes, strict=True))
 
 
-def _several(function: Callable[..., Any], two: bool) -> Callable[..., Any]:
-    """The adapter that transforms one axis after the other, the last one first."""
-
-    def transform(
-        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
-    ) -> Any:
-        x = operand(a)
-        for n, axis in reversed(_lengths_and_axes(x, s, axes)):
-            x = function(x, n, axis, norm)
-        return x
-
-    return transform
+def _complex(function: Callable[..., Any], x: Any, s: Any, axes: Any, norm: Any) -> Any:
+    """One axis after the other, the last one first."""
+    for n, axis in reversed(_lengths_and_axes(x, s, axes)):
+        x = function(x, n, axis, norm)
+    return x
 
 
-def _real(two: bool) -> Callable[..., Any]:
-    def transform(
-        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
-    ) -> Any:
-        x = operand(a)
-        *others, (n, axis) = _lengths_and_axes(x, s, axes)
-        x = np.fft.rfft(x, n, axis, norm)
-        for n, axis in reversed(others):
-            x = np.fft.fft(x, n, axis, norm)
-        return x
-
-    return transform
+def _real(x: Any, s: Any, axes: Any, norm: Any) -> Any:
+    *others, (n, axis) = _lengths_and_axes(x, s, axes)
+    x = np.fft.rfft(x, n, axis, norm)
+    for n, axis in reversed(others):
+        x = np.fft.fft(x, n, axis, norm)
+    return x
 
 
-def _inverse_real(two: bool) -> Callable[..., Any]:
-    def transform(
-        a: Any, s: Any = None, axes: Any = (-2, -1) if two else None, norm: Any = None
-    ) -> Any:
-        x = operand(a)
-        *others, (n, axis) = _lengths_and_axes(x, s, axes, half=True)
-        for length, other in others:
-            x = np.fft.ifft(x, length, other, norm)
-        return np.fft.irfft(x, n, axis, norm)
-
-    return transform
+def _inverse_real(x: Any, s: Any, axes: Any, norm: Any) -> Any:
+    *others, (n, axis) = _lengths_and_axes(x, s, axes, half=True)
+    for length, other in others:
+        x = np.fft.ifft(x, length, other, norm)
+    return np.fft.irfft(x, n, axis, norm)
 
 
-adapt(np.fft.fft2)(_several(np.fft.fft, two=True))
-adapt(np.fft.fftn)(_several(np.fft.fft, two=False))
-adapt(np.fft.ifft2)(_several(np.fft.ifft, two=True))
-adapt(np.fft.ifftn)(_several(np.fft.ifft, two=False))
-adapt(np.fft.rfft2)(_real(two=True))
-adapt(np.fft.rfftn)(_real(two=False))
-adapt(np.fft.irfft2)(_inverse_real(two=True))
-adapt(np.fft.irfftn)(_inverse_real(two=False))
+def _several(two: Any, any_: Any, transform: Callable[..., Any]) -> None:
+    """Over the last two axes, or over all of them, unless they are given."""
+    adapt(two)(lambda a, s=None, axes=(-2, -1), norm=None: transform(operand(a), s, axes, norm))
+    adapt(any_)(lambda a, s=None, axes=None, norm=None: transform(operand(a), s, axes, norm))
+
+
+_several(np.fft.fft2, np.fft.fftn, partial(_complex, np.fft.fft))
+_several(np.fft.ifft2, np.fft.ifftn, partial(_complex, np.fft.ifft))
+_several(np.fft.rfft2, np.fft.rfftn, _real)
+_several(np.fft.irfft2, np.fft.irfftn, _inverse_real)
 
 
 def _shifted(x: Any, axes: Any, sign: int) -> Any:
-    x = operand(x)
     axes = tuple(range(x.ndim)) if axes is None else axes if isinstance(axes, tuple) else (axes,)
     return np.roll(x, tuple(sign * (x.shape[axis] // 2) for axis in axes), axes)
 
 
-@adapt(np.fft.fftshift)
-def fftshift(x: Any, axes: Any = None) -> Any:
-    return _shifted(x, axes, 1)
-
-
-@adapt(np.fft.ifftshift)
-def ifftshift(x: Any, axes: Any = None) -> Any:
-    return _shifted(x, axes, -1)
+adapt(np.fft.fftshift)(lambda x, axes=None: _shifted(operand(x), axes, 1))
+adapt(np.fft.ifftshift)(lambda x, axes=None: _shifted(operand(x), axes, -1))

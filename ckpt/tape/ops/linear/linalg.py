@@ -12,6 +12,7 @@ ways. What LAPACK itself allocates isn't seen by tracemalloc, and isn't counted.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from numpy.linalg import LinAlgError
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
-from ckpt.tape.ops.linear.products import conjugate
 from ckpt.tape.ops.parts import parts
+from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 SlogdetResult = type(np.linalg.slogdet(np.eye(1)))
 
@@ -65,19 +66,23 @@ def real_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def stack_of(x: Any) -> int:
     """How many matrices there are in the stack."""
-    count = 1
-    for n in x.shape[:-2]:
-        count *= n
-    return count
+    return prod(x.shape[:-2])
+
+
+def sides(x: Any) -> tuple[int, int]:
+    """Rows and columns."""
+    if len(x.shape) < 2:
+        raise LinAlgError(f"a matrix has at least two axes, and this array {len(x.shape)}")
+    m, n = x.shape[-2:]
+    return m, n
 
 
 def square(x: Any) -> int:
     """The order of square matrices."""
-    if len(x.shape) < 2:
-        raise LinAlgError(f"a matrix has at least two axes, and this array {len(x.shape)}")
-    if x.shape[-1] != x.shape[-2]:
-        raise LinAlgError(f"the last two axes must be of equal length, and are {x.shape[-2:]}")
-    return int(x.shape[-1])
+    m, n = sides(x)
+    if m != n:
+        raise LinAlgError(f"the last two axes must be of equal length, and are {(m, n)}")
+    return n
 
 
 def double_precision(out: Any, *operands: Any, **params: Any) -> int:
@@ -215,11 +220,11 @@ pinv.vjp(x=_pinv)
 
 def _infer_slogdet(x: Any) -> AbstractParts:
     square(x)
-    dtype, shape = dtype_of(x), x.shape[:-2]
-    return AbstractParts((AbstractArray(shape, dtype), AbstractArray(shape, real_of(dtype))))
+    dtypes = dtype_of(x), real_of(dtype_of(x))
+    return AbstractParts(AbstractArray(x.shape[:-2], dtype) for dtype in dtypes)
 
 
-@op(name="slogdet", infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision)
+@op(infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision)
 def slogdet(x: Any) -> Any:
     return tuple(np.linalg.slogdet(x))
 
@@ -232,26 +237,13 @@ def _slogdet(g: Any, out: Any, x: Any) -> Any:
 
 
 slogdet.vjp(x=_slogdet)
+adapt(np.linalg.slogdet)(lambda a: SlogdetResult(*parts(slogdet(operand(a)))))
 
+# -- made of other functions -----------------------------------------------------------------------
 
-@adapt(np.linalg.slogdet)
-def _slogdet_parts(a: Any) -> Any:
-    return SlogdetResult(*parts(slogdet(operand(a))))
-
-
-@adapt(np.linalg.matrix_transpose)
-def matrix_transpose(x: Any, /) -> Any:
-    return transposed(operand(x))
-
-
-@adapt(np.linalg.diagonal)
-def diagonal(x: Any, /, *, offset: int = 0) -> Any:
-    return np.diagonal(operand(x), offset, -2, -1)
-
-
-@adapt(np.linalg.trace)
-def trace(x: Any, /, *, offset: int = 0) -> Any:
-    return np.trace(operand(x), offset, -2, -1)
+adapt(np.linalg.matrix_transpose)(lambda x, /: transposed(operand(x)))
+adapt(np.linalg.diagonal)(lambda x, /, *, offset=0: np.diagonal(operand(x), offset, -2, -1))
+adapt(np.linalg.trace)(lambda x, /, *, offset=0: np.trace(operand(x), offset, -2, -1))
 
 
 @adapt(np.linalg.tensorsolve)
@@ -268,6 +260,5 @@ def tensorinv(a: Any, ind: int = 2) -> Any:
     a = operand(a)
     if ind <= 0:
         raise ValueError(f"tensorinv: ind must be positive, not {ind}")
-    shape = (*a.shape[ind:], *a.shape[:ind])
-    order = int(np.prod(a.shape[:ind]))
-    return np.reshape(np.linalg.inv(np.reshape(a, (order, -1))), shape)
+    inverse = np.linalg.inv(np.reshape(a, (prod(a.shape[:ind]), -1)))
+    return np.reshape(inverse, (*a.shape[ind:], *a.shape[:ind]))

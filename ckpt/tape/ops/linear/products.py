@@ -12,17 +12,17 @@ from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.core.rules import shape_of
 from ckpt.tape.ops.linear.einsum import contract, tensordot
+from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 
 def _infer_matmul(x: Any, w: Any) -> AbstractArray:
     xs, ws = shape_of(x), shape_of(w)
     if not xs or not ws:
         raise ValueError("matmul: a scalar operand is not allowed; use * instead")
-    rows = xs[-2:-1]
     columns = ws[-1:] if len(ws) > 1 else ()
     if xs[-1] != ws[-2 if len(ws) > 1 else 0]:
         raise ValueError(f"matmul: shapes {xs} and {ws} don't match")
-    shape = (*np.broadcast_shapes(xs[:-2], ws[:-2]), *rows, *columns)
+    shape = (*np.broadcast_shapes(xs[:-2], ws[:-2]), *xs[-2:-1], *columns)
     return fresh(np.matmul, shape, x, w)
 
 
@@ -110,26 +110,22 @@ def inner(a: Any, b: Any) -> Any:
     return tensordot(a, b, axes=(-1, -1))
 
 
-@adapt(np.outer)
-def outer(a: Any, b: Any) -> Any:
-    return np.reshape(operand(a), (-1, 1)) * np.reshape(operand(b), (1, -1))
+adapt(np.linalg.matmul)(lambda x1, x2, /: np.matmul(operand(x1), operand(x2)))
+adapt(np.matvec)(lambda x1, x2, /: np.matmul(operand(x1), np.expand_dims(operand(x2), -1))[..., 0])
+adapt(np.vecmat)(
+    lambda x1, x2, /: np.matmul(np.expand_dims(conjugate(operand(x1)), -2), operand(x2))[..., 0, :]
+)
+adapt(np.vdot)(
+    lambda a, b: np.matmul(conjugate(np.reshape(operand(a), -1)), np.reshape(operand(b), -1))
+)
+adapt(np.outer)(lambda a, b: np.reshape(operand(a), (-1, 1)) * np.reshape(operand(b), (1, -1)))
 
 
 @adapt(np.linalg.outer)
 def _outer(x1: Any, x2: Any, /) -> Any:
     if np.ndim(x1) != 1 or np.ndim(x2) != 1:
         raise ValueError("linalg.outer: both operands must have one axis; np.outer flattens them")
-    return outer(x1, x2)
-
-
-def conjugate(x: Any) -> Any:
-    """The complex conjugate; real operands are left as they are."""
-    return np.conjugate(x) if x.dtype.kind == "c" else x
-
-
-@adapt(np.vdot)
-def vdot(a: Any, b: Any) -> Any:
-    return np.matmul(conjugate(np.reshape(operand(a), -1)), np.reshape(operand(b), -1))
+    return np.reshape(operand(x1), (-1, 1)) * np.reshape(operand(x2), (1, -1))
 
 
 @adapt(np.vecdot, np.linalg.vecdot)
@@ -137,21 +133,6 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
     left = np.moveaxis(conjugate(operand(x1)), axis, -1)
     right = np.moveaxis(operand(x2), axis, -1)
     return np.matmul(np.expand_dims(left, -2), np.expand_dims(right, -1))[..., 0, 0]
-
-
-@adapt(np.matvec)
-def matvec(x1: Any, x2: Any, /) -> Any:
-    return np.matmul(operand(x1), np.expand_dims(operand(x2), -1))[..., 0]
-
-
-@adapt(np.vecmat)
-def vecmat(x1: Any, x2: Any, /) -> Any:
-    return np.matmul(np.expand_dims(conjugate(operand(x1)), -2), operand(x2))[..., 0, :]
-
-
-@adapt(np.linalg.matmul)
-def _matmul(x1: Any, x2: Any, /) -> Any:
-    return np.matmul(operand(x1), operand(x2))
 
 
 @adapt(np.kron)
@@ -174,11 +155,7 @@ def _cross(x: Any, y: Any) -> Any:
     return x1 * y2 - x2 * y1
 
 
-_cross.vjp(x=lambda g, y: _crossed(y, g), y=lambda g, x: _crossed(g, x))
-
-
-def _crossed(x: Any, y: Any) -> Any:
-    return _cross.forward(x, y)
+_cross.vjp(x=lambda g, y: _cross.forward(y, g), y=lambda g, x: _cross.forward(g, x))
 
 
 @adapt(np.cross)
@@ -193,8 +170,7 @@ def cross(
         raise ValueError(f"cross: the vectors must have 2 or 3 components, not {lengths}")
     if lengths == (2, 2):
         return x[..., 0] * y[..., 1] - x[..., 1] * y[..., 0]
-    out = _cross(_in_space(x), _in_space(y))
-    return np.moveaxis(out, -1, axisc)
+    return np.moveaxis(_cross(_in_space(x), _in_space(y)), -1, axisc)
 
 
 def _in_space(x: Any) -> Any:

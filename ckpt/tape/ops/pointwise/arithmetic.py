@@ -31,11 +31,11 @@ def anywhere(k: int, out: Any, *operands: Any, **params: Any) -> int:
     return 0
 
 
-def ufunc(function: np.ufunc, *, flops: Callable[..., int] = size, name: str = "") -> Op:
-    """The op of a NumPy ufunc."""
+def ufunc(function: np.ufunc, *, flops: Callable[..., int] | None = size) -> Op:
+    """The op of a NumPy ufunc; ``flops=None``: moving data costs none."""
     declare = op(
         function,
-        name=name or function.__name__,
+        name=function.__name__,
         infer=elementwise(function),
         flops=flops,
         workspace=buffers,
@@ -43,11 +43,6 @@ def ufunc(function: np.ufunc, *, flops: Callable[..., int] = size, name: str = "
         over=anywhere,
     )
     return declare(function)  # type: ignore[no-any-return]
-
-
-def free(out: Any, *operands: Any, **params: Any) -> int:
-    """Moving data costs no FLOPs."""
-    return 0
 
 
 # -- operands x and y ------------------------------------------------------------------------------
@@ -96,7 +91,7 @@ def _float_power(x: Any, y: Any) -> Any:
 # -- operand x -------------------------------------------------------------------------------------
 
 ufunc(np.negative).vjp(x=lambda g: -g)
-ufunc(np.positive, flops=free).vjp(x=lambda g: g)
+ufunc(np.positive, flops=None).vjp(x=lambda g: g)
 ufunc(np.fabs).vjp(x=lambda g, x: g * np.sign(x))
 ufunc(np.reciprocal).vjp(x=lambda g, out: -g * (out * out))
 ufunc(np.square).vjp(x=lambda g, x: g * (2 * x))
@@ -160,9 +155,8 @@ def round(x: Any, *, decimals: int = 0) -> Any:  # noqa: A001
     return np.round(x, decimals)
 
 
-@adapt(np.fix)
-def _fix(x: Any) -> Any:
-    return np.trunc(x)
+adapt(np.fix)(lambda x: np.trunc(x))
+adapt(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))
 
 
 @adapt(np.modf)
@@ -172,30 +166,21 @@ def _modf(x: Any) -> Any:
     return x - whole, whole
 
 
-@adapt(np.divmod)
-def _divmod(x: Any, y: Any) -> Any:
-    return np.floor_divide(x, y), np.remainder(x, y)
-
-
 # -- casting ---------------------------------------------------------------------------------------
 
 
-def _cast(x: Any, dtype: Any) -> Any:
-    return np.asarray(x).astype(dtype)[()]
+def _casting(name: str) -> Op:
+    """The op that casts to ``dtype``."""
+
+    def cast(x: Any, *, dtype: Any = float) -> Any:
+        return np.asarray(x).astype(dtype)[()]
+
+    declare = op(name=name, infer=lambda x, *, dtype: fresh(cast, x.shape, x, dtype=dtype))
+    return declare(cast)  # type: ignore[no-any-return]
 
 
-@op(infer=lambda x, *, dtype: fresh(_cast, x.shape, x, dtype=dtype), flops=free)
-def astype(x: Any, *, dtype: Any = float) -> Any:
-    return _cast(x, dtype)
-
-
-astype.vjp(x=lambda g: g)  # the tape casts it back
-
-
-@op(infer=lambda x, *, dtype: fresh(_cast, x.shape, x, dtype=dtype), flops=free)
-def as_integers(x: Any, *, dtype: Any = int) -> Any:
-    """A cast that no gradient flows through."""
-    return _cast(x, dtype)
+_to_floats = _casting("astype").vjp(x=lambda g: g)  # the tape casts it back
+_to_integers = _casting("as_integers")  # which no gradient flows through
 
 
 @adapt(np.astype)
@@ -203,4 +188,4 @@ def _astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
     dtype = np.dtype(dtype)
     if not copy and x.dtype == dtype:
         return x
-    return (astype if dtype.kind in "fc" else as_integers)(x, dtype=dtype)
+    return (_to_floats if dtype.kind in "fc" else _to_integers)(x, dtype=dtype)

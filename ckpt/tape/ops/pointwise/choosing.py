@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,16 @@ from ckpt.tape.core.abstract import elementwise
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.core.value import Value
-from ckpt.tape.ops.pointwise.arithmetic import free, size, ufunc
+from ckpt.tape.ops.pointwise.arithmetic import size, ufunc
 from ckpt.tape.ops.pointwise.buffers import buffer, buffers
 
 
 def _where_buffers(out: Any, condition: Any, x: Any, y: Any) -> int:
-    branches = sum(buffer(out, b, out.dtype) for b in (x, y) if hasattr(b, "shape"))
-    return branches + (buffer(out, condition, np.dtype(bool)) if hasattr(condition, "shape") else 0)
+    taken_as = (condition, np.dtype(bool)), (x, out.dtype), (y, out.dtype)
+    return sum(buffer(out, a, dtype) for a, dtype in taken_as if hasattr(a, "shape"))
 
 
-@op(infer=elementwise(np.where), flops=free, workspace=_where_buffers)
+@op(infer=elementwise(np.where), workspace=_where_buffers)
 def where(condition: Any, x: Any, y: Any) -> Any:
     return np.where(condition, x, y)
 
@@ -60,31 +61,21 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)
 
 
-def _clip_x(g: Any, out: Any, low: Any, high: Any) -> Any:
-    return np.where(np.not_equal(out, low) & np.not_equal(out, high), g, 0)
-
-
-def _clip_low(g: Any, out: Any, low: Any, high: Any) -> Any:
-    return np.where(np.equal(out, low) & np.not_equal(out, high), g, 0)
-
-
 clip.vjp(
-    x=_clip_x, low=_clip_low, high=lambda g, out, high: np.where(np.equal(out, high), g, 0)
-)  # fmt: skip
+    x=lambda g, out, low, high: np.where(np.not_equal(out, low) & np.not_equal(out, high), g, 0),
+    low=lambda g, out, low, high: np.where(np.equal(out, low) & np.not_equal(out, high), g, 0),
+    high=lambda g, out, high: np.where(np.equal(out, high), g, 0),
+)
 
 
 @adapt(np.clip)
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
-    low, high = (
-        next((v for v in given if v is not None and v is not np._NoValue), None)
-        for given in ((a_min, min), (a_max, max))
-    )
     # An infinity is a weak Python float; what it can't reach costs nothing.
-    return clip(
-        operand(a),
-        -float("inf") if low is None else operand(low),
-        float("inf") if high is None else operand(high),
+    low, high = (
+        next((operand(v) for v in given if v is not None and v is not np._NoValue), limit)
+        for *given, limit in ((a_min, min, -inf), (a_max, max, inf))
     )
+    return clip(operand(a), low, high)
 
 
 @adapt(np.nan_to_num)

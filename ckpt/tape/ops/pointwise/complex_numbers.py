@@ -15,7 +15,7 @@ from ckpt.errors import AbstractError
 from ckpt.tape.core.abstract import AbstractArray, Shared, contiguous, view
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.core.value import Value
-from ckpt.tape.ops.pointwise.arithmetic import free, ufunc
+from ckpt.tape.ops.pointwise.arithmetic import ufunc
 
 
 @op(np.real, infer=lambda x: view(np.real, x), view=True)
@@ -41,11 +41,12 @@ def imag(x: Any) -> Any:
 imag.vjp(x=lambda g: g * -1j)
 
 
-def _conjugate_x(g: Any) -> Any:
-    return np.conjugate(g) if g.dtype.kind == "c" else g
+def conjugate(x: Any) -> Any:
+    """The complex conjugate; what is real is left as it is."""
+    return np.conjugate(x) if x.dtype.kind == "c" else x
 
 
-ufunc(np.conjugate, flops=free).vjp(x=_conjugate_x)
+ufunc(np.conjugate, flops=None).vjp(x=lambda g: conjugate(g))
 
 
 def _absolute_x(g: Any, x: Any) -> Any:
@@ -63,14 +64,8 @@ def _angle(z: Any, deg: bool = False) -> Any:
     return np.degrees(angle) if deg else angle
 
 
-@adapt(np.isreal)
-def _isreal(x: Any) -> Any:
-    return np.equal(np.imag(x), 0)
-
-
-@adapt(np.iscomplex)
-def _iscomplex(x: Any) -> Any:
-    return np.not_equal(np.imag(x), 0)
+adapt(np.isreal)(lambda x: np.equal(np.imag(x), 0))
+adapt(np.iscomplex)(lambda x: np.not_equal(np.imag(x), 0))
 
 
 @adapt(np.real_if_close)

@@ -9,42 +9,34 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
-from ckpt.tape.core.op import adapt, op
+from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffers
-from ckpt.tape.ops.reducing.reductions import axes_of, every
+from ckpt.tape.ops.reducing.reductions import axes_of, every, same_shape
 
 # -- running sums and products ---------------------------------------------------------------------
 
 
-def _backwards(function: Any, x: Any, axis: int) -> Any:
-    return np.flip(function(np.flip(x, axis), axis=axis), axis)
+def _running(function: Any) -> Op:
+    """The op along one axis, and what the NumPy function does without one: all elements, flat."""
+
+    @op(name=function.__name__, infer=same_shape(function), flops=every)
+    def running(x: Any, *, axis: int = 0) -> Any:
+        return function(x, axis=axis)
+
+    @adapt(function)
+    def flat_or_along(a: Any, axis: int | None = None) -> Any:
+        return running(np.ravel(a), axis=0) if axis is None else running(a, axis=axis)
+
+    return running  # type: ignore[no-any-return]
 
 
-@op(infer=lambda x, *, axis: fresh(np.cumsum, x.shape, x, axis=axis), flops=every)
-def cumsum(x: Any, *, axis: int = 0) -> Any:
-    return np.cumsum(x, axis=axis)
+def _sum_from_the_end(x: Any, axis: int) -> Any:
+    return np.flip(np.cumsum(np.flip(x, axis), axis=axis), axis)
 
 
-cumsum.vjp(x=lambda g, axis: _backwards(np.cumsum, g, axis))
-
-
-@op(infer=lambda x, *, axis: fresh(np.cumprod, x.shape, x, axis=axis), flops=every)
-def cumprod(x: Any, *, axis: int = 0) -> Any:
-    return np.cumprod(x, axis=axis)
-
-
-cumprod.vjp(x=lambda g, out, x, axis: _backwards(np.cumsum, g * out, axis) / x)
-
-
-@adapt(np.cumsum)
-def _cumsum(a: Any, axis: int | None = None) -> Any:
-    return cumsum(np.ravel(a), axis=0) if axis is None else cumsum(a, axis=axis)
-
-
-@adapt(np.cumprod)
-def _cumprod(a: Any, axis: int | None = None) -> Any:
-    """The gradient needs elements that aren't zero."""
-    return cumprod(np.ravel(a), axis=0) if axis is None else cumprod(a, axis=axis)
+_running(np.cumsum).vjp(x=lambda g, axis: _sum_from_the_end(g, axis))
+# The gradient of a running product needs elements that aren't zero.
+_running(np.cumprod).vjp(x=lambda g, out, x, axis: _sum_from_the_end(g * out, axis) / x)
 
 
 # -- differences -----------------------------------------------------------------------------------
@@ -100,17 +92,14 @@ def _gradient_along(f: Any, axis: int, spacing: Any, edge_order: int) -> Any:
     if np.ndim(spacing) and np.shape(spacing) != (length,):
         raise ValueError(f"np.gradient: {np.shape(spacing)} coordinates for an axis of {length}")
 
-    def at(index: Any) -> Any:
-        return f[_along(axis, ndim, index)[0]]
+    def at(start: int | None, stop: int | None) -> Any:
+        return f[_along(axis, ndim, slice(start, stop))[0]]
 
     def row(coefficients: Any) -> Any:
         return np.reshape(coefficients, (-1, *[1] * (ndim - axis - 1)))
 
-    first, last = slice(0, 1), slice(length - 1, length)
-    before, middle, after = slice(None, -2), slice(1, -1), slice(2, None)
     if np.ndim(spacing) == 0:
-        interior = (at(after) - at(before)) / (2 * spacing)
-        left = right = spacing
+        interior = (at(2, None) - at(None, -2)) / (2 * spacing)
         ends = [spacing] * 4
     else:
         steps = np.diff(spacing)
@@ -120,20 +109,17 @@ def _gradient_along(f: Any, axis: int, spacing: Any, edge_order: int) -> Any:
             steps = steps.astype(f.dtype)
         h, k = steps[:-1], steps[1:]
         interior = (
-            row(-k / (h * (h + k))) * at(before)
-            + row((k - h) / (h * k)) * at(middle)
-            + row(h / (k * (h + k))) * at(after)
+            row(-k / (h * (h + k))) * at(None, -2)
+            + row((k - h) / (h * k)) * at(1, -1)
+            + row(h / (k * (h + k))) * at(2, None)
         )
-        left, right = steps[0].item(), steps[-1].item()
-        ends = [
-            s.item() for s in (steps[0], steps[1 % len(steps)], steps[-2 % len(steps)], steps[-1])
-        ]
+        ends = [steps[i % len(steps)].item() for i in (0, 1, -2, -1)]
     if edge_order == 1:
-        start = (at(slice(1, 2)) - at(first)) / left
-        stop = (at(last) - at(slice(length - 2, length - 1))) / right
+        start = (at(1, 2) - at(0, 1)) / ends[0]
+        stop = (at(length - 1, length) - at(length - 2, length - 1)) / ends[3]
     else:
-        start = _one_sided([at(slice(k, k + 1)) for k in range(3)], ends[0], ends[1])
-        backwards = [at(slice(length - 1 - k, length - k)) for k in range(3)]
+        start = _one_sided([at(k, k + 1) for k in range(3)], ends[0], ends[1])
+        backwards = [at(length - 1 - k, length - k) for k in range(3)]
         stop = -_one_sided(backwards, ends[3], ends[2])
     return np.concatenate([start, interior, stop], axis=axis)
 

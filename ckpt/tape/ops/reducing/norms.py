@@ -10,7 +10,7 @@ from ckpt.errors import UnsupportedError
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.ops.linear.linalg import real_of
-from ckpt.tape.ops.linear.products import conjugate
+from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 from ckpt.tape.ops.reducing.reductions import axes_of, reduced
 
 
@@ -37,12 +37,9 @@ power_norm.vjp(x=_power_norm)
 @adapt(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:  # noqa: A002
     x = operand(x)
-    if axis is None and ord is not None:
-        if np.ndim(x) not in (1, 2):
-            raise ValueError("norm: with ord and without axis, the array must have 1 or 2 axes")
-        axes = tuple(range(np.ndim(x)))
-    else:
-        axes = axes_of(axis, np.ndim(x))
+    if axis is None and ord is not None and np.ndim(x) not in (1, 2):
+        raise ValueError("norm: with ord and without axis, the array must have 1 or 2 axes")
+    axes = axes_of(axis, np.ndim(x))
     if ord is None or (ord, len(axes)) in (("fro", 2), (2, 1)):
         return power_norm(x, axis=axes, keepdims=keepdims)
     if len(axes) == 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan, prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ckpt.tape.core.abstract import AbstractArray, abstract, contiguous, fresh
 from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffer, buffers
+from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 Axis = int | tuple[int, ...] | None
 
@@ -20,6 +22,11 @@ def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
     return tuple(np.lib.array_utils.normalize_axis_index(a, ndim) for a in axes)
+
+
+def along(x: Any, axis: int | None) -> tuple[Any, int]:
+    """The operand and the axis, as a number from 0, to work along; None takes all of it, flat."""
+    return (np.ravel(x), 0) if axis is None else (x, axes_of(axis, np.ndim(x))[0])
 
 
 def reduced(shape: tuple[int, ...], axis: Axis, keepdims: bool) -> tuple[int, ...]:
@@ -37,13 +44,10 @@ def expand(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
 
 def count(shape: tuple[int, ...], axis: Axis) -> int:
     """How many elements go into one."""
-    total = 1
-    for k in axes_of(axis, len(shape)):
-        total *= shape[k]
-    return total
+    return prod(shape[k] for k in axes_of(axis, len(shape)))
 
 
-def reduction(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
+def _infer_reduced(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
     """The ``infer`` of a reduction with ``axis`` and ``keepdims``."""
 
     def infer(x: Any, *, axis: Axis = None, keepdims: bool = False, **params: Any) -> AbstractArray:
@@ -53,8 +57,13 @@ def reduction(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
     return infer
 
 
-def every(out: Any, x: Any, **params: Any) -> int:
-    """One FLOP per element of the operand."""
+def same_shape(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
+    """The ``infer`` of what works along one axis, and keeps its length."""
+    return lambda x, *, axis, **params: fresh(function, x.shape, x, axis=axis)
+
+
+def every(out: Any, x: Any, *operands: Any, **params: Any) -> int:
+    """One FLOP per element of the first operand."""
     return int(x.size)
 
 
@@ -63,32 +72,34 @@ def whole_buffer(out: Any, x: Any, *, axis: Axis = None, **params: Any) -> int:
     return buffer(x, x, x.dtype) if len(axes_of(axis, len(x.shape))) == len(x.shape) else 0
 
 
+def _reduction(
+    *functions: Any, workspace: Callable[..., int] | None = whole_buffer, dtype: bool = False
+) -> Op:
+    """The op of a NumPy function, and its other names, with axis and keepdims, and maybe dtype."""
+    function = functions[0]
+
+    def forward(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
+        return function(x, axis=axis, keepdims=keepdims)
+
+    def forward_as(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
+        return function(x, axis=axis, keepdims=keepdims, dtype=dtype)
+
+    declare = op(
+        *functions,
+        name=function.__name__,
+        infer=_infer_reduced(function),
+        flops=every,
+        workspace=workspace,
+    )
+    return declare(forward_as if dtype else forward)  # type: ignore[no-any-return]
+
+
 # -- sums and products -----------------------------------------------------------------------------
 
 
-@op(np.sum, infer=reduction(np.sum), flops=every, workspace=whole_buffer)
-def sum(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:  # noqa: A001
-    return np.sum(x, axis=axis, keepdims=keepdims, dtype=dtype)
-
-
-sum.vjp(x=lambda g, x_shape, axis: np.broadcast_to(expand(g, x_shape, axis), x_shape))
-
-
-@op(np.mean, infer=reduction(np.mean), flops=every, workspace=whole_buffer)
-def mean(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    return np.mean(x, axis=axis, keepdims=keepdims, dtype=dtype)
-
-
-def _mean_x(g: Any, x_shape: Any, axis: Axis) -> Any:
-    return np.broadcast_to(expand(g / count(x_shape, axis), x_shape, axis), x_shape)
-
-
-mean.vjp(x=_mean_x)
-
-
-@op(np.prod, infer=reduction(np.prod), flops=every, workspace=whole_buffer)
-def prod(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    return np.prod(x, axis=axis, keepdims=keepdims, dtype=dtype)
+def _spread(g: Any, shape: Any, axis: Axis) -> Any:
+    """To every element of the operand the cotangent of what it went into."""
+    return np.broadcast_to(expand(g, shape, axis), shape)
 
 
 def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
@@ -104,18 +115,17 @@ def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
     return np.where(alone, rest / factor, 0)
 
 
-prod.vjp(x=_prod_x)
+_reduction(np.sum, dtype=True).vjp(x=lambda g, x_shape, axis: _spread(g, x_shape, axis))
+_reduction(np.mean, dtype=True).vjp(
+    x=lambda g, x_shape, axis: _spread(g / count(x_shape, axis), x_shape, axis)
+)
+_reduction(np.prod, dtype=True).vjp(x=_prod_x)
 
 # -- spread ----------------------------------------------------------------------------------------
 
 
 def _infer_var(x: Any, *, axis: Axis, ddof: float, keepdims: bool) -> AbstractArray:
-    return reduction(np.var)(x, axis=axis, keepdims=keepdims)
-
-
-def _var_flops(out: Any, x: Any, **params: Any) -> int:
-    """A sum, a difference, a square, and another sum."""
-    return 4 * int(x.size)
+    return _infer_reduced(np.var)(x, axis=axis, keepdims=keepdims)
 
 
 def _var_workspace(out: Any, x: Any, *, axis: Axis, **params: Any) -> int:
@@ -125,43 +135,35 @@ def _var_workspace(out: Any, x: Any, *, axis: Axis, **params: Any) -> int:
     return int(x.nbytes + mean.nbytes + buffers(x, x, mean))
 
 
-@op(np.var, infer=_infer_var, flops=_var_flops, workspace=_var_workspace)
-def var(x: Any, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.var(x, axis=axis, ddof=ddof, keepdims=keepdims)
+def _deviating(function: Callable[..., Any], flops: Callable[..., int]) -> Op:
+    @op(function, name=function.__name__, infer=_infer_var, flops=flops, workspace=_var_workspace)
+    def forward(x: Any, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
+        return function(x, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    return forward  # type: ignore[no-any-return]
+
+
+def _share(x: Any, axis: Axis, ddof: float) -> float:
+    """One over the degrees of freedom; without any the variance is NaN, and so is its gradient."""
+    free = count(x.shape, axis) - ddof
+    return 1 / free if free > 0 else nan
 
 
 def _deviation(x: Any, axis: Axis) -> Any:
-    deviation = x - np.mean(x, axis=axis, keepdims=True)
-    return np.conjugate(deviation) if x.dtype.kind == "c" else deviation
+    return conjugate(x - np.mean(x, axis=axis, keepdims=True))
 
 
-def _var_x(g: Any, x: Any, axis: Axis, ddof: float) -> Any:
-    free = count(x.shape, axis) - ddof
-    # Without a degree of freedom the variance is NaN, and so is its gradient.
-    scale = 2 / free if free > 0 else float("nan")
-    return expand(g * scale, x.shape, axis) * _deviation(x, axis)
-
-
-var.vjp(x=_var_x)
-
-
-@op(
-    np.std,
-    infer=_infer_var,
-    flops=lambda out, x, **params: 4 * x.size + out.size,
-    workspace=_var_workspace,
+# FLOPs: a sum, a difference, a square and another sum; a root, too, for the standard deviation.
+_deviating(np.var, lambda out, x, **_: 4 * x.size).vjp(
+    x=lambda g, x, axis, ddof: (
+        expand(g * (2 * _share(x, axis, ddof)), x.shape, axis) * _deviation(x, axis)
+    )
 )
-def std(x: Any, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False) -> Any:
-    return np.std(x, axis=axis, ddof=ddof, keepdims=keepdims)
-
-
-def _std_x(g: Any, out: Any, x: Any, axis: Axis, ddof: float) -> Any:
-    free = count(x.shape, axis) - ddof
-    scale = 1 / free if free > 0 else float("nan")
-    return expand(g * scale / out, x.shape, axis) * _deviation(x, axis)
-
-
-std.vjp(x=_std_x)
+_deviating(np.std, lambda out, x, **_: 4 * x.size + out.size).vjp(
+    x=lambda g, out, x, axis, ddof: (
+        expand(g * _share(x, axis, ddof) / out, x.shape, axis) * _deviation(x, axis)
+    )
+)
 
 # -- extrema ---------------------------------------------------------------------------------------
 
@@ -173,30 +175,10 @@ def _extremum(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     return np.where(hit, expand(g, x.shape, axis) / hits, 0)
 
 
-@op(np.max, np.amax, infer=reduction(np.max), flops=every, workspace=whole_buffer)
-def max(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
-    return np.max(x, axis=axis, keepdims=keepdims)
-
-
-max.vjp(x=_extremum)
-
-
-@op(np.min, np.amin, infer=reduction(np.min), flops=every, workspace=whole_buffer)
-def min(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:  # noqa: A001
-    return np.min(x, axis=axis, keepdims=keepdims)
-
-
-min.vjp(x=_extremum)
+_reduction(np.max, np.amax).vjp(x=_extremum)
+_reduction(np.min, np.amin).vjp(x=_extremum)
 
 # -- no gradient -----------------------------------------------------------------------------------
-
-
-def _plain(function: Callable[..., Any]) -> Op:
-    @op(function, name=function.__name__, infer=reduction(function), flops=every)
-    def forward(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
-        return function(x, axis=axis, keepdims=keepdims)
-
-    return forward  # type: ignore[no-any-return]
 
 
 def _in_line(out: Any, x: Any, *, axis: int | None, **params: Any) -> int:
@@ -210,9 +192,9 @@ def _in_line(out: Any, x: Any, *, axis: int | None, **params: Any) -> int:
 
 
 for _test in (np.all, np.any, np.count_nonzero):
-    _plain(_test)
+    _reduction(_test, workspace=None)
 for _place in (np.argmax, np.argmin):
-    _plain(_place).workspace = _in_line
+    _reduction(_place, workspace=_in_line)
 
 # -- made of the others ----------------------------------------------------------------------------
 

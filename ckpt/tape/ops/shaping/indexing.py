@@ -7,6 +7,7 @@ what one pass over it costs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,19 @@ from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
 from ckpt.tape.core.value import Value
 from ckpt.tape.ops.pointwise.buffers import buffer, update
+from ckpt.tape.ops.reducing.reductions import every
 
 
-def added(out: Any, g: Any, *operands: Any, **params: Any) -> int:
-    """One FLOP per element that is added in."""
-    return int(g.size)
+def infer_whole(g: Any, *indices: Any, shape: Any, **params: Any) -> AbstractArray:
+    """What `whole` gives."""
+    return AbstractArray(shape, g.dtype)
+
+
+def whole(shape: Any, add: Callable[..., None], g: Any, *place: Any) -> Any:
+    """Zeros of ``shape`` to which ``g`` is added: what a part contributes to the whole."""
+    made = np.zeros(shape, g.dtype)
+    add(made, g, *place)
+    return made
 
 
 # -- slices and numbers: views ---------------------------------------------------------------------
@@ -49,34 +58,21 @@ def part(x: Any, *, index: Any) -> Any:
     return x[index]
 
 
-def _part_x(g: Any, x_shape: Any, index: Any) -> Any:
-    return put(g, shape=x_shape, index=index)
-
-
-part.vjp(x=_part_x)
-
-
 def _add_part(target: Any, g: Any, index: Any) -> None:
     target[index] += g
 
 
-def _update(target: Any, g: Any, node: TapeNode) -> int:
-    assert node.params is not None
-    return update(_infer_part(target, index=node.params["index"]).array, g)
-
-
-part.accumulate(_update, x=_add_part)
-
-
-@op(name="put", infer=lambda g, *, shape, index: AbstractArray(shape, g.dtype), flops=added)
+@op(infer=infer_whole, flops=every)
 def put(g: Any, *, shape: Any, index: Any) -> Any:
-    """Zeros of ``shape`` with ``g`` at ``index``: what a part contributes to the whole."""
-    whole = np.zeros(shape, g.dtype)
-    whole[index] += g
-    return whole
+    """Zeros of ``shape`` with ``g`` at ``index``."""
+    return whole(shape, _add_part, g, index)
 
 
 put.vjp(g=lambda g, index: g[index])
+part.vjp(x=lambda g, x_shape, index: put(g, shape=x_shape, index=index))
+part.accumulate(
+    lambda target, g, node: update(_infer_part(target, **node.params).array, g), x=_add_part
+)
 
 # -- arrays of indices in brackets -----------------------------------------------------------------
 
@@ -100,7 +96,6 @@ def _infer_gather(x: Any, *indices: Any, template: tuple[Any, ...]) -> AbstractA
 
 
 def _gathered_shape(shape: Any, indices: list[Any], template: tuple[Any, ...]) -> tuple[int, ...]:
-    waiting = iter(indices)
     common = np.broadcast_shapes(*indices)
     left = list(shape)
     made: list[int] = []
@@ -113,9 +108,7 @@ def _gathered_shape(shape: Any, indices: list[Any], template: tuple[Any, ...]) -
                 place = len(made)
             elif not last:
                 apart = True
-            if i is HERE:
-                next(waiting)
-            elif not -left[0] <= i < left[0]:
+            if i is not HERE and not -left[0] <= i < left[0]:
                 raise IndexError(f"index {i} is out of bounds for an axis of length {left[0]}")
             left.pop(0)
         elif i is None:
@@ -132,15 +125,8 @@ def gathered_strides(
     x: AbstractArray, arrays: list[AbstractArray], template: tuple[Any, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
     """In the order of axes that NumPy gives a miniature, every axis of it two long."""
-    order = sorted(range(x.ndim), key=lambda k: (-abs(x.strides[k]), k))
-    small = np.empty([2] * x.ndim).transpose(np.argsort(order)) if x.ndim else np.empty(())
-    zeros = []
-    for a in arrays:
-        places = sorted(range(a.ndim), key=lambda k: (-abs(a.strides[k]), k))
-        lengths = [1 if a.shape[k] == 1 else 2 for k in places]
-        zeros.append(
-            np.zeros(lengths, int).transpose(np.argsort(places)) if a.ndim else np.zeros((), int)
-        )
+    small = _zeros_like(x, [2] * x.ndim)
+    zeros = [_zeros_like(a, [1 if n == 1 else 2 for n in a.shape]) for a in arrays]
     index = tuple(
         slice(None) if isinstance(i, slice) else 0 if isinstance(i, (int, np.integer)) else i
         for i in template
@@ -148,6 +134,12 @@ def gathered_strides(
     made = small[_filled(index, zeros)]
     axes = tuple(sorted(range(made.ndim), key=lambda k: (-made.strides[k], k)))
     return contiguous(shape, x.itemsize, axes)
+
+
+def _zeros_like(x: AbstractArray, lengths: list[int]) -> Any:
+    """An array of these lengths whose axes lie in the order of ``x``."""
+    order = sorted(range(x.ndim), key=lambda k: (-abs(x.strides[k]), k))
+    return np.zeros([lengths[k] for k in order], int).transpose(np.argsort(order))
 
 
 def index_buffers(*indices: Any) -> int:
@@ -161,65 +153,55 @@ def index_workspace(out: Any, x: Any, *indices: Any, **params: Any) -> int:
     return index_buffers(*indices)
 
 
-def _index_update(target: Any, g: Any, node: TapeNode) -> int:
-    assert node.inputs is not None
-    return index_buffers(*(i.value if type(i) is TapeNode else i for i in node.inputs[1:]))
+def indices_of(node: Any) -> list[Any]:
+    """What the trace knows of the operands after the first."""
+    return [i.value if type(i) is TapeNode else i for i in node.inputs[1:]]
 
 
-@op(name="gather", infer=_infer_gather, workspace=index_workspace)
+def index_update(target: Any, g: Any, node: Any) -> int:
+    return index_buffers(*indices_of(node))
+
+
+@op(infer=_infer_gather, workspace=index_workspace)
 def gather(x: Any, *indices: Any, template: tuple[Any, ...] = (HERE,)) -> Any:
     """A copy of the elements that arrays of indices name."""
     return x[_filled(template, indices)]
-
-
-def _gather_x(g: Any, x_shape: Any, indices: Any, template: Any) -> Any:
-    return scatter(g, *indices, shape=x_shape, template=template)
 
 
 def _add_gathered(target: Any, g: Any, indices: Any, template: Any) -> None:
     np.add.at(target, _filled(template, indices), g)
 
 
-@op(
-    name="scatter",
-    infer=lambda g, *indices, shape, template: AbstractArray(shape, g.dtype),
-    flops=added,
-    workspace=index_workspace,
-)
+@op(infer=infer_whole, flops=every, workspace=index_workspace)
 def scatter(g: Any, *indices: Any, shape: Any, template: tuple[Any, ...]) -> Any:
     """Zeros of ``shape`` to which ``g`` is added at the indices, as often as they occur."""
-    whole = np.zeros(shape, g.dtype)
-    _add_gathered(whole, g, indices, template)
-    return whole
+    return whole(shape, _add_gathered, g, indices, template)
 
 
 scatter.vjp(g=lambda g, indices, template: gather(g, *indices, template=template))
-gather.vjp(x=_gather_x).accumulate(_index_update, x=_add_gathered)
+gather.vjp(
+    x=lambda g, x_shape, indices, template: scatter(g, *indices, shape=x_shape, template=template)
+)
+gather.accumulate(index_update, x=_add_gathered)
 
 
 def plain_index(i: Any, what: str) -> Any:
     """An index item as slices and numbers leave it, or an array of whole numbers or bools."""
-    if isinstance(i, Value):
-        data = i.data
-        if data.dtype.kind == "b":
-            if getattr(data, "abstract", False):
-                raise AbstractError(
-                    f"the shape of x[mask] depends on the values of {what}, and only shapes and "
-                    "dtypes are known while tracing; use np.where(mask, x, 0), or run it with real "
-                    "data"
-                )
-            return data
-        if data.dtype.kind not in "iu":
-            raise IndexError(f"an index must be of whole numbers or bools, not {data.dtype}")
+    if not isinstance(i, (Value, list, tuple, np.ndarray, bool, np.bool_)):
         return i
-    if isinstance(i, (list, tuple, np.ndarray, bool, np.bool_)):
-        array = np.asarray(i)
-        if not array.size and isinstance(i, (list, tuple)):
-            array = array.astype(int)
-        if array.dtype.kind not in "iub":
-            raise IndexError(f"an index must be of whole numbers or bools, not {array.dtype}")
-        return array if array.dtype.kind == "b" else array.astype(np.intp, copy=False)
-    return i
+    array = i.data if isinstance(i, Value) else np.asarray(i)
+    if not array.size and isinstance(i, (list, tuple)):
+        array = array.astype(int)
+    if array.dtype.kind not in "iub":
+        raise IndexError(f"an index must be of whole numbers or bools, not {array.dtype}")
+    if array.dtype.kind != "b":
+        return i if isinstance(i, Value) else array.astype(np.intp, copy=False)
+    if getattr(array, "abstract", False):
+        raise AbstractError(
+            f"the shape of x[mask] depends on the values of {what}, and only shapes and "
+            "dtypes are known while tracing; use np.where(mask, x, 0), or run it with real data"
+        )
+    return array
 
 
 def _spelled_out(x: Any, items: tuple[Any, ...]) -> list[Any]:

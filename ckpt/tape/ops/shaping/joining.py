@@ -11,23 +11,17 @@ from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, abstract, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
-from ckpt.tape.ops.reducing.reductions import axes_of
-
-
-def _join(*parts: Any, axis: int) -> Any:
-    return np.concatenate(parts, axis=axis)
+from ckpt.tape.ops.reducing.reductions import axes_of, reduced
 
 
 def _infer_join(*parts: Any, axis: int) -> AbstractArray:
     shapes = [abstract(p).shape for p in parts]
     first = shapes[0]
     for shape in shapes:
-        if len(shape) != len(first) or any(
-            a != b for k, (a, b) in enumerate(zip(shape, first, strict=True)) if k != axis
-        ):
+        if len(shape) != len(first) or reduced(shape, axis, True) != reduced(first, axis, True):
             raise ValueError(f"np.concatenate along axis {axis}: shapes {first} and {shape}")
     total = sum(shape[axis] for shape in shapes)
-    return fresh(_join, (*first[:axis], total, *first[axis + 1 :]), *parts, axis=axis)
+    return fresh(concatenate.forward, (*first[:axis], total, *first[axis + 1 :]), *parts, axis=axis)
 
 
 @op(infer=_infer_join)
@@ -66,9 +60,9 @@ def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None) -> Any
     return joined if dtype is None else np.astype(joined, dtype)
 
 
-@adapt(np.append)
-def _append(arr: Any, values: Any, axis: int | None = None) -> Any:
-    return np.concatenate(_parts((arr, values), "append"), axis=axis)
+adapt(np.append)(
+    lambda arr, values, axis=None: np.concatenate(_parts((arr, values), "append"), axis=axis)
+)
 
 
 @adapt(np.stack)
@@ -92,9 +86,9 @@ def _hstack(tup: Any, *, dtype: Any = None) -> Any:
     return np.concatenate(parts, axis=0 if np.ndim(parts[0]) == 1 else 1, dtype=dtype)
 
 
-@adapt(np.dstack)
-def _dstack(tup: Any) -> Any:
-    return np.concatenate([np.atleast_3d(p) for p in _parts(tup, "dstack")], axis=2)
+adapt(np.dstack)(
+    lambda tup: np.concatenate([np.atleast_3d(p) for p in _parts(tup, "dstack")], axis=2)
+)
 
 
 @adapt(np.column_stack)
@@ -159,21 +153,9 @@ def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     return _array_split(ary, indices_or_sections, axis)
 
 
-@adapt(np.vsplit)
-def _vsplit(ary: Any, indices_or_sections: Any) -> Any:
-    return _split(ary, indices_or_sections, 0)
-
-
-@adapt(np.hsplit)
-def _hsplit(ary: Any, indices_or_sections: Any) -> Any:
-    return _split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
-
-
-@adapt(np.dsplit)
-def _dsplit(ary: Any, indices_or_sections: Any) -> Any:
-    return _split(ary, indices_or_sections, 2)
-
-
-@adapt(np.unstack)
-def _unstack(x: Any, *, axis: int = 0) -> tuple[Any, ...]:
-    return tuple(np.moveaxis(x, axis, 0))
+adapt(np.vsplit)(lambda ary, indices_or_sections: _split(ary, indices_or_sections, 0))
+adapt(np.hsplit)(
+    lambda ary, indices_or_sections: _split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
+)
+adapt(np.dsplit)(lambda ary, indices_or_sections: _split(ary, indices_or_sections, 2))
+adapt(np.unstack)(lambda x, *, axis=0: tuple(np.moveaxis(x, axis, 0)))

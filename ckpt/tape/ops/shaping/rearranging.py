@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, contiguous, dummy, fresh, view
 from ckpt.tape.core.dispatch import operand
-from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.ops.pointwise.buffers import update
-from ckpt.tape.ops.reducing.reductions import axes_of
+from ckpt.tape.ops.reducing.reductions import along, axes_of
+from ckpt.tape.ops.shaping.indexing import infer_whole, whole
+from ckpt.tape.ops.shaping.shapes import viewing
 
 # -- moved and repeated ----------------------------------------------------------------------------
 
@@ -29,8 +31,7 @@ roll.vjp(x=lambda g, shift, axis: np.roll(g, tuple(-s for s in shift), axis))
 def _roll(a: Any, shift: Any, axis: Any = None) -> Any:
     if axis is None:
         return np.reshape(np.roll(np.ravel(a), int(np.sum(shift)), 0), np.shape(a))
-    pairs = np.broadcast(shift, axis)
-    shifts, axes = zip(*((int(s), int(k)) for s, k in pairs), strict=True)
+    shifts, axes = zip(*((int(s), int(k)) for s, k in np.broadcast(shift, axis)), strict=True)
     return roll(a, shift=shifts, axis=axes_of(axes, np.ndim(a)))
 
 
@@ -49,9 +50,7 @@ def _tile(A: Any, reps: Any) -> Any:
 @adapt(np.repeat)
 def _repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
     """Likewise for a number of repeats; by index where each element has its own."""
-    if axis is None:
-        a, axis = np.ravel(a), 0
-    (axis,) = axes_of(axis, np.ndim(a))
+    a, axis = along(a, axis)
     shape = np.shape(a)
     if np.size(repeats) != 1:
         return np.take(a, np.repeat(np.arange(shape[axis]), repeats), axis=axis)
@@ -75,11 +74,12 @@ def pad(x: Any, *, width: Any, value: Any = 0) -> Any:
     return np.pad(x, width, constant_values=value)
 
 
-def _inner(g: Any, x_shape: Any, width: Any) -> Any:
-    return g[tuple(slice(a, a + n) for n, (a, _) in zip(x_shape, width, strict=True))]
+def inside(shape: Any, width: Any) -> tuple[slice, ...]:
+    """Where in the frame the framed elements are."""
+    return tuple(slice(before, before + n) for n, (before, _) in zip(shape, width, strict=True))
 
 
-pad.vjp(x=_inner)
+pad.vjp(x=lambda g, x_shape, width: g[inside(x_shape, width)])
 
 
 @adapt(np.pad)
@@ -88,8 +88,8 @@ def _pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> 
     if isinstance(pad_width, dict):
         pad_width = [pad_width.get(k, (0, 0)) for k in range(np.ndim(array))]
     ndim = np.ndim(array)
-    pairs = np.broadcast_to(np.asarray(pad_width, int), (ndim, 2)).tolist()
-    width = tuple((a, b) for a, b in pairs)
+    pairs = np.broadcast_to(np.asarray(pad_width, int), (ndim, 2))
+    width = tuple((a, b) for a, b in pairs.tolist())
     if min((n for pair in width for n in pair), default=0) < 0:
         raise ValueError("np.pad: widths can't be negative")
     if mode == "constant":
@@ -122,31 +122,23 @@ def _infer_triangle(x: Any, *, k: int) -> AbstractArray:
     return fresh(np.tril, shape, x)
 
 
-@op(np.tril, infer=_infer_triangle, workspace=_mask_nbytes)
-def tril(x: Any, *, k: int = 0) -> Any:
-    return np.tril(x, k)
+def _triangle(function: Callable[..., Any]) -> None:
+    @op(function, name=function.__name__, infer=_infer_triangle, workspace=_mask_nbytes)
+    def triangle(x: Any, *, k: int = 0) -> Any:
+        return function(x, k)
+
+    triangle.vjp(x=lambda g, k: function(g, k))
 
 
-tril.vjp(x=lambda g, k: np.tril(g, k))
-
-
-@op(np.triu, infer=_infer_triangle, workspace=_mask_nbytes)
-def triu(x: Any, *, k: int = 0) -> Any:
-    return np.triu(x, k)
-
-
-triu.vjp(x=lambda g, k: np.triu(g, k))
+_triangle(np.tril)
+_triangle(np.triu)
 
 # -- diagonals -------------------------------------------------------------------------------------
 
-
-def _infer_diagonal(x: Any, *, offset: int, axis1: int, axis2: int) -> Any:
-    return view(np.diagonal, x, offset, axis1, axis2)
-
-
-@op(np.diagonal, infer=_infer_diagonal, view=True)
-def diagonal(x: Any, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    return np.diagonal(x, offset, axis1, axis2)
+diagonal = viewing(
+    np.diagonal,
+    lambda x, *, offset=0, axis1=0, axis2=1: np.diagonal(x, offset, axis1, axis2),
+)
 
 
 def _add_diagonal(target: Any, g: Any, offset: int, axis1: int, axis2: int) -> None:
@@ -155,26 +147,22 @@ def _add_diagonal(target: Any, g: Any, offset: int, axis1: int, axis2: int) -> N
     place += g
 
 
-def _diagonal_x(g: Any, x_shape: Any, x_dtype: Any, offset: int, axis1: int, axis2: int) -> Any:
-    return on_diagonal(g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2)
-
-
-@op(infer=lambda g, *, shape, **where: AbstractArray(shape, g.dtype))
+@op(infer=infer_whole)
 def on_diagonal(g: Any, *, shape: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """Zeros of ``shape`` with ``g`` on a diagonal."""
-    whole = np.zeros(shape, g.dtype)
-    _add_diagonal(whole, g, offset, axis1, axis2)
-    return whole
+    return whole(shape, _add_diagonal, g, offset, axis1, axis2)
 
 
 on_diagonal.vjp(g=lambda g, offset, axis1, axis2: np.diagonal(g, offset, axis1, axis2))
-
-
-def _diagonal_update(target: Any, g: Any, node: TapeNode) -> int:
-    return update(_infer_diagonal(target, **(node.params or {})).array, g)
-
-
-diagonal.vjp(x=_diagonal_x).accumulate(_diagonal_update, x=_add_diagonal)
+diagonal.vjp(
+    x=lambda g, x_shape, offset, axis1, axis2: on_diagonal(
+        g, shape=x_shape, offset=offset, axis1=axis1, axis2=axis2
+    )
+)
+diagonal.accumulate(
+    lambda target, g, node: update(view(diagonal.forward, target, **node.params).array, g),
+    x=_add_diagonal,
+)
 
 
 @adapt(np.diag)
@@ -187,11 +175,7 @@ def _diag(v: Any, k: int = 0) -> Any:
     return on_diagonal(operand(v), shape=(n, n), offset=k)
 
 
-@adapt(np.diagflat)
-def _diagflat(v: Any, k: int = 0) -> Any:
-    return np.diag(np.ravel(v), k)
-
-
-@adapt(np.trace)
-def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
+adapt(np.diagflat)(lambda v, k=0: np.diag(np.ravel(v), k))
+adapt(np.trace)(
+    lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
+)

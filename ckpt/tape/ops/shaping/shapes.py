@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ckpt.errors import UnsupportedError
-from ckpt.tape.core.abstract import AbstractArray, Shared, abstract, view
+from ckpt.tape.core.abstract import AbstractArray, Shared, abstract, contiguous, view
 from ckpt.tape.core.dispatch import operand
-from ckpt.tape.core.op import adapt, op
+from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.ops.reducing.reductions import axes_of
 
 
@@ -20,21 +23,14 @@ def infer_reshape(x: Any, *, shape: Any, order: str = "C") -> AbstractArray | Sh
     try:
         return view(np.reshape, x, new, order=order, copy=False)
     except ValueError:
-        if order == "F":
-            itemsize, strides = x.itemsize, []
-            for n in new:
-                strides.append(itemsize)
-                itemsize *= n or 1
-            return AbstractArray(new, x.dtype, tuple(strides))
-        return AbstractArray(new, x.dtype)
+        axes = tuple(range(len(new)))[:: -1 if order == "F" else 1]
+        return AbstractArray(new, x.dtype, contiguous(new, x.itemsize, axes))
 
 
 def complete_shape(size: int, shape: Any) -> tuple[int, ...]:
     """A target shape with its -1 worked out; ValueError if it doesn't hold ``size`` elements."""
     new = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
-    known = 1
-    for n in new:
-        known *= n if n >= 0 else 1
+    known = prod(n for n in new if n >= 0)
     if new.count(-1) == 1 and known and size % known == 0:
         new = tuple(size // known if n == -1 else n for n in new)
         known = size
@@ -58,47 +54,32 @@ def _reshape(a: Any, shape: Any = None, order: str = "C", *, newshape: Any = Non
     return reshape(a, shape=newshape if shape is None else shape, order=order)
 
 
-@adapt(np.copy)
-def _copy(a: Any) -> Any:
-    return np.positive(a)
+adapt(np.ravel)(lambda a, order="C": np.reshape(a, (-1,), order=order))
+adapt(np.copy)(lambda a: np.positive(a))
 
 
-@adapt(np.ravel)
-def _ravel(a: Any, order: str = "C") -> Any:
-    return np.reshape(a, (-1,), order=order)  # type: ignore[call-overload]
+def viewing(function: Any, forward: Callable[..., Any]) -> Op:
+    """The op of a NumPy function whose result, a view, is read off a dummy."""
+    declare = op(function, name=function.__name__, infer=partial(view, forward), view=True)
+    return declare(forward)  # type: ignore[no-any-return]
 
 
 # -- axes in another order -------------------------------------------------------------------------
 
 
-@op(np.transpose, infer=lambda x, *, axes=None: view(np.transpose, x, axes), view=True)
-def transpose(x: Any, *, axes: Any = None) -> Any:
-    return np.transpose(x, axes)
-
-
 def _inverse(axes: Any) -> Any:
     if axes is None:
         return None
-    found = [0] * len(axes)
-    for to, k in enumerate(axes):
-        found[k % len(axes)] = to
-    return tuple(found)
+    return tuple(sorted(range(len(axes)), key=lambda k: axes[k] % len(axes)))
 
 
-transpose.vjp(x=lambda g, axes: np.transpose(g, _inverse(axes)))
-
-
-@op(np.swapaxes, infer=lambda x, *, axis1, axis2: view(np.swapaxes, x, axis1, axis2), view=True)
-def swapaxes(x: Any, *, axis1: int = 0, axis2: int = 1) -> Any:
-    return np.swapaxes(x, axis1, axis2)
-
-
-swapaxes.vjp(x=lambda g, axis1, axis2: np.swapaxes(g, axis1, axis2))
-
-
-@adapt(np.matrix_transpose)
-def _matrix_transpose(x: Any) -> Any:
-    return np.swapaxes(x, -1, -2)
+viewing(np.transpose, lambda x, *, axes=None: np.transpose(x, axes)).vjp(
+    x=lambda g, axes: np.transpose(g, _inverse(axes))
+)
+viewing(np.swapaxes, lambda x, *, axis1=0, axis2=1: np.swapaxes(x, axis1, axis2)).vjp(
+    x=lambda g, axis1, axis2: np.swapaxes(g, axis1, axis2)
+)
+adapt(np.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
 
 
 @adapt(np.moveaxis)
@@ -145,20 +126,12 @@ def _broadcast_arrays(*args: Any) -> tuple[Any, ...]:
     return tuple(np.broadcast_to(x, shape) for x in args)
 
 
-@op(np.expand_dims, infer=lambda x, *, axis: view(np.expand_dims, x, axis), view=True)
-def expand_dims(x: Any, *, axis: Any = 0) -> Any:
-    return np.expand_dims(x, axis)
-
-
-expand_dims.vjp(x=lambda g, x_shape: np.reshape(g, x_shape))
-
-
-@op(np.squeeze, infer=lambda x, *, axis=None: view(np.squeeze, x, axis), view=True)
-def squeeze(x: Any, *, axis: Any = None) -> Any:
-    return np.squeeze(x, axis)
-
-
-squeeze.vjp(x=lambda g, x_shape: np.reshape(g, x_shape))
+viewing(np.expand_dims, lambda x, *, axis=0: np.expand_dims(x, axis)).vjp(
+    x=lambda g, x_shape: np.reshape(g, x_shape)
+)
+viewing(np.squeeze, lambda x, *, axis=None: np.squeeze(x, axis)).vjp(
+    x=lambda g, x_shape: np.reshape(g, x_shape)
+)
 
 
 def _at_least(x: Any, ndim: int) -> Any:
@@ -171,37 +144,20 @@ def _at_least(x: Any, ndim: int) -> Any:
     return np.expand_dims(x, (*range(in_front), *range(2, ndim)))
 
 
-def _each(ndim: int) -> Any:
-    def at_least(*arys: Any) -> Any:
-        made = tuple(_at_least(x, ndim) for x in arys)
-        return made[0] if len(made) == 1 else made
-
-    return at_least
+def _each(ndim: int, *arys: Any) -> Any:
+    made = tuple(_at_least(x, ndim) for x in arys)
+    return made[0] if len(made) == 1 else made
 
 
-adapt(np.atleast_1d)(_each(1))
-adapt(np.atleast_2d)(_each(2))
-adapt(np.atleast_3d)(_each(3))
+adapt(np.atleast_1d)(partial(_each, 1))
+adapt(np.atleast_2d)(partial(_each, 2))
+adapt(np.atleast_3d)(partial(_each, 3))
 
 # -- turned around ---------------------------------------------------------------------------------
 
-
-@op(np.flip, infer=lambda x, *, axis=None: view(np.flip, x, axis), view=True)
-def flip(x: Any, *, axis: Any = None) -> Any:
-    return np.flip(x, axis)
-
-
-flip.vjp(x=lambda g, axis: np.flip(g, axis))
-
-
-@adapt(np.flipud)
-def _flipud(m: Any) -> Any:
-    return np.flip(m, 0)
-
-
-@adapt(np.fliplr)
-def _fliplr(m: Any) -> Any:
-    return np.flip(m, 1)
+viewing(np.flip, lambda x, *, axis=None: np.flip(x, axis)).vjp(x=lambda g, axis: np.flip(g, axis))
+adapt(np.flipud)(lambda m: np.flip(m, 0))
+adapt(np.fliplr)(lambda m: np.flip(m, 1))
 
 
 @adapt(np.rot90)

@@ -9,17 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
-from ckpt.tape.core.op import adapt, op
-from ckpt.tape.ops.reducing.reductions import axes_of
-
-
-def _like(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
-    def infer(x: Any, *, axis: int, **params: Any) -> AbstractArray:
-        return fresh(function, x.shape, x, axis=axis)
-
-    return infer
+from ckpt.tape.core.op import Op, adapt, op
+from ckpt.tape.ops.reducing.reductions import along, every, same_shape
 
 
 def _comparisons(out: Any, x: Any, *, axis: int, **params: Any) -> float:
@@ -36,19 +28,28 @@ def _lines(out: Any, x: Any, *, axis: int, **params: Any) -> int:
     return _line(out, axis) + _line(x, axis)
 
 
-@op(
-    name="sort",
-    infer=_like(np.sort),
-    flops=_comparisons,
-    workspace=lambda out, x, *, axis, **_: _line(out, axis),
-)
-def sort(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
-    return np.sort(x, axis, kind)
+def _sorting(function: Callable[..., Any], workspace: Callable[..., int]) -> Op:
+    """The op along one axis, and what the NumPy function's other arguments mean."""
 
+    @op(
+        name=function.__name__,
+        infer=same_shape(function),
+        flops=_comparisons,
+        workspace=workspace,
+    )
+    def sorting(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
+        return function(x, axis, kind)
 
-@op(name="argsort", infer=_like(np.argsort), flops=_comparisons, workspace=_lines)
-def argsort(x: Any, *, axis: int = -1, kind: Any = None) -> Any:
-    return np.argsort(x, axis, kind)
+    @adapt(function)
+    def adapter(
+        a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None
+    ) -> Any:
+        x, axis = along(operand(a), axis)
+        if order is not None:
+            raise ValueError("cannot specify order when the array has no fields")
+        return sorting(x, axis=axis, kind="stable" if stable else kind)
+
+    return sorting  # type: ignore[no-any-return]
 
 
 def _sort(g: Any, x: Any, axis: int, kind: Any) -> Any:
@@ -57,47 +58,13 @@ def _sort(g: Any, x: Any, axis: int, kind: Any) -> Any:
     return np.take_along_axis(g, places, axis)
 
 
-sort.vjp(x=_sort)
+_sorting(np.argsort, _lines)
+_sorting(np.sort, lambda out, x, *, axis, **_: _line(out, axis)).vjp(x=_sort)
 
 
-@op(
-    name="argpartition",
-    infer=_like(np.argsort),
-    flops=lambda out, x, **_: x.size,
-    workspace=_lines,
-)
+@op(infer=same_shape(np.argsort), flops=every, workspace=_lines)
 def argpartition(x: Any, *, kth: Any = 0, axis: int = -1) -> Any:
     return np.argpartition(x, kth, axis)
-
-
-def _along(x: Any, axis: int | None) -> tuple[Any, int]:
-    """The operand and the axis to sort along; None sorts all of it, flat."""
-    x = operand(x)
-    if axis is None:
-        return np.ravel(x), 0
-    return x, axes_of(axis, np.ndim(x))[0]
-
-
-def _kind(kind: Any, order: Any, stable: bool | None) -> Any:
-    if order is not None:
-        raise ValueError("cannot specify order when the array has no fields")
-    return "stable" if stable else kind
-
-
-@adapt(np.sort)
-def _np_sort(
-    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None
-) -> Any:
-    x, axis = _along(a, axis)
-    return sort(x, axis=axis, kind=_kind(kind, order, stable))
-
-
-@adapt(np.argsort)
-def _np_argsort(
-    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None
-) -> Any:
-    x, axis = _along(a, axis)
-    return argsort(x, axis=axis, kind=_kind(kind, order, stable))
 
 
 def _places(kth: Any, length: int) -> Any:
@@ -112,7 +79,7 @@ def _places(kth: Any, length: int) -> Any:
 def _np_argpartition(
     a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
 ) -> Any:
-    x, axis = _along(a, axis)
+    x, axis = along(operand(a), axis)
     return argpartition(x, kth=_places(kth, x.shape[axis]), axis=axis)
 
 
@@ -122,5 +89,5 @@ def partition(
 ) -> Any:
     """In the order of np.argpartition: np.partition leaves the elements on either side of the kth
     in another one (with SIMD the two use different algorithms), and its permutation isn't known."""
-    x, axis = _along(a, axis)
+    x, axis = along(operand(a), axis)
     return np.take_along_axis(x, _np_argpartition(x, kth, axis, kind, order), axis)
