@@ -9,8 +9,8 @@ made, so that a model of any size can be profiled without being allocated. Prese
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -28,41 +28,40 @@ from ckpt.tape.execution.program import TapeProgram, trace
 
 @dataclass(frozen=True)
 class Array:
-    """An argument that isn't made yet: shape, dtype, and how to fill it.
+    """An argument that isn't made yet: its shape, and how to fill it.
 
     ``scale`` is the standard deviation of a normal fill around ``mean``; ``below`` fills with
-    integers from 0 up to it.
+    integers from 0 up to it. Real numbers are of the workload's dtype.
     """
 
     shape: tuple[int, ...]
     scale: float = 0.0
     mean: float = 0.0
     below: int = 0
-    dtype: str = "float32"
 
-    def make(self, rng: np.random.Generator) -> Any:
+    def make(self, rng: np.random.Generator, dtype: str) -> Any:
         if self.below:
             return rng.integers(0, self.below, self.shape)
         if not self.scale:
-            return np.full(self.shape, self.mean, self.dtype)
-        kind = np.float32 if self.dtype == "float32" else np.float64
+            return np.full(self.shape, self.mean, dtype)
+        kind = np.float32 if dtype == "float32" else np.float64
         made = rng.standard_normal(self.shape, dtype=kind)
         made *= self.scale
         made += self.mean
-        return made.astype(self.dtype, copy=False)
+        return made.astype(dtype, copy=False)
 
-    def spec(self) -> AbstractArray:
-        return spec(self.shape, "int64" if self.below else self.dtype)
+    def spec(self, dtype: str) -> AbstractArray:
+        return spec(self.shape, "int64" if self.below else dtype)
 
 
 @dataclass(frozen=True)
 class Random:
     """An argument that is a `numpy.random.Generator`, as dropout takes; seeded with the arrays."""
 
-    def make(self, rng: np.random.Generator) -> np.random.Generator:
+    def make(self, rng: np.random.Generator, _dtype: str) -> np.random.Generator:
         return np.random.default_rng(int(rng.integers(1 << 32)))
 
-    def spec(self) -> np.random.Generator:
+    def spec(self, _dtype: str) -> np.random.Generator:
         return np.random.default_rng(0)
 
 
@@ -70,15 +69,17 @@ class Random:
 class Workload:
     """A loss and its arguments, the parameters first."""
 
-    name: str
     loss: Callable[..., Any]
     arguments: tuple[Any, ...]
     """Nested lists, tuples and dicts of `Array`, `Random`, and constants."""
+    dtype: str
+    name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    """All that it was built with; see `build`."""
 
     def specs(self) -> tuple[Any, ...]:
         """The arguments' shapes and dtypes, for `ckpt.trace`."""
-        return self._rebuilt(lambda a: a.spec())
+        return self._rebuilt(lambda a: a.spec(self.dtype))
 
     def trace(self) -> TapeProgram:
         """The workload as a Program, from shapes alone."""
@@ -92,7 +93,7 @@ class Workload:
         """
         memory.require(self.nbytes + self.parameter_nbytes, f"{self.name} (arguments, gradients)")
         rng = np.random.default_rng(seed)
-        return self._rebuilt(lambda a: a.make(rng))
+        return self._rebuilt(lambda a: a.make(rng, self.dtype))
 
     def _rebuilt(self, convert: Callable[[Any], Any]) -> tuple[Any, ...]:
         return tuple(
@@ -103,20 +104,20 @@ class Workload:
     @property
     def nbytes(self) -> int:
         """Bytes of the arguments."""
-        return sum(a.spec().nbytes for a in _arrays(self.arguments))
+        return sum(a.nbytes for a in _arrays(self.specs()))
 
     @property
     def parameters(self) -> int:
         """How many numbers the parameters are."""
-        return sum(a.spec().size for a in _arrays(self.arguments[0]))
+        return sum(a.size for a in _arrays(self.specs()[0]))
 
     @property
     def parameter_nbytes(self) -> int:
-        return sum(a.spec().nbytes for a in _arrays(self.arguments[0]))
+        return sum(a.nbytes for a in _arrays(self.specs()[0]))
 
 
-def _arrays(argument: Any) -> Iterator[Array]:
-    return (a for a in tree.leaves(argument) if isinstance(a, Array))
+def _arrays(specs: Any) -> list[AbstractArray]:
+    return [a for a in tree.leaves(specs) if isinstance(a, AbstractArray)]
 
 
 def run_layers(layers: Sequence[Callable[[Any], Any]], x: Any, segments: int | None) -> Any:
@@ -141,6 +142,11 @@ def scoped(name: str, layer: Callable[..., Any], *first: Any) -> Callable[[Any],
     return named
 
 
+def numbered(name: str, layer: Callable[..., Any], *each: Sequence[Any]) -> list[Any]:
+    """``block 0``, ``block 1`` and so on, `scoped`: a row of ``each`` comes before each one's x."""
+    return [scoped(f"{name} {k}", layer, *row) for k, row in enumerate(zip(*each, strict=True))]
+
+
 def spread(depth: int, pattern: Sequence[int]) -> list[int]:
     """``depth`` blocks over stages in the proportions of ``pattern``; what is over goes to the
     stages that lack most of their share, later ones first."""
@@ -150,6 +156,11 @@ def spread(depth: int, pattern: Sequence[int]) -> list[int]:
     for k in lacking[len(pattern) - (depth - sum(found)) :]:
         found[k] += 1
     return found
+
+
+def layout(depth: int, pattern: Sequence[int]) -> list[tuple[int, int]]:
+    """Of each of ``depth`` blocks, `spread` over stages, its stage and its place in that."""
+    return [(stage, k) for stage, n in enumerate(spread(depth, pattern)) for k in range(n)]
 
 
 _MODULES = {
@@ -165,21 +176,9 @@ _MODULES = {
     "wave": "ckpt.models.wave",
     "heat": "ckpt.models.wave",
 }
-"""Model -> the module that defines it, imported when first asked for."""
+"""Model -> the module that defines a function of that name, imported when first asked for."""
 
-_MODELS: dict[str, Callable[..., Workload]] = {}
-
-Builder = Callable[..., Workload]
-
-
-def model(name: str) -> Callable[[Builder], Builder]:
-    """Register a function of keyword options that builds a Workload."""
-
-    def register(builder: Builder) -> Builder:
-        _MODELS[name] = builder
-        return builder
-
-    return register
+DTYPES = ("float16", "float32", "float64")
 
 
 def names() -> list[str]:
@@ -193,21 +192,17 @@ def build(name: str, **options: Any) -> Workload:
     Raises UsageError for an unknown name or option, or an option's wrong value.
     """
     stem, preset = PRESETS.get(name, (name, {}))
-    if stem not in _MODULES and stem not in _MODELS:
+    if stem not in _MODULES:
         raise UsageError(f"unknown model {name!r}; choose from {', '.join(names())}")
-    if stem not in _MODELS:
-        import_module(_MODULES[stem])
-    builder = _MODELS[stem]
+    builder: Callable[..., Workload] = getattr(import_module(_MODULES[stem]), stem)
     parameters = inspect.signature(builder).parameters
     given = {k: v for k, v in options.items() if v is not None}
     for option, value in given.items():
         if option not in parameters:
             raise UsageError(f"{name} has no option {option!r}; it has: {', '.join(parameters)}")
         _check(option, value, parameters[option].default)
-    chosen = {**preset, **given}
-    made = builder(**chosen)
-    defaults = {k: p.default for k, p in parameters.items()}
-    return Workload(name, made.loss, made.arguments, {**defaults, **chosen})
+    chosen = {**{k: p.default for k, p in parameters.items()}, **preset, **given}
+    return replace(builder(**chosen), name=name, options=chosen)
 
 
 def _check(option: str, value: Any, default: Any) -> None:
@@ -226,6 +221,3 @@ def _check(option: str, value: Any, default: Any) -> None:
             raise UsageError(f"{option} must be a number from 0 to below 1, not {value!r}")
     elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{option} must be a whole number above 0, not {value!r}")
-
-
-DTYPES = ("float16", "float32", "float64")

@@ -9,10 +9,9 @@ import numpy as np
 
 from ckpt import nn
 from ckpt.errors import UsageError
-from ckpt.models.base import Array, Random, Workload, model, run_layers, scoped
+from ckpt.models.base import Array, Random, Workload, run_layers, scoped
 
 
-@model("gpt")
 def gpt(
     *,
     depth: int = 12,
@@ -59,32 +58,29 @@ def gpt(
         return nn.cross_entropy(x @ head, following)
 
     def linear(name: str, inputs: int, out: int, std: float = 0.02) -> dict[str, Array]:
-        return {
-            name: Array((inputs, out), std, dtype=dtype),
-            f"{name}_bias": Array((out,), dtype=dtype),
-        }
+        return {name: Array((inputs, out), std), f"{name}_bias": Array((out,))}
 
     def norm(number: str = "") -> dict[str, Array]:
-        return {
-            f"scale{number}": Array((width,), mean=1.0, dtype=dtype),
-            f"shift{number}": Array((width,), dtype=dtype),
-        }
+        return {f"scale{number}": Array((width,), mean=1.0), f"shift{number}": Array((width,))}
 
     onto = 0.02 * (2 * depth) ** -0.5  # what is added to the stream, which all layers add to
     params = {
-        "tokens": Array((vocab, width), 0.02, dtype=dtype),
-        "positions": Array((sequence, width), 0.01, dtype=dtype),
+        "tokens": Array((vocab, width), 0.02),
+        "positions": Array((sequence, width), 0.01),
         "layers": [
             {
-                **norm("1"), **linear("qkv", width, 3 * width), **linear("out", width, width, onto),
-                **norm("2"), **linear("up", width, 4 * width),
+                **norm("1"),
+                **linear("qkv", width, 3 * width),
+                **linear("out", width, width, onto),
+                **norm("2"),
+                **linear("up", width, 4 * width),
                 **linear("down", 4 * width, width, onto),
             }
             for _ in range(depth)
         ],
         **norm(),
-    }  # fmt: skip
+    }
     if not tied:
-        params["head"] = Array((width, vocab), 0.02, dtype=dtype)
+        params["head"] = Array((width, vocab), 0.02)
     text = Array((batch, sequence), below=vocab)
-    return Workload("gpt", loss, (params, text, text, Random()))
+    return Workload(loss, (params, text, text, Random()), dtype)

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from ckpt import nn
-from ckpt.models.base import Array, Workload, model, run_layers
+from ckpt.models.base import Array, Workload, run_layers
 from ckpt.tape.core.context import scope
 
 
-@model("lstm")
 def lstm(
     *,
     depth: int = 100,
@@ -53,19 +52,19 @@ def lstm(
         return total / depth
 
     params = {
-        "in": Array((inputs or vocab, width), (inputs or 1) ** -0.5, dtype=dtype),
+        "in": Array((inputs or vocab, width), (inputs or 1) ** -0.5),
         "layers": [
             {
-                "w": Array((width, 4 * width), width**-0.5, dtype=dtype),
-                "u": Array((width, 4 * width), width**-0.5, dtype=dtype),
-                "b": Array((4 * width,), dtype=dtype),
+                "w": Array((width, 4 * width), width**-0.5),
+                "u": Array((width, 4 * width), width**-0.5),
+                "b": Array((4 * width,)),
             }
             for _ in range(layers)
         ],
-        "out": Array((width, vocab), width**-0.5, dtype=dtype),
-        "bias": Array((vocab,), dtype=dtype),
+        "out": Array((width, vocab), width**-0.5),
+        "bias": Array((vocab,)),
     }
     text = Array((depth, batch), below=vocab)
-    xs = text if inputs is None else Array((depth, batch, inputs), 1.0, dtype=dtype)
-    zero = Array((batch, width), dtype=dtype)
-    return Workload("lstm", loss, (params, xs, text, [(zero, zero)] * layers))
+    xs = text if inputs is None else Array((depth, batch, inputs), 1.0)
+    zero = Array((batch, width))
+    return Workload(loss, (params, xs, text, [(zero, zero)] * layers), dtype)

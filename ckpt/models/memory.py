@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ckpt.errors import StepMemoryError
-from ckpt.units import format_bytes
+from ckpt.units import KIB, format_bytes
 
 
 def available_nbytes() -> int | None:
@@ -14,8 +15,8 @@ def available_nbytes() -> int | None:
 
     None where the system doesn't say.
     """
-    found = [n for n in (_machine(), _cgroup(), _limit()) if n is not None]
-    return min(found) if found else None
+    found = (_field("/proc/meminfo", "MemAvailable:"), _cgroup(), _limit())
+    return min((n for n in found if n is not None), default=None)
 
 
 def require(nbytes: int, what: str) -> None:
@@ -26,11 +27,6 @@ def require(nbytes: int, what: str) -> None:
             f"{what} needs {format_bytes(nbytes)}, and {format_bytes(there)} are free here; "
             "--no-measure predicts without allocating, a smaller --batch or --depth needs less"
         )
-
-
-def _machine() -> int | None:
-    """What Linux calls MemAvailable."""
-    return _field("/proc/meminfo", "MemAvailable:", 1024)
 
 
 def _cgroup() -> int | None:
@@ -50,18 +46,16 @@ def _limit() -> int | None:
     import resource
 
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    used = _field("/proc/self/status", "VmSize:", 1024)
+    used = _field("/proc/self/status", "VmSize:")
     if limit == resource.RLIM_INFINITY or used is None:
         return None
     return max(limit - used, 0)
 
 
-def _field(path: str, name: str, unit: int) -> int | None:
-    try:
-        with open(path) as lines:
-            for line in lines:
-                if line.startswith(name):
-                    return int(line.split()[1]) * unit
-    except OSError:
-        return None
+def _field(path: str, name: str) -> int | None:
+    """Bytes of a line that Linux writes in kB: ``MemAvailable:  8049256 kB``."""
+    with suppress(OSError), open(path) as lines:
+        for line in lines:
+            if line.startswith(name):
+                return int(line.split()[1]) * KIB
     return None

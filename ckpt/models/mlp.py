@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from ckpt import nn
-from ckpt.models.base import Array, Workload, model, run_layers
+from ckpt.models.base import Array, Workload, run_layers
 
 
-@model("residual_mlp")
 def residual_mlp(
     *,
     depth: int = 100,
@@ -36,18 +35,17 @@ def residual_mlp(
 
     params = [
         {
-            "scale": Array((width,), mean=1.0, dtype=dtype),
-            "shift": Array((width,), dtype=dtype),
-            "w": Array((width, hidden), width**-0.5, dtype=dtype),
-            "v": Array((hidden, width), (hidden * depth) ** -0.5, dtype=dtype),
+            "scale": Array((width,), mean=1.0),
+            "shift": Array((width,)),
+            "w": Array((width, hidden), width**-0.5),
+            "v": Array((hidden, width), (hidden * depth) ** -0.5),
         }
         for _ in range(depth)
     ]
-    data = Array((batch, width), 1.0, dtype=dtype)
-    return Workload("residual_mlp", loss, (params, data, data))
+    data = Array((batch, width), 1.0)
+    return Workload(loss, (params, data, data), dtype)
 
 
-@model("mlp")
 def mlp(
     *,
     depth: int = 100,
@@ -63,5 +61,5 @@ def mlp(
         layers = [lambda x, w=w: np.tanh(np.matmul(x, w)) for w in params]
         return np.mean(np.square(run_layers(layers, x, segments)))
 
-    params = [Array((width, width), width**-0.5, dtype=dtype) for _ in range(depth)]
-    return Workload("mlp", loss, (params, Array((batch, width), 1.0, dtype=dtype)))
+    params = [Array((width, width), width**-0.5) for _ in range(depth)]
+    return Workload(loss, (params, Array((batch, width), 1.0)), dtype)

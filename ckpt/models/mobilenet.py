@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from ckpt import nn
-from ckpt.models.base import Array, Workload, model, run_layers, scoped, spread
-from ckpt.models.resnet import check_size, conv_norm, conv_norm_arrays, linear_arrays
+from ckpt.models.base import Array, Workload, layout, numbered, run_layers
+from ckpt.models.resnet import check_size, conv_arrays, conv_norm, linear_arrays
 
 
-@model("mobilenet")
 def mobilenet(
     *,
     depth: int = 13,
@@ -22,7 +21,6 @@ def mobilenet(
     segments: int | None = None,
 ) -> Workload:
     """``depth`` separable convolutions in five stages; 13 of width 32 are the paper's (table 1)."""
-    stages = spread(depth, (1, 2, 2, 6, 2))
 
     def separable(p: Any, stride: int, x: Any) -> Any:
         w = p["depthwise"]["w"]
@@ -32,31 +30,19 @@ def mobilenet(
 
     def loss(params: Any, images: Any, classes: Any) -> Any:
         x = nn.relu(conv_norm(params["stem"], images, 2))
-        layers = [
-            scoped(f"block {k}", separable, p, strides[k]) for k, p in enumerate(params["blocks"])
-        ]
+        layers = numbered("block", separable, params["blocks"], strides)
         x = nn.global_avg_pool(run_layers(layers, x, segments))
         return nn.cross_entropy(x @ params["head"]["w"] + params["head"]["b"], classes)
 
-    blocks = []
-    strides = []
-    channels = width
-    for stage, count in enumerate(stages):
-        for k in range(count):
-            out = width * 2 ** (stage + 1)
-            blocks.append(
-                {
-                    "depthwise": conv_norm_arrays(channels, channels, 3, dtype, groups=channels),
-                    "pointwise": conv_norm_arrays(channels, out, 1, dtype),
-                }
-            )
-            strides.append(2 if stage and not k else 1)
-            channels = out
+    blocks, strides, channels = [], [], width
+    for stage, k in layout(depth, (1, 2, 2, 6, 2)):
+        out = width * 2 ** (stage + 1)
+        depthwise = conv_arrays(channels, channels, 3, groups=channels)
+        blocks.append({"depthwise": depthwise, "pointwise": conv_arrays(channels, out, 1)})
+        strides.append(2 if stage and not k else 1)
+        channels = out
     check_size("size", size, 1 + strides.count(2))
-    params = {
-        "stem": conv_norm_arrays(3, width, 3, dtype),
-        "blocks": blocks,
-        "head": linear_arrays(channels, classes, dtype),
-    }
-    images = Array((batch, 3, size, size), 1.0, dtype=dtype)
-    return Workload("mobilenet", loss, (params, images, Array((batch,), below=classes)))
+    head = linear_arrays(channels, classes)
+    params = {"stem": conv_arrays(3, width, 3), "blocks": blocks, "head": head}
+    images = Array((batch, 3, size, size), 1.0)
+    return Workload(loss, (params, images, Array((batch,), below=classes)), dtype)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ckpt import nn
 from ckpt.errors import UsageError
-from ckpt.models.base import Array, Workload, model, run_layers, scoped, spread
+from ckpt.models.base import Array, Workload, layout, numbered, run_layers
 
 
 def conv_norm(p: Any, x: Any, stride: int = 1) -> Any:
@@ -18,24 +18,19 @@ def conv_norm(p: Any, x: Any, stride: int = 1) -> Any:
     return nn.batch_norm(x, p["scale"], p["shift"])
 
 
-def conv_norm_arrays(
-    channels: int, out: int, kernel: int, dtype: str, groups: int = 1
-) -> dict[str, Array]:
+def conv_arrays(channels: int, out: int, kernel: int, groups: int = 1) -> dict[str, Array]:
     """The parameters of `conv_norm`, of variance 2 / fan-in (He et al., 2015)."""
     inputs = channels // groups
     return {
-        "w": Array((out, inputs, kernel, kernel), (2 / (inputs * kernel**2)) ** 0.5, dtype=dtype),
-        "scale": Array((out,), mean=1.0, dtype=dtype),
-        "shift": Array((out,), dtype=dtype),
+        "w": Array((out, inputs, kernel, kernel), (2 / (inputs * kernel**2)) ** 0.5),
+        "scale": Array((out,), mean=1.0),
+        "shift": Array((out,)),
     }
 
 
-def linear_arrays(inputs: int, out: int, dtype: str) -> dict[str, Array]:
+def linear_arrays(inputs: int, out: int) -> dict[str, Array]:
     """The parameters of x @ w + b."""
-    return {
-        "w": Array((inputs, out), inputs**-0.5, dtype=dtype),
-        "b": Array((out,), dtype=dtype),
-    }
+    return {"w": Array((inputs, out), inputs**-0.5), "b": Array((out,))}
 
 
 def check_size(name: str, size: int, halvings: int) -> None:
@@ -43,7 +38,6 @@ def check_size(name: str, size: int, halvings: int) -> None:
         raise UsageError(f"{name} {size} can't be halved {halvings} times, as this depth needs")
 
 
-@model("resnet")
 def resnet(
     *,
     depth: int = 9,
@@ -59,7 +53,6 @@ def resnet(
     Shortcuts have no parameters: where a stage begins, every other pixel, and zeros for the new
     channels (section 4.2, option A).
     """
-    stages = spread(depth, (1, 1, 1))
     check_size("size", size, 2)
 
     def block(p: Any, x: Any) -> Any:
@@ -73,32 +66,21 @@ def resnet(
 
     def loss(params: Any, images: Any, classes: Any) -> Any:
         x = nn.relu(conv_norm(params["stem"], images))
-        layers = [scoped(f"block {k}", block, p) for k, p in enumerate(params["blocks"])]
+        layers = numbered("block", block, params["blocks"])
         x = nn.global_avg_pool(run_layers(layers, x, segments))
         return nn.cross_entropy(x @ params["head"]["w"] + params["head"]["b"], classes)
 
-    blocks = []
-    channels = width
-    for stage, count in enumerate(stages):
-        for _ in range(count):
-            out = width * 2**stage
-            blocks.append(
-                {
-                    "first": conv_norm_arrays(channels, out, 3, dtype),
-                    "second": conv_norm_arrays(out, out, 3, dtype),
-                }
-            )
-            channels = out
-    params = {
-        "stem": conv_norm_arrays(3, width, 3, dtype),
-        "blocks": blocks,
-        "head": linear_arrays(channels, classes, dtype),
-    }
-    images = Array((batch, 3, size, size), 1.0, dtype=dtype)
-    return Workload("resnet", loss, (params, images, Array((batch,), below=classes)))
+    blocks, channels = [], width
+    for stage, _ in layout(depth, (1, 1, 1)):
+        out = width * 2**stage
+        blocks.append({"first": conv_arrays(channels, out, 3), "second": conv_arrays(out, out, 3)})
+        channels = out
+    head = linear_arrays(channels, classes)
+    params = {"stem": conv_arrays(3, width, 3), "blocks": blocks, "head": head}
+    images = Array((batch, 3, size, size), 1.0)
+    return Workload(loss, (params, images, Array((batch,), below=classes)), dtype)
 
 
-@model("bottleneck_resnet")
 def bottleneck_resnet(
     *,
     depth: int = 4,
@@ -116,7 +98,6 @@ def bottleneck_resnet(
     code that came with Chen et al., blocks lie as in ResNet-200 (3, 24, 36, 3), and each
     convolution has its (leaky) activation, the sums none.
     """
-    stages = spread(depth, (3, 24, 36, 3) if chen else (3, 4, 6, 3))
     check_size("size", size, 5)
 
     def module(p: Any, x: Any, stride: int = 1, last: bool = False) -> Any:
@@ -136,32 +117,24 @@ def bottleneck_resnet(
     def loss(params: Any, images: Any, classes: Any) -> Any:
         x = module(params["stem"], images, 2)
         x = nn.max_pool2d(x, 3, stride=2, padding=1)
-        layers = [
-            scoped(f"block {k}", block, p, strides[k]) for k, p in enumerate(params["blocks"])
-        ]
+        layers = numbered("block", block, params["blocks"], strides)
         x = nn.global_avg_pool(run_layers(layers, x, segments))
         return nn.cross_entropy(x @ params["head"]["w"] + params["head"]["b"], classes)
 
-    blocks = []
-    strides = []
-    channels = width
-    for stage, count in enumerate(stages):
-        for k in range(count):
-            inner = width * 2**stage
-            block_arrays = {
-                "reduce": conv_norm_arrays(channels, inner, 1, dtype),
-                "conv": conv_norm_arrays(inner, inner, 3, dtype),
-                "expand": conv_norm_arrays(inner, 4 * inner, 1, dtype),
-            }
-            if k == 0:
-                block_arrays["shortcut"] = conv_norm_arrays(channels, 4 * inner, 1, dtype)
-            blocks.append(block_arrays)
-            strides.append(2 if stage and not k else 1)
-            channels = 4 * inner
-    params = {
-        "stem": conv_norm_arrays(3, width, 7, dtype),
-        "blocks": blocks,
-        "head": linear_arrays(channels, classes, dtype),
-    }
-    images = Array((batch, 3, size, size), 1.0, dtype=dtype)
-    return Workload("bottleneck_resnet", loss, (params, images, Array((batch,), below=classes)))
+    blocks, strides, channels = [], [], width
+    for stage, k in layout(depth, (3, 24, 36, 3) if chen else (3, 4, 6, 3)):
+        inner = width * 2**stage
+        block_arrays = {
+            "reduce": conv_arrays(channels, inner, 1),
+            "conv": conv_arrays(inner, inner, 3),
+            "expand": conv_arrays(inner, 4 * inner, 1),
+        }
+        if k == 0:
+            block_arrays["shortcut"] = conv_arrays(channels, 4 * inner, 1)
+        blocks.append(block_arrays)
+        strides.append(2 if stage and not k else 1)
+        channels = 4 * inner
+    head = linear_arrays(channels, classes)
+    params = {"stem": conv_arrays(3, width, 7), "blocks": blocks, "head": head}
+    images = Array((batch, 3, size, size), 1.0)
+    return Workload(loss, (params, images, Array((batch,), below=classes)), dtype)

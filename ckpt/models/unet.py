@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from ckpt import nn
-from ckpt.models.base import Array, Workload, model, run_layers, scoped
+from ckpt.models.base import Array, Workload, numbered, run_layers, scoped
 from ckpt.models.resnet import check_size
 
 
-@model("unet")
 def unet(
     *,
     depth: int = 3,
@@ -53,9 +52,9 @@ def unet(
 
     def loss(params: Any, images: Any, classes: Any) -> Any:
         layers = [
-            *(scoped(f"down {k}", down, p) for k, p in enumerate(params["down"])),
+            *numbered("down", down, params["down"]),
             scoped("bottom", bottom, params["bottom"]),
-            *(scoped(f"up {k}", up, p) for k, p in reversed(list(enumerate(params["up"])))),
+            *reversed(numbered("up", up, params["up"])),
         ]
         x, _ = run_layers(layers, (images, ()), segments)
         x = nn.conv2d(x, params["head"]["w"], params["head"]["b"])
@@ -63,10 +62,10 @@ def unet(
 
     def convs(channels: int, out: int) -> dict[str, Array]:
         return {
-            "w1": Array((out, channels, 3, 3), (2 / (9 * channels)) ** 0.5, dtype=dtype),
-            "b1": Array((out,), dtype=dtype),
-            "w2": Array((out, out, 3, 3), (2 / (9 * out)) ** 0.5, dtype=dtype),
-            "b2": Array((out,), dtype=dtype),
+            "w1": Array((out, channels, 3, 3), (2 / (9 * channels)) ** 0.5),
+            "b1": Array((out,)),
+            "w2": Array((out, out, 3, 3), (2 / (9 * out)) ** 0.5),
+            "b2": Array((out,)),
         }
 
     widths = [width * 2**k for k in range(depth + 1)]
@@ -74,17 +73,10 @@ def unet(
         "down": [convs(n, m) for n, m in zip([1, *widths], widths[:-1], strict=False)],
         "bottom": convs(widths[-2], widths[-1]),
         "up": [
-            {
-                "up": Array((2 * n, n, 2, 2), (2 * n) ** -0.5, dtype=dtype),
-                "b": Array((n,), dtype=dtype),
-                **convs(2 * n, n),
-            }
+            {"up": Array((2 * n, n, 2, 2), (2 * n) ** -0.5), "b": Array((n,)), **convs(2 * n, n)}
             for n in widths[:-1]
         ],
-        "head": {
-            "w": Array((classes, width, 1, 1), width**-0.5, dtype=dtype),
-            "b": Array((classes,), dtype=dtype),
-        },
+        "head": {"w": Array((classes, width, 1, 1), width**-0.5), "b": Array((classes,))},
     }
-    images = Array((batch, 1, rows, columns), 1.0, dtype=dtype)
-    return Workload("unet", loss, (params, images, Array((batch, rows, columns), below=classes)))
+    images = Array((batch, 1, rows, columns), 1.0)
+    return Workload(loss, (params, images, Array((batch, rows, columns), below=classes)), dtype)

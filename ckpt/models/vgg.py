@@ -3,16 +3,16 @@ in one linear layer."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ckpt import nn
-from ckpt.models.base import Array, Random, Workload, model, run_layers, scoped, spread
+from ckpt.models.base import Array, Random, Workload, numbered, run_layers, spread
 from ckpt.models.resnet import check_size, linear_arrays
 
 
-@model("vgg")
 def vgg(
     *,
     depth: int = 8,
@@ -29,16 +29,13 @@ def vgg(
 
     8, 10, 13 and 16 convolutions lie as in the paper's VGG-11, 13, 16 and 19.
     """
-    stages = spread(depth, (2, 2, 3, 3, 3))
 
     def convolve(p: Any, halve: bool, x: Any) -> Any:
         x = nn.relu(nn.conv2d(x, p["w"], p["b"], padding=1))
         return nn.max_pool2d(x, 2) if halve else x
 
     def loss(params: Any, images: Any, classes: Any, rng: Any) -> Any:
-        layers = [
-            scoped(f"conv {k}", convolve, p, halves[k]) for k, p in enumerate(params["convs"])
-        ]
+        layers = numbered("conv", convolve, params["convs"], halves)
         x = run_layers(layers, images, segments)
         x = np.reshape(x, (x.shape[0], -1))
         first, second, last = params["linear"]
@@ -46,30 +43,17 @@ def vgg(
         x = nn.dropout(nn.relu(x @ second["w"] + second["b"]), dropout, rng)
         return nn.cross_entropy(x @ last["w"] + last["b"], classes)
 
-    convs = []
-    halves = []
-    channels, outer = 3, size
-    for stage, count in enumerate(stages):
+    convs, halves, channels = [], [], 3
+    for stage, count in enumerate(spread(depth, (2, 2, 3, 3, 3))):
+        out = width * min(2**stage, 8)
         for k in range(count):
-            out = width * min(2**stage, 8)
             scale = (2 / (9 * channels)) ** 0.5
-            convs.append(
-                {
-                    "w": Array((out, channels, 3, 3), scale, dtype=dtype),
-                    "b": Array((out,), dtype=dtype),
-                }
-            )
+            convs.append({"w": Array((out, channels, 3, 3), scale), "b": Array((out,))})
             halves.append(k == count - 1)
             channels = out
     check_size("size", size, sum(halves))
     outer = size // 2 ** sum(halves)
-    linear = [
-        linear_arrays(channels * outer**2, hidden, dtype),
-        linear_arrays(hidden, hidden, dtype),
-        linear_arrays(hidden, classes, dtype),
-    ]
-    images = Array((batch, 3, size, size), 1.0, dtype=dtype)
-    arguments = (
-        {"convs": convs, "linear": linear}, images, Array((batch,), below=classes), Random()
-    )  # fmt: skip
-    return Workload("vgg", loss, arguments)
+    sizes = (channels * outer**2, hidden, hidden, classes)
+    params = {"convs": convs, "linear": [linear_arrays(n, m) for n, m in pairwise(sizes)]}
+    images, labels = Array((batch, 3, size, size), 1.0), Array((batch,), below=classes)
+    return Workload(loss, (params, images, labels, Random()), dtype)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.models.base import Array, Workload, model, run_layers
+from ckpt.models.base import Array, Workload, run_layers
 from ckpt.tape.core.op import op
 
 
@@ -33,7 +33,6 @@ def leapfrog(u: Any, before: Any, push: Any) -> Any:
 leapfrog.vjp(u=lambda g: 2.0 * g, before=lambda g: -g, push=lambda g: g)
 
 
-@model("wave")
 def wave(
     *,
     depth: int = 100,
@@ -56,12 +55,11 @@ def wave(
         u, _ = run_layers([step] * depth, (start, start), segments)
         return np.mean(np.square(u - observed))
 
-    speed = Array((1, size, size), 0.01, mean=0.2, dtype=dtype)
-    field = Array((batch, size, size), 1.0, dtype=dtype)
-    return Workload("wave", loss, (speed, field, field))
+    speed = Array((1, size, size), 0.01, mean=0.2)
+    field = Array((batch, size, size), 1.0)
+    return Workload(loss, (speed, field, field), dtype)
 
 
-@model("heat")
 def heat(
     *,
     depth: int = 100,
@@ -81,6 +79,6 @@ def heat(
 
         return np.mean(np.square(run_layers([step] * depth, start, segments) - observed))
 
-    conductivity = Array((1, size, size), 0.01, mean=0.2, dtype=dtype)
-    field = Array((batch, size, size), 1.0, dtype=dtype)
-    return Workload("heat", loss, (conductivity, field, field))
+    conductivity = Array((1, size, size), 0.01, mean=0.2)
+    field = Array((batch, size, size), 1.0)
+    return Workload(loss, (conductivity, field, field), dtype)
