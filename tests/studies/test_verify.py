@@ -1,0 +1,146 @@
+"""`Step.verify` holds the step to what was promised: three runs' bits, and two measured peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ckpt
+from ckpt import nn
+from ckpt.errors import VerificationError
+
+RNG = np.random.default_rng(0)
+W = RNG.standard_normal((16, 16))
+MANY_NBYTES = 4 << 20
+"""Far above the allowance for headers and the tape's own objects."""
+
+
+def loss(w: Any) -> Any:
+    return np.sum(np.tanh(w) * np.sin(w))
+
+
+def planned() -> Any:
+    return ckpt.plan(loss, W, planner="store_all")
+
+
+def one_bit_off_in_the_loss(result: Any) -> Any:
+    value, gradient = result
+    return np.nextafter(value, np.inf), gradient
+
+
+def one_bit_off_in_the_gradient(result: Any) -> Any:
+    value, gradient = result
+    made = gradient.copy()
+    made.view(np.uint64)[3, 5] ^= 1
+    return value, made
+
+
+def a_zero_of_another_sign(result: Any) -> Any:
+    value, gradient = result
+    return value, np.where(gradient == gradient, -0.0, 0.0)
+
+
+def wrapped(run: Callable[..., Any], change: Callable[[Any], Any]) -> Callable[..., Any]:
+    return lambda *args, **options: change(run(*args, **options))
+
+
+class Compiled:
+    """A compiled step, with its result changed."""
+
+    def __init__(self, step: Any, change: Callable[[Any], Any]) -> None:
+        self.step, self.change, self.nbytes = step, change, step.nbytes
+
+    def __call__(self, *args: Any) -> Any:
+        return self.change(self.step(*args))
+
+
+class Wasteful:
+    """An observer's double that holds many bytes for a moment, within an instruction."""
+
+    def __init__(self, observer: Any) -> None:
+        self.observer = observer
+        self.after = observer.after
+
+    def before(self, position: int) -> None:
+        self.observer.before(position)
+        np.ones(MANY_NBYTES, np.uint8)
+
+
+def spoil(step: Any, which: str, change: Callable[[Any], Any]) -> Any:
+    """Let one of the three runs that verify compares give something else."""
+    program = step.program
+    if which == "compile":
+        compiled = program.compile
+        program.compile = lambda schedule: Compiled(compiled(schedule), change)
+    else:
+        setattr(program, which, wrapped(getattr(program, which), change))
+    return step
+
+
+def test_an_honest_step_passes_and_is_told_as_it_is() -> None:
+    step = planned()
+    found = step.verify(W)
+    assert found.equal
+    assert found.promised == step.timeline.peak
+    # 16 x 16 float64: two values and what backward makes of them, whichever way it is run.
+    assert found.promised >= 2 * W.nbytes
+    assert found.measured >= 2 * W.nbytes
+    assert found.reused >= 2 * W.nbytes
+
+
+@pytest.mark.parametrize("which", ["plain", "execute", "compile"])
+@pytest.mark.parametrize("change", [one_bit_off_in_the_loss, one_bit_off_in_the_gradient])
+def test_one_bit_in_any_of_the_three_runs_is_seen(which: str, change: Any) -> None:
+    with pytest.raises(VerificationError, match="differ from plain backward"):
+        spoil(planned(), which, change).verify(W)
+
+
+def test_the_sign_of_a_zero_is_a_bit() -> None:
+    step = ckpt.plan(lambda w: np.sum(w * 0.0), np.abs(W), planner="store_all")
+    step.verify(np.abs(W))
+    with pytest.raises(VerificationError, match="differ"):
+        spoil(step, "compile", a_zero_of_another_sign).verify(np.abs(W))
+
+
+def test_a_peak_while_it_is_executed_is_seen() -> None:
+    step = planned()
+    execute = step.program.execute
+    step.program.execute = lambda schedule, *args, observe: execute(
+        schedule, *args, observe=Wasteful(observe)
+    )
+    with pytest.raises(VerificationError, match=r"the measured peak, 4\.\d+ MiB, exceeds"):
+        step.verify(W)
+
+
+def test_a_peak_of_the_compiled_step_is_seen() -> None:
+    def wasteful(result: Any) -> Any:
+        np.ones(MANY_NBYTES, np.uint8)
+        return result
+
+    with pytest.raises(VerificationError, match=r"the measured peak, 4\.\d+ MiB, exceeds"):
+        spoil(planned(), "compile", wasteful).verify(W)
+
+
+def test_buffers_held_between_calls_are_part_of_the_peak() -> None:
+    """A step that hides its bytes in an arena made beforehand is found out by its own figure."""
+    step = planned()
+    made = Compiled(step.compiled(), lambda result: result)
+    made.nbytes = MANY_NBYTES
+    step.program.compile = lambda schedule: made
+    with pytest.raises(VerificationError, match="exceeds the promised"):
+        step.verify(W)
+
+
+def test_generators_are_where_they_were() -> None:
+    """All three runs draw the same mask, and the caller's next draw is what it would have been."""
+
+    def dropped(w: Any, rng: Any) -> Any:
+        return np.sum(np.tanh(nn.dropout(w, 0.5, rng)))
+
+    step = ckpt.plan(dropped, W, np.random.default_rng(0), planner="recompute_all")
+    rng = np.random.default_rng(7)
+    assert step.verify(W, rng).equal
+    assert rng.bit_generator.state == np.random.default_rng(7).bit_generator.state
