@@ -335,6 +335,19 @@ def test_more_bytes_never_cost_more() -> None:
     assert costs[-1] == 0
 
 
+def test_what_it_finds_is_proven_and_its_assumption_is_told() -> None:
+    graph = small_dag(12, 1)
+    schedule = brute(graph, 40)
+    assert schedule.proof is not None
+    assert schedule.proof.bound == simulate(graph, schedule).recompute_flops
+    assert schedule.proof.assumptions == ()
+    a, view = f(0, nbytes=8), f(1, nbytes=8, alias_of=1)
+    viewed = by_hand(a, view, f(1, 2, nbytes=8, overwrites=((1, 8),)), reads=(3,))
+    proof = brute(viewed, 99).proof
+    assert proof is not None
+    assert proof.assumptions == ("no value is computed again beside a view of it",)
+
+
 def test_a_large_graph_is_refused_by_its_size() -> None:
     with pytest.raises(UsageError, match="at most 20"):
         brute(small_dag(30, 0), 10)

@@ -12,7 +12,7 @@ from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all
 from ckpt.planners.base.registry import over_budget, planner
-from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
+from ckpt.schedule import Backward, Compute, Free, Instruction, Proof, Schedule
 
 State = tuple[int, int, int]
 """Backwards done, live values, captured values already dropped."""
@@ -35,7 +35,9 @@ def brute(
     values already dropped). The estimate is the cost of all that a pending Backward or an output
     still wants and that isn't live, with what those need in turn: each must be computed once more,
     so it never overestimates.
-    Guarantee: optimal over *all* schedules - any order of computing, any pattern of freeing. Of two
+    Guarantee: optimal over *all* schedules - any order of computing, any pattern of freeing. Where
+    a value that has views may be overwritten, over all but those that compute it again beside a
+    view of it: a second buffer, which could be overwritten though the first is pinned. Of two
     optimal schedules the one met first is returned; its peak is within the budget, not minimal.
     Ignores: nothing of the memory model. A buffer is freed only when what comes next doesn't fit,
     and with all that shares it, or but for its owner where that may be overwritten then; which
@@ -53,7 +55,8 @@ def brute(
         )
     if any(node.state_nbytes or node.workspace_again for node in graph):
         raise UsageError("brute: the graph has values that take more bytes when computed again")
-    search = _Search(graph, cost or flops(graph), max_states)
+    price = cost or flops(graph)
+    search = _Search(graph, price, max_states)
     ceiling = simulate(graph, Schedule(tuple(compute_all(graph)))).peak
     found = search.run(ceiling if budget is None else budget)
     if found is None:
@@ -65,8 +68,15 @@ def brute(
         smallest = search.run(high)
         assert smallest is not None
         raise over_budget(graph, simulate(graph, Schedule(tuple(smallest))), "brute", budget)
-    notes = {"states": search.visited, "assumptions": "none: optimal over all schedules"}
-    return Schedule(tuple(found), graph.digest, "brute", budget, notes=notes)
+    spent = price.recompute(simulate(graph, Schedule(tuple(found))).counts)
+    return Schedule(
+        tuple(found),
+        graph.digest,
+        "brute",
+        budget,
+        proof=Proof(spent, price.unit, search.assumptions()),
+        notes={"states": search.visited},
+    )
 
 
 class _Search:
@@ -126,6 +136,13 @@ class _Search:
                 missing |= self.deps[b] & ~live
                 total += self.costs[b]
         return None if missing & spent else total
+
+    def assumptions(self) -> tuple[str, ...]:
+        for shared, _ in self.buffers:
+            owned = shared & self.overwritable
+            if owned and any(self.graph[i].alias_of is not None for i in self._nodes(shared)):
+                return ("no value is computed again beside a view of it",)
+        return ()
 
     def run(self, budget: int) -> list[Instruction] | None:
         """The cheapest schedule within ``budget`` bytes, or None."""
@@ -247,7 +264,10 @@ class _Search:
                 yield bit, saved
 
     def _free(self, mask: int) -> list[Instruction]:
-        return [Free(i) for b, i in enumerate(self.nodes) if mask >> b & 1]
+        return [Free(i) for i in self._nodes(mask)]
+
+    def _nodes(self, mask: int) -> list[int]:
+        return [i for b, i in enumerate(self.nodes) if mask >> b & 1]
 
     @staticmethod
     def _path(
