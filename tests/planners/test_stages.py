@@ -14,9 +14,16 @@ from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.base.stages import Stages, cut_at, find_stages
-from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, TAPE, StageOp, emit, store_all_ops
+from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, TAPE, StageOp, emit
 from tests import graphs as zoo
 from tests.graphs import ZOO, Build, graphs
+
+
+def store_all_ops(stages: Stages) -> list[StageOp]:
+    """Every stage taped, every stage back: the plan that recomputes nothing."""
+    count = len(stages)
+    forward = [StageOp(TAPE, k) for k in range(count)]
+    return forward + [StageOp(BACK, k) for k in range(count - 1, -1, -1)]
 
 
 def persistent_plan(stages: Stages, rng: Random) -> list[StageOp]:

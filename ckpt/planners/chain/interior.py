@@ -79,11 +79,6 @@ class Interior:
                     stack.append(dep)
         return sorted(found)
 
-    def inputs_read(self, targets: Iterable[int]) -> set[int]:
-        """The inputs that computing the targets reads."""
-        computed = self.missing(targets, frozenset())
-        return {dep for i in computed for dep in self.deps[i] if dep < self.inputs}
-
     def cost(self, nodes: Iterable[int]) -> int:
         return sum(self.costs[i] for i in nodes)
 

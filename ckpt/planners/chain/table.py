@@ -303,15 +303,3 @@ class Table:
     ) -> list[Operation | tuple[int, int, int]]:
         left = m - int(self._shift(s, s + 1, self.stages[s].tapes[choice].held))
         return [Operation("tape", s, choice), (s + 1, t, left), Operation("backward", s, choice)]
-
-    def extra_cost(self, operations: Sequence[Operation]) -> int:
-        """What operations cost beyond computing every value once; exact."""
-        total = -sum(kind.once_cost for kind in self.stages)
-        for word, first, last in operations:
-            if word == "advance":
-                total += sum(kind.advance_cost for kind in self.stages[first : last + 1])
-            elif word == "tape":
-                total += self.stages[first].tapes[last].cost
-            elif word == "visit":
-                total += self.stages[first].visits[last].cost
-        return total

@@ -82,11 +82,6 @@ def mixed_tables(n: int, s: int) -> tuple[Table, Table]:
     return costs, choices
 
 
-def mixed_forwards(n: int, s: int) -> int:
-    """P(n, s): all stage forwards for n steps and s slots."""
-    return int(mixed_tables(n, s)[0][n, s])
-
-
 def mixed_ops(n: int, s: int, choices: Table) -> list[StageOp]:
     """The stage operations for n stages and s slots, as ``choices`` says."""
     ops: list[StageOp] = []

@@ -98,10 +98,3 @@ class StageEmitter(Emitter):
         if self._snapshots[k]:
             self._snapshots[k] = 0
             self.drop(self.stages[k].held)
-
-
-def store_all_ops(stages: Stages) -> list[StageOp]:
-    """Every stage taped, every stage back: the plan that recomputes nothing."""
-    count = len(stages)
-    forward = [StageOp(TAPE, k) for k in range(count)]
-    return forward + [StageOp(BACK, k) for k in range(count - 1, -1, -1)]
