@@ -67,7 +67,7 @@ _HOMES = {
 }
 """Where the names are found that are imported when they are first asked for."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AbstractError", "Backward", "BackwardRow", "BackwardStep", "BackwardTwiceError",

@@ -3,8 +3,8 @@
 Question: does a transformer with dropout train the same under checkpointing?
 Theory says: yes - masks are drawn once, and replayed from the generator's state - bit for bit.
 Run: python experiments/train_text.py [--steps 60]
-Found (--steps 20, plots/train_text.png): losses identical, with dropout; peak 20.6 MiB, in 3
-segments 8.01 MiB, for 55 % of a forward in recompute.
+Found (--steps 20, plots/train_text.png): losses identical, with dropout; peak 20.2 MiB, in 3
+segments 7.65 MiB, for 55 % of a forward in recompute.
 """
 
 from __future__ import annotations
