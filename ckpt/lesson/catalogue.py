@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ckpt.tape.core.abstract import spec
+from ckpt.tape.core.dispatch import name_of
 from ckpt.tape.core.op import ADAPTERS, BY_NAME, NUMPY, OUT, Op
 from ckpt.tape.core.rules import rules_of
 from ckpt.tape.traced.derived import forward_kernel
@@ -19,7 +20,7 @@ def op_rows() -> list[dict[str, Any]]:
 
     functions: dict[Op, list[str]] = {}
     for function, op in NUMPY.items():
-        functions.setdefault(op, []).append(_numpy_name(function))
+        functions.setdefault(op, []).append(name_of(function))
     rows = [
         {
             "op": op.name,
@@ -29,17 +30,11 @@ def op_rows() -> list[dict[str, Any]]:
         }
         for op in sorted(BY_NAME.values(), key=lambda op: op.name)
     ]
-    adapted = sorted({_numpy_name(f) for f in ADAPTERS if f not in NUMPY})
+    adapted = sorted({name_of(f) for f in ADAPTERS if f not in NUMPY})
     return rows + [
         {"op": "", "functions": name, "residuals": "(made of other ops)", "flops": None}
         for name in adapted
     ]
-
-
-def _numpy_name(function: Any) -> str:
-    """``np.linalg.inv``, as a user writes it."""
-    module = (getattr(function, "__module__", None) or "numpy").replace("numpy", "np", 1)
-    return f"{module}.{getattr(function, '__name__', function)}"
 
 
 def _residuals(op: Op) -> str:

@@ -40,7 +40,7 @@ def relu_backward(out: Any, scratch: Any, dy: Any, y: Any, *, slope: float = 0.0
     out *= dy
 
 
-relu_backward.vjp(dy=lambda g, y, slope: relu_backward(g, y, slope=slope))
+relu_backward.vjp(dy=lambda g, y, slope: relu_backward(g, y, slope=slope), y=None)
 relu.vjp(x=lambda g, out: relu_backward(g, out))
 
 

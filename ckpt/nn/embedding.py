@@ -37,7 +37,8 @@ def embedding_backward(dy: Any, indices: Any, *, shape: tuple[int, ...], dtype: 
 embedding.vjp(
     table=lambda g, indices, table_shape, table_dtype: embedding_backward(
         g, indices, shape=table_shape, dtype=table_dtype
-    )
+    ),
+    indices=None,
 )
 embedding.accumulate(table=_add_rows)
-embedding_backward.vjp(dy=lambda g, indices: embedding(g, indices))
+embedding_backward.vjp(dy=lambda g, indices: embedding(g, indices), indices=None)

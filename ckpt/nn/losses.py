@@ -92,12 +92,15 @@ def _backward_logits(g: Any, dy: Any, logits: Any) -> Any:
     return np.expand_dims(dy, -1) * p * (g - np.sum(g * p, axis=-1, keepdims=True))
 
 
-class_losses.vjp(logits=lambda g, logits, targets: class_losses_backward(g, logits, targets))
+class_losses.vjp(
+    logits=lambda g, logits, targets: class_losses_backward(g, logits, targets), targets=None
+)
 class_losses_backward.vjp(
     dy=lambda g, dy_shape, dy_dtype, logits, targets: np.sum(
         g * class_losses_backward(np.ones(dy_shape, dy_dtype), logits, targets), axis=-1
     ),
     logits=_backward_logits,
+    targets=None,
 )
 
 

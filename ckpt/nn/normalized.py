@@ -258,3 +258,5 @@ normalized_weight.vjp(
     ),
     x=lambda g, dy, x, mean, rstd, axes, eps: _unweighted(g * dy, x, mean, rstd, axes, eps),
 )
+for _op in (row_mean, row_rstd, normalized, normalized_backward, normalized_weight):
+    _op.no_gradient()  # to the statistics: the rules of x are derivatives through them, too

@@ -107,8 +107,9 @@ def put_tap(dy: Any, tap: Any, *, windows: Windows) -> Any:
     return out
 
 
-take_tap.vjp(x=lambda g, tap, windows: put_tap(g, tap, windows=windows))
-put_tap.vjp(dy=lambda g, tap, windows: take_tap(g, tap, windows=windows))
+largest_tap.no_gradient()
+take_tap.vjp(x=lambda g, tap, windows: put_tap(g, tap, windows=windows), tap=None)
+put_tap.vjp(dy=lambda g, tap, windows: take_tap(g, tap, windows=windows), tap=None)
 
 
 def max_pool2d(

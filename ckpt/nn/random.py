@@ -45,7 +45,7 @@ def masked(x: Any, mask: Any, *, scale: float, out: Any = None) -> Any:
     return made
 
 
-masked.vjp(x=lambda g, mask, scale: masked(g, mask, scale=scale))
+masked.vjp(x=lambda g, mask, scale: masked(g, mask, scale=scale), mask=None)
 
 
 def dropout(x: Any, rate: float, rng: np.random.Generator) -> Any:

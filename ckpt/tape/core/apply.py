@@ -31,7 +31,7 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
     for operand in operands:
         if type(operand) is Value:
             node = operand._node
-            arrays.append(operand._data)
+            arrays.append(operand._array)
             inputs.append(node)
             if node.requires_grad:
                 mask |= bit
@@ -39,8 +39,8 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
             arrays.append(operand)
             inputs.append(operand)
         bit += bit
-    if not op.differentiable:
-        mask = 0
+    if op.blind:
+        mask &= ~op.blind
     context = _current()
     if context is not None:
         return _apply_within(context, op, arrays, inputs, params, mask)
@@ -64,7 +64,7 @@ def _on_tape(
 
     Plain arrays that no rule reads are let go of.
     """
-    if not mask:
+    if not mask or (op.lacking and not _is_float(data)):
         return Value(data, TapeNode(None, (), None, 0, data))
     node = TapeNode(op, inputs, params, mask, data)
     count = len(inputs)
@@ -87,6 +87,11 @@ def _on_tape(
             if type(source) is ndarray and k not in kept:
                 inputs[k] = Shape(source)
     return Value(data, node)
+
+
+def _is_float(data: Any) -> bool:
+    """Can a gradient flow to the result? Of an op without rules nobody knows before."""
+    return isinstance(data, Parts) or data.dtype.kind in "fc"
 
 
 def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
@@ -113,6 +118,8 @@ def _as_data(op: Op, data: Any) -> Any:
         return together(data)
     if isinstance(data, (bool, int, float, complex)):
         return np.asarray(data)[()]
+    if isinstance(data, ndarray):  # of a subclass
+        return _settled(op, (), np.asarray(data))
     raise TapeError(f"{op.name} returned a {type(data).__name__}, not an array or a number")
 
 
@@ -156,6 +163,8 @@ def _apply_within(
     region = context.region
     if region is None:
         return _on_tape(op, arrays, inputs, params, mask, data)
+    if op.lacking and not _is_float(data):
+        mask = 0
     node = TapeNode(op, inputs, params, mask, data)
     node.region = region
     if op.random:

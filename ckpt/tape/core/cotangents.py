@@ -79,7 +79,7 @@ def adopt(new: Any, g: Any) -> tuple[Any, bool]:
         return new, False
     if base.nbytes > new.nbytes:
         return copy(new), True  # not to hold the rest of it
-    return new, True
+    return new, new.flags.writeable  # of one element, what is broadcast is no smaller
 
 
 def owner(array: Any) -> Any:

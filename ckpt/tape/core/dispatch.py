@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import cache
 from typing import Any
 
@@ -21,12 +22,28 @@ _REDUCTIONS = {np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.mini
 def operand(x: Any) -> Any:
     """``x`` as an op takes it, or NotImplemented for an object of a class that isn't ours."""
     if isinstance(x, (Value, *_PLAIN)):
+        if type(x) not in known:
+            check_class(type(x))
         return x
-    if isinstance(x, (list, tuple)):
+    if isinstance(x, (list, tuple, range)):
         if any(isinstance(item, Value) for item in _leaves(x)):
             raise UnsupportedError("a list of Values is no array; use np.stack to make one")
         return np.asarray(x)
     return NotImplemented
+
+
+@cache
+def check_class(kind: Any) -> None:
+    """UnsupportedError for a subclass of ndarray in which a NumPy function means something else."""
+    if not issubclass(kind, np.ndarray):
+        return
+    names = ("__array_ufunc__", "__array_function__", "__mul__", "__rmul__", "__add__")
+    if any(getattr(kind, name) is not getattr(np.ndarray, name) for name in names):
+        masked = "np.where(mask, ...) and " if issubclass(kind, np.ma.MaskedArray) else ""
+        raise UnsupportedError(
+            f"a {kind.__name__} has rules of its own, which would be lost in an expression with "
+            f"Values; use {masked}a plain array, np.asarray(x)"
+        )
 
 
 def _leaves(x: Any) -> Any:
@@ -61,25 +78,32 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
         if plain is NotImplemented:
             return NotImplemented
         operands.append(plain)
+    options = _without_defaults(kwargs)
     if method == "reduce" and ufunc in _REDUCTIONS:
-        kwargs.setdefault("axis", 0)
         reduction: Any = _REDUCTIONS[ufunc]
-        return reduction(*operands, **_without_defaults(kwargs))
-    if method == "outer" and not kwargs:
+        return reduction(*operands, axis=kwargs.get("axis", 0), **_but(options, "axis"))
+    if method == "outer" and not options:
         left, right = operands
         return ufunc(np.reshape(left, (*np.shape(left), *[1] * np.ndim(right))), right)
-    found = NUMPY.get(ufunc) or _learned(ufunc)
-    if method != "__call__" or found is None:
-        if ufunc in ADAPTERS and method == "__call__":
-            return ADAPTERS[ufunc](*operands, **kwargs)
-        raise no_rule(ufunc, "" if method == "__call__" else f".{method}")
-    options = _without_defaults(kwargs)
-    if options:
-        raise UnsupportedError(f"np.{ufunc.__name__} of a Value takes no {', '.join(options)}")
-    return apply(found, operands, dict(found.static) if found.static else None)
+    if method == "at":
+        raise MutationError(
+            f"np.{ufunc.__name__}.at writes into an array, which Values don't allow, since a "
+            "backward may need what was there; use np.where, np.concatenate or np.bincount"
+        )
+    asked: Any = ufunc if method == "__call__" else getattr(ufunc, method)
+    if asked in ADAPTERS:
+        return _adapted(asked, operands, options)
+    found = NUMPY.get(asked) or _learned(asked)
+    if found is None:
+        raise no_rule(asked)
+    for option, value in options.items():
+        if option not in found.static:
+            raise _no_option(asked, option, value, tuple(found.static))
+    params = {**found.static, **options}
+    return apply(found, operands, params or None)
 
 
-def _learned(ufunc: np.ufunc) -> Op | None:
+def _learned(ufunc: Any) -> Op | None:
     """The op of a ufunc of another library, whose ops are declared when the first one is met."""
     learned = [learn() for learn in LEARNERS]
     return NUMPY.get(ufunc) if any(learned) else None
@@ -90,15 +114,11 @@ def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any
     for t in types:
         if not issubclass(t, (Value, np.ndarray)):
             return NotImplemented
+        check_class(t)
     if kwargs.get("out") is not None:
-        raise MutationError(f"np.{function.__name__} of a Value can't write into out=; drop it")
-    adapter = ADAPTERS.get(function)
-    if adapter is not None:
-        try:
-            return adapter(*args, **kwargs)
-        except TypeError:
-            _check_call(function, adapter, args, kwargs)
-            raise
+        raise MutationError(f"{name_of(function)} of a Value can't write into out=; drop it")
+    if function in ADAPTERS:
+        return _adapted(function, args, kwargs)
     op = NUMPY.get(function)
     if op is None:
         raise no_rule(function)
@@ -106,12 +126,28 @@ def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any
     return apply(op, operands, params)
 
 
-def _check_call(function: Any, adapter: Any, args: Any, kwargs: dict[str, Any]) -> None:
-    """Raise UnsupportedError where these aren't arguments that the adapter takes."""
+def _adapted(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """The adapter's answer; UnsupportedError where these aren't arguments that it takes."""
+    adapter = ADAPTERS[function]
     try:
-        inspect.signature(adapter).bind(*args, **kwargs)
-    except TypeError as error:
-        raise UnsupportedError(f"np.{function.__name__} of a Value {error}") from None
+        return adapter(*args, **kwargs)
+    except TypeError:
+        taken = inspect.signature(adapter).parameters
+        try:
+            inspect.signature(adapter).bind(*args, **kwargs)
+        except TypeError:
+            pass
+        else:
+            raise
+        given = dict(zip(_names(function), args, strict=False)) | kwargs
+        usual = _defaults(function)
+        left = {name: v for name, v in given.items() if name in taken or not _is(v, usual, name)}
+        for name, value in left.items():
+            if name not in taken:
+                raise _no_option(function, name, value, tuple(taken)) from None
+        if left == given:
+            raise
+        return adapter(**left)
 
 
 def _bind(
@@ -130,17 +166,19 @@ def _bind(
         plain = operand(x)
         if plain is NotImplemented:
             raise UnsupportedError(
-                f"np.{function.__name__} of a Value can't take a {type(x).__name__} operand"
+                f"{name_of(function)} of a Value can't take a {type(x).__name__} operand"
             )
         operands.append(plain)
     params = dict(op.static)
     for name, value in arguments.items():
         if name in params:
-            params[name] = value
-        elif value is not None and value is not np._NoValue:
-            raise UnsupportedError(
-                f"np.{function.__name__} of a Value has no option {name}={value!r}"
-            )
+            if value is not np._NoValue:
+                params[name] = value
+        elif not _is(value, _defaults(function), name):
+            raise _no_option(function, name, value, tuple(params))
+    dtype = params.get("dtype")
+    if dtype is not None and np.dtype(dtype).kind not in "fc":  # cut to whole numbers beforehand
+        operands[0] = np.astype(operands[0], dtype)
     return operands, params or None
 
 
@@ -149,14 +187,62 @@ def _names(function: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
+_OF_UFUNCS = {"where": True, "casting": "same_kind", "order": "K", "subok": True}
+"""What the options of a ufunc are if they aren't given."""
+_INSTEAD = {
+    "where": "put what counts as nothing in their place beforehand, np.where(mask, x, neutral)",
+    "initial": "combine the result with it afterwards",
+    "dtype": "cast with .astype",
+}
+
+
+@cache
+def _defaults(function: Any) -> dict[str, Any]:
+    """A function's options as they are if they aren't given."""
+    if not isinstance(function, np.ufunc):
+        parameters = inspect.signature(function).parameters.values()
+        given = {p.name: p.default for p in parameters if p.default is not p.empty}
+        return {"subok": True, **given, "where": True}
+    return _OF_UFUNCS
+
+
+def _is(value: Any, defaults: dict[str, Any], name: str) -> bool:
+    """Is it the option's default, spelled out?"""
+    if value is None or value is np._NoValue:
+        return True
+    default = defaults.get(name)
+    return type(value) is type(default) and bool(value == default)
+
+
 def _without_defaults(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in kwargs.items() if v is not None and v is not np._NoValue}
+    return {k: v for k, v in kwargs.items() if not _is(v, _OF_UFUNCS, k)}
 
 
-def no_rule(function: Any, method: str = "") -> UnsupportedError:
-    module = getattr(function, "__module__", "numpy") or "numpy"
-    prefix = "np" + module.removeprefix("numpy") if module.startswith("numpy") else module
-    name = f"{prefix}.{function.__name__}{method}"
+def _but(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k != name}
+
+
+def _no_option(function: Any, name: str, value: Any, has: tuple[str, ...]) -> UnsupportedError:
+    instead = _INSTEAD.get(name) or f"leave it out (there is: {', '.join(has) or 'no option'})"
+    said = f"={value!r}" if np.ndim(value) == 0 and not isinstance(value, Value) else ""
+    return UnsupportedError(f"{name_of(function)} of a Value has no {name}{said}; {instead}")
+
+
+def name_of(function: Any) -> str:
+    """``np.linalg.inv``, ``scipy.special.binom``, ``np.add.reduceat``: as a user writes it."""
+    ufunc = getattr(function, "__self__", None)
+    if isinstance(ufunc, np.ufunc):
+        return f"{name_of(ufunc)}.{function.__name__}"
+    name = getattr(function, "__name__", str(function))
+    for module in ("numpy", "scipy.special"):  # ufuncs don't say where they are from
+        if getattr(sys.modules.get(module), name, None) is function:
+            return f"{module.replace('numpy', 'np')}.{name}"
+    module = getattr(function, "__module__", None) or ""
+    return f"{module.replace('numpy', 'np', 1)}.{name}" if module else name
+
+
+def no_rule(function: Any) -> UnsupportedError:
+    name = name_of(function)
     return UnsupportedError(
         f"{name} has no rule for Values. Give it one with @ckpt.op({name}, ...) and .vjp(...), "
         "compute it on .data if no gradient should flow, or see `ckpt ops` for what there is"

@@ -86,11 +86,11 @@ class Op:
         self.random = random
         """The forward draws from a generator; a recomputation replays from its saved state."""
         self.operands, self.static, self.variadic = _parameters(forward)
-        self.functions: dict[str, Callable[..., Any]] = {}
-        """Operand's name -> its rule."""
+        self.functions: dict[str, Callable[..., Any] | None] = {}
+        """Operand's name -> its rule; None: no gradient flows to it. An operand that isn't here has
+        no rule yet, and backward says so if it comes there."""
         self.accumulators: dict[str, Callable[..., None]] = {}
         self.into_workspace: Callable[[Any, Any, Any], int] | None = None
-        self.differentiable = False
         self.kernels: dict[Any, Any] = {}
         self.reset()
         BY_NAME[name] = self
@@ -107,21 +107,42 @@ class Op:
         self.rules: dict[int, tuple[Any, ...]] = {}
         """See `ckpt.tape.core.rules.rules_of`."""
         self.kept: dict[int, tuple[int, ...]] = {}
+        names = self.names
+        self.lacking = tuple(name for name in names if name not in self.functions)
+        """Operands without a rule, and without a word that they need none."""
+        self.differentiable = any(self.functions.get(name, True) for name in names)
+        """May a gradient flow to some operand?"""
+        blind = sum(1 << k for k, n in enumerate(self.operands) if not self.functions.get(n, True))
+        if self.variadic and not self.functions.get(self.variadic, True):
+            blind |= -1 << len(self.operands)
+        self.blind: int = blind
+        """Bit k is set where no gradient flows to operand k."""
 
-    def vjp(self, **functions: Callable[..., Any]) -> Op:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all operands, the variadic ones last."""
+        return (*self.operands, self.variadic) if self.variadic else self.operands
+
+    def vjp(self, **functions: Callable[..., Any] | None) -> Op:
         """Declare the rules: operand name -> ``function(g, ...)`` giving that operand's cotangent.
 
         A rule's result may have the shape of the output where the operand was broadcast: summing it
-        down, and casting it to the operand's dtype, is the tape's job.
+        down, and casting it to the operand's dtype, is the tape's job. None in a rule's place says
+        that no gradient flows to that operand (a mask, a result that is constant between jumps).
+        Backward raises UnsupportedError where it comes to an operand of which nothing was said.
         """
         for name, function in functions.items():
-            if name not in (*self.operands, self.variadic):
+            if name not in self.names:
                 raise TypeError(f"{self.name} has no operand {name!r}")
-            self.sources(function, 0, max(len(self.operands), 1))  # a wrong name raises now
+            if function is not None:
+                self.sources(function, 0, max(len(self.operands), 1))  # a wrong name raises now
             self.functions[name] = function
-        self.differentiable = True
         self.reset()
         return self
+
+    def no_gradient(self) -> Op:
+        """Say that no gradient flows to any operand that has no rule."""
+        return self.vjp(**dict.fromkeys(self.lacking))
 
     def accumulate(
         self,

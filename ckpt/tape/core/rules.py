@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.errors import UnsupportedError
 from ckpt.tape.core.cotangents import owner
 from ckpt.tape.core.node import TapeNode, lost
 from ckpt.tape.core.op import Op, Source, reads
@@ -89,15 +90,27 @@ def rules_of(op: Op, count: int) -> tuple[Rule | None, ...]:
 
 def _rule(op: Op, k: int, count: int) -> Rule | None:
     name = op.operand_name(k)
-    if name not in op.functions:
+    function, into = op.functions.get(name, _missing(op, name)), op.accumulators.get(name)
+    if function is None:
         return None
-    function, into = op.functions[name], op.accumulators.get(name)
     rule = Rule(function, op.sources(function, k, count))
     if not function.__module__.startswith("ckpt."):
         rule.call = unshared(rule.call)
     if into is not None:
         rule.accumulator = Rule(into, op.sources(into, k, count))
     return rule
+
+
+def _missing(op: Op, name: str) -> Callable[..., Any]:
+    """The rule of an operand of which nothing was said: zero would be a wrong gradient."""
+
+    def refuse(g: Any) -> Any:
+        raise UnsupportedError(
+            f"{op.name} has no rule for its operand {name}, which needs a gradient: declare one "
+            f"with {op.name}.vjp({name}=...), or {name}=None if no gradient flows to it"
+        )
+
+    return refuse
 
 
 def read(source: Any) -> Any:

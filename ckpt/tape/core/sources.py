@@ -22,6 +22,24 @@ def caller() -> str:
     return ""
 
 
+def called() -> str:
+    """``scipy.special.softmax``: the function of NumPy or SciPy that the user called, if one did
+    that is written in Python."""
+    frame: FrameType | None = sys._getframe(1)
+    name = ""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        library = module.partition(".")[0]
+        if library in ("numpy", "scipy"):
+            public = ".".join(part for part in module.split(".") if part[0] != "_")
+            if hasattr(sys.modules.get(public), frame.f_code.co_name):
+                name = f"{public.replace('numpy', 'np')}.{frame.f_code.co_name}"
+        elif library != "ckpt":
+            break
+        frame = frame.f_back
+    return name
+
+
 @cache
 def _users(path: str) -> str:
     """The file's name if it is the user's, else nothing."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from ckpt.errors import AbstractError, MutationError, TapeError, UnsupportedError
 from ckpt.tape.core.node import Gradient, TapeNode
+from ckpt.tape.core.sources import called
 
 
 class Value:
@@ -30,13 +31,13 @@ class Value:
         def __getitem__(self, index: Any) -> Any: ...
         def backward(self, gradient: Any = None, *, retain_graph: bool = False) -> None: ...
 
-    __slots__ = ("__weakref__", "_data", "_node")
+    __slots__ = ("__weakref__", "_array", "_node")
     __array_priority__ = 1000.0
 
     def __init__(self, data: Any, _node: TapeNode | None = None) -> None:
         if _node is None:
             data, _node = _leaf(data)
-        self._data = data
+        self._array = data
         self._node = _node
 
     # -- what it is --------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ class Value:
     @property
     def data(self) -> Any:
         """The array or NumPy scalar. A leaf's may be changed between steps, others may not."""
-        return self._data
+        return self._array
 
     @data.setter
     def data(self, data: Any) -> None:
@@ -58,14 +59,14 @@ class Value:
                 f"this leaf has shape {old.shape}; its .data can't become one of shape "
                 f"{np.shape(data)}"
             )
-        if data is not self._data:
+        if data is not self._array:
             data = np.asarray(data, dtype=old.dtype)[() if np.ndim(data) == 0 else ...]
         # A new node, so that a backward of what was computed before can't read the new value.
         node = TapeNode(None, (), None, 0, data)
         node.requires_grad = True
         node.gradient = old.gradient
         old.value = None
-        self._data = data
+        self._array = data
         self._node = node
 
     @property
@@ -95,7 +96,7 @@ class Value:
                 "a computed Value can't be copied or pickled, for all that it was computed from "
                 "would go with it; copy its .data, or use stop_gradient"
             )
-        return _restored, (self._data, self.requires_grad, self.grad)
+        return _restored, (self._array, self.requires_grad, self.grad)
 
     @property
     def requires_grad(self) -> bool:
@@ -113,11 +114,11 @@ class Value:
             self._node.gradient = Gradient()
         return self
 
-    shape = property(lambda self: self._data.shape, doc="Lengths of the axes.")
-    dtype = property(lambda self: self._data.dtype, doc="NumPy dtype.")
-    ndim = property(lambda self: len(self._data.shape), doc="Number of axes.")
-    size = property(lambda self: int(np.prod(self._data.shape)), doc="Number of elements.")
-    nbytes = property(lambda self: self._data.nbytes, doc="Bytes of the data.")
+    shape = property(lambda self: self._array.shape, doc="Lengths of the axes.")
+    dtype = property(lambda self: self._array.dtype, doc="NumPy dtype.")
+    ndim = property(lambda self: len(self._array.shape), doc="Number of axes.")
+    size = property(lambda self: int(np.prod(self._array.shape)), doc="Number of elements.")
+    nbytes = property(lambda self: self._array.nbytes, doc="Bytes of the data.")
 
     def item(self) -> Any:
         """The Python number of a one-element Value; no gradient flows through it."""
@@ -127,18 +128,18 @@ class Value:
         return _concrete(self, "tolist()").tolist()
 
     def __len__(self) -> int:
-        if not self._data.shape:
+        if not self._array.shape:
             raise TypeError("a scalar Value has no len()")
-        return int(self._data.shape[0])
+        return int(self._array.shape[0])
 
     def __iter__(self) -> Iterator[Value]:
         return (self[k] for k in range(len(self)))
 
     def __repr__(self) -> str:
         made_by = f", by {self._node.op.name}" if self._node.op else ""
-        if getattr(self._data, "abstract", False):
-            return f"Value({self._data.dtype}{list(self._data.shape)}{made_by})"
-        return f"Value({self._data!r}{made_by})"
+        if getattr(self._array, "abstract", False):
+            return f"Value({self._array.dtype}{list(self._array.shape)}{made_by})"
+        return f"Value({self._array!r}{made_by})"
 
     def __format__(self, spec: str) -> str:
         return format(_concrete(self, "formatting it"), spec) if spec else repr(self)
@@ -148,12 +149,17 @@ class Value:
     # -- plain NumPy -------------------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        raise UnsupportedError(
-            "a Value can't be turned into a plain array, which would lose its gradient; "
-            "to build an array of Values use np.stack or np.concatenate (and np.broadcast_to in "
-            "place of np.full), "
-            "to index a plain array by a Value use np.take, and to leave the tape use .data"
-        )
+        """What has no gradient to lose, whole numbers and bools, is a plain array on demand."""
+        data = self._array
+        if data.dtype.kind in "fc":
+            raise UnsupportedError(_no_array(called()))
+        if getattr(data, "abstract", False):
+            raise AbstractError(
+                "a plain array can't be indexed by a Value, nor a Value made plain, while only "
+                "shapes and dtypes are known; pass the array to the function as an argument, or "
+                "use np.take_along_axis or ckpt.nn.embedding(array, index)"
+            )
+        return np.array(data, dtype, copy=copy)
 
     def __bool__(self) -> bool:
         return bool(_concrete(self, "its truth (if, while, and, or, not)"))
@@ -209,8 +215,28 @@ def constant(data: Any) -> Value:
     return Value(data, TapeNode(None, (), None, 0, data))
 
 
+_IN_NN = ("logsumexp", "softmax", "log_softmax", "softplus")
+"""Functions that aren't ufuncs in SciPy, and are in `ckpt.nn`."""
+
+
+def _no_array(function: str) -> str:
+    """Why a Value isn't made a plain array, and what to do; ``function`` is what asked for it."""
+    if not function:
+        return (
+            "a Value can't be turned into a plain array, which would lose its gradient; "
+            "to build an array of Values use np.stack or np.concatenate (and np.broadcast_to in "
+            "place of np.full), and to leave the tape use .data"
+        )
+    short = function.rpartition(".")[2]
+    way_out = f"use ckpt.nn.{short}" if short in _IN_NN else "write it in NumPy's functions"
+    return (
+        f"{function} makes plain arrays of its arguments, which would lose the gradient of a "
+        f"Value; {way_out}, or pass .data if no gradient should flow"
+    )
+
+
 def _concrete(value: Value, what: str) -> Any:
-    data = value._data
+    data = value._array
     if getattr(data, "abstract", False):
         raise AbstractError(
             f"the program asked for {what}, but it is being traced: only shapes and dtypes are "

@@ -108,13 +108,18 @@ class Descent:
 
 def seed(value: Value, gradient: Any) -> Any:
     """The cotangent to start from: ``gradient``, or 1 for a scalar."""
-    if getattr(value._data, "abstract", False):
+    if getattr(value._array, "abstract", False):
         raise TapeError("backward() of a traced value; trace the loss and let the plan do it")
     if not value.requires_grad:
         raise TapeError(
             "backward() of a value that depends on no leaf: wrap the parameters in ckpt.Value"
         )
     if gradient is None:
+        if value.dtype.kind == "c":
+            raise TapeError(
+                "backward() starts from a real loss, and this value is complex: take its np.real, "
+                "np.imag or np.abs, or pass the cotangent to start from"
+            )
         if value.size != 1:
             raise TapeError(
                 f"backward() starts from a scalar loss, and this value has shape {value.shape}: "

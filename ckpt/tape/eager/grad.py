@@ -12,9 +12,12 @@ import numpy as np
 
 from ckpt.errors import TapeError, UsageError
 from ckpt.tape.core import tree
+from ckpt.tape.core.abstract import view
+from ckpt.tape.core.apply import apply
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.op import op
 from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.core.value import Value, constant
 from ckpt.tape.eager.backward import Descent, finite_observer, seed
@@ -25,9 +28,33 @@ _NESTED: ContextVar[bool] = ContextVar("ckpt_nested", default=False)
 """Is a function running that is being differentiated?"""
 
 
+@op(infer=lambda x: view(lambda d: d[...], x), view=True)
+def stopped(x: Any) -> Any:
+    """The value itself, which no gradient flows through."""
+    return x[...] if x.ndim else x
+
+
+stopped.no_gradient()
+
+
 def stop_gradient(x: Any) -> Any:
     """The same data, cut from its history: no gradient flows back through it."""
-    return tree.rebuild(x, lambda v: constant(v.data) if isinstance(v, Value) else v)
+    return tree.rebuild(x, lambda v: _stopped(v) if isinstance(v, Value) else v)
+
+
+def _stopped(value: Value) -> Value:
+    """A node where the value may be wanted twice, in a trace or a region; else a constant."""
+    made = value._node.region is not None or getattr(value.data, "abstract", False)
+    return apply(stopped, (value,)) if made else constant(value.data)
+
+
+@op(infer=lambda g, x: view(lambda d: d[...], g), view=True)
+def unmoved(g: Any, x: Any) -> Any:
+    """A gradient with respect to x that is the same for every x."""
+    return g[...] if g.ndim else g
+
+
+unmoved.vjp(g=lambda g: g, x=lambda g, x_shape, x_dtype: np.zeros(x_shape, x_dtype)[()])
 
 
 def value_and_grad(
@@ -222,7 +249,11 @@ def gradients(
         g = found.get(value._node)
         if g is None:
             zeros = np.zeros(value.shape, value.dtype)[()]
-            g = constant(zeros) if differentiable else zeros
+            g = zeros
+        if differentiable:
+            g = g if isinstance(g, Value) else constant(g)
+            if value.requires_grad and not g.requires_grad:
+                g = apply(unmoved, (g, value))
         results.append(g)
     return results
 

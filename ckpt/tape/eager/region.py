@@ -130,7 +130,7 @@ class Region:
         for source in wanted:
             reader = last[source]
             if reader is not source and reader.inputs is not None:
-                reader.frees |= 1 << reader.inputs.index(source)
+                reader.frees |= 1 << next(k for k, s in enumerate(reader.inputs) if s is source)
         order = _closure([n for n in wanted if n.value is None])
         last_use = {source: n for n in order for source in _nodes(n)}
         drops: dict[TapeNode, list[TapeNode]] = {}

@@ -21,7 +21,7 @@ from ckpt.tape.core.value import Value
 def parts(value: Any) -> tuple[Any, ...]:
     """The results that a tuple value holds: arrays, or `item` Values."""
     if isinstance(value, Value):
-        return tuple(apply(item, (value,), {"k": k}) for k in range(len(value._data)))
+        return tuple(apply(item, (value,), {"k": k}) for k in range(len(value._array)))
     return tuple(value)
 
 

@@ -187,14 +187,14 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         )
     if not isinstance(result, Value) or result._node not in recorder.positions:
         # The result doesn't depend on the arrays: a constant, copied to be the caller's own.
-        data = np.asarray(result._data if isinstance(result, Value) else result)
+        data = np.asarray(result._array if isinstance(result, Value) else result)
         result = recorder.record(_constant_op(data), [], [], None, 0)
     kernel = Kernel(
         tuple(arguments),
         tuple(flat),
         tuple(recorder.calls),
         recorder.positions[result._node],
-        result._data,
+        result._array,
         flops=sum(call.flops for call in recorder.calls),
         overwrites=any(call.op.over is not None for call in recorder.calls),
     )

@@ -287,6 +287,8 @@ def _loss(result: Any, recorder: Recorder) -> int:
         raise TapeError(
             f"the loss is not a scalar but has shape {result.shape}: reduce it (np.sum, np.mean)"
         )
+    if result.dtype.kind == "c":
+        raise TapeError("the loss is complex: take its np.real, np.imag or np.abs")
     if result._node.op is None and result.requires_grad:
         raise TapeError("the loss is a parameter as it is, so there is nothing to compute")
     if not result.requires_grad or result._node not in recorder.positions:

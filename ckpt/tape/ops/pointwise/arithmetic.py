@@ -63,8 +63,9 @@ ufunc(np.logaddexp2).vjp(
 )
 ufunc(np.remainder).vjp(x=lambda g: g, y=lambda g, x, y: -g * np.floor(x / y))
 ufunc(np.fmod).vjp(x=lambda g: g, y=lambda g, x, y: -g * np.trunc(x / y))
-ufunc(np.copysign).vjp(x=lambda g, x, y: g * (np.sign(x) * np.copysign(1.0, y)))
-ufunc(np.ldexp).vjp(x=lambda g, y: np.ldexp(g, y))
+ufunc(np.copysign).vjp(x=lambda g, x, y: g * (np.sign(x) * np.copysign(1.0, y)), y=None)
+ufunc(np.ldexp).vjp(x=lambda g, y: np.ldexp(g, y), y=None)
+ufunc(np.heaviside).vjp(x=None, y=lambda g, x: np.where(np.equal(x, 0), g, 0))
 
 
 def _power_x(g: Any, x: Any, y: Any) -> Any:
@@ -143,16 +144,19 @@ for _function in (
     np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
     np.logical_and, np.logical_or, np.logical_xor, np.logical_not,
     np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert, np.left_shift, np.right_shift,
-    np.isnan, np.isfinite, np.isinf, np.signbit, np.sign, np.heaviside,
+    np.isnan, np.isfinite, np.isinf, np.signbit,
     np.floor, np.ceil, np.rint, np.trunc, np.floor_divide, np.spacing, np.nextafter,
     np.gcd, np.lcm,
 ):  # fmt: skip
-    ufunc(_function)
+    ufunc(_function).no_gradient()
 
 
 @op(np.round, np.around, infer=lambda x, *, decimals=0: fresh(np.round, x.shape, x), flops=size)
 def round(x: Any, *, decimals: int = 0) -> Any:  # noqa: A001
     return np.round(x, decimals)
+
+
+round.no_gradient()
 
 
 adapt(np.fix)(lambda x: np.trunc(x))
@@ -180,7 +184,7 @@ def _casting(name: str) -> Op:
 
 
 _to_floats = _casting("astype").vjp(x=lambda g: g)  # the tape casts it back
-_to_integers = _casting("as_integers")  # which no gradient flows through
+_to_integers = _casting("as_integers").no_gradient()  # which no gradient flows through
 
 
 @adapt(np.astype)

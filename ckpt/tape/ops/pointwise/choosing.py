@@ -28,6 +28,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 
 where.vjp(
+    condition=None,
     x=lambda g, condition: np.where(condition, g, 0),
     y=lambda g, condition: np.where(condition, 0, g),
 )

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import AbstractError
-from ckpt.tape.core.abstract import AbstractArray, Shared, contiguous, view
+from ckpt.tape.core.abstract import AbstractArray, Shared, contiguous, elementwise, view
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.core.value import Value
-from ckpt.tape.ops.pointwise.arithmetic import ufunc
+from ckpt.tape.ops.pointwise.arithmetic import size, ufunc
 
 
 @op(np.real, infer=lambda x: view(np.real, x), view=True)
@@ -50,12 +50,24 @@ ufunc(np.conjugate, flops=None).vjp(x=lambda g: conjugate(g))
 
 
 def _absolute_x(g: Any, x: Any) -> Any:
-    if x.dtype.kind == "c":
-        return g * (np.conjugate(x) / np.absolute(np.where(np.equal(x, 0), 1, x)))
-    return g * np.sign(x)
+    return g * conjugate(np.sign(x))
 
 
 ufunc(np.absolute).vjp(x=_absolute_x)
+
+
+sign = op(name="sign", infer=elementwise(np.sign), flops=size)(np.sign).no_gradient()
+unit = op(name="complex_sign", infer=elementwise(np.sign), flops=size)(np.sign)
+
+
+def _unit_x(g: Any, out: Any, x: Any) -> Any:
+    """What turns z turns z / |z|; what lengthens it is projected out."""
+    length = np.absolute(np.where(np.equal(x, 0), np.inf, x))
+    return (g - np.real(g * out) * np.conjugate(out)) / length
+
+
+unit.vjp(x=_unit_x)
+adapt(np.sign)(lambda x: (unit if x.dtype.kind == "c" else sign)(x))
 
 
 @adapt(np.angle)

@@ -33,7 +33,7 @@ def learn() -> bool:
     return True
 
 
-def _rules(ufunc: np.ufunc, **rules: Callable[..., Any]) -> None:
+def _rules(ufunc: np.ufunc, **rules: Callable[..., Any] | None) -> None:
     """The op of a ufunc whose operands are x; x and y; or a, b and x."""
     forward: Any = ufunc if ufunc.nin <= 2 else lambda a, b, x: ufunc(a, b, x)
     declare = op(
@@ -45,8 +45,8 @@ def _rules(ufunc: np.ufunc, **rules: Callable[..., Any]) -> None:
         over=anywhere,
     )
     made = declare(forward)
-    for operand in made.operands if rules else ():
-        made.vjp(**{operand: rules.get(operand) or _unknown(ufunc.__name__, operand)})
+    for operand in made.operands:
+        made.vjp(**{operand: rules.get(operand, _unknown(ufunc.__name__, operand))})
 
 
 def _unknown(name: str, operand: str) -> Callable[..., Any]:
@@ -177,7 +177,7 @@ def _others(sp: Any) -> None:
     _rules(sp.spence, x=lambda g, x: g * (np.log(x) / (1 - x)))
     _rules(sp.ellipk, x=lambda g, out, x: g * ((sp.ellipe(x) / (1 - x) - out) / (2 * x)))
     _rules(sp.ellipe, x=lambda g, out, x: g * ((out - sp.ellipk(x)) / (2 * x)))
-    _rules(sp.gammasgn)
+    _rules(sp.gammasgn, x=None)
 
 
 LEARNERS.append(learn)

@@ -192,9 +192,9 @@ def _in_line(out: Any, x: Any, *, axis: int | None, **params: Any) -> int:
 
 
 for _test in (np.all, np.any, np.count_nonzero):
-    _reduction(_test, workspace=None)
+    _reduction(_test, workspace=None).no_gradient()
 for _place in (np.argmax, np.argmin):
-    _reduction(_place, workspace=_in_line)
+    _reduction(_place, workspace=_in_line).no_gradient()
 
 # -- made of the others ----------------------------------------------------------------------------
 

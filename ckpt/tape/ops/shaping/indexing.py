@@ -39,13 +39,13 @@ def whole(shape: Any, add: Callable[..., None], g: Any, *place: Any) -> Any:
 
 def is_basic(index: Any) -> bool:
     """Slices, integers, None and Ellipsis give views; anything else gives a copy."""
-    items = index if isinstance(index, tuple) else (index,)
-    return all(
-        i is None or i is Ellipsis or (
-            isinstance(i, (int, np.integer, slice)) and not isinstance(i, (bool, np.bool_))
-        )
-        for i in items
-    )  # fmt: skip
+    return all(map(_is_plain, index if isinstance(index, tuple) else (index,)))
+
+
+def _is_plain(i: Any) -> bool:
+    if isinstance(i, (int, np.integer, slice)):
+        return not isinstance(i, bool)
+    return i is None or i is Ellipsis
 
 
 def _infer_part(x: Any, *, index: Any) -> Shared:
@@ -178,22 +178,23 @@ def scatter(g: Any, *indices: Any, shape: Any, template: tuple[Any, ...]) -> Any
     return whole(shape, _add_gathered, g, indices, template)
 
 
-scatter.vjp(g=lambda g, indices, template: gather(g, *indices, template=template))
+scatter.vjp(g=lambda g, indices, template: gather(g, *indices, template=template), indices=None)
 gather.vjp(
-    x=lambda g, x_shape, indices, template: scatter(g, *indices, shape=x_shape, template=template)
+    x=lambda g, x_shape, indices, template: scatter(g, *indices, shape=x_shape, template=template),
+    indices=None,
 )
 gather.accumulate(index_update, x=_add_gathered)
 
 
 def plain_index(i: Any, what: str) -> Any:
     """An index item as slices and numbers leave it, or an array of whole numbers or bools."""
-    if not isinstance(i, (Value, list, tuple, np.ndarray, bool, np.bool_)):
+    if _is_plain(i):
         return i
     array = i.data if isinstance(i, Value) else np.asarray(i)
-    if not array.size and isinstance(i, (list, tuple)):
+    if not array.size and isinstance(i, (list, tuple, range)):
         array = array.astype(int)
     if array.dtype.kind not in "iub":
-        raise IndexError(f"an index must be of whole numbers or bools, not {array.dtype}")
+        raise IndexError(f"an index is made of whole numbers or bools, and not of {array.dtype}")
     if array.dtype.kind != "b":
         return i if isinstance(i, Value) else array.astype(np.intp, copy=False)
     if getattr(array, "abstract", False):

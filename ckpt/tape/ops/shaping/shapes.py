@@ -115,6 +115,8 @@ broadcast_to.vjp(x=lambda g: g)  # the tape sums it down
 @adapt(np.broadcast_to)
 def _broadcast_to(array: Any, shape: Any) -> Any:
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if shape == np.shape(array):
+        return operand(array)
     if shape and not np.shape(array):
         array = np.reshape(array, (1,))  # a number has no memory to take a view of
     return broadcast_to(array, shape=shape)

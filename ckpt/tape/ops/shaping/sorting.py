@@ -58,13 +58,16 @@ def _sort(g: Any, x: Any, axis: int, kind: Any) -> Any:
     return np.take_along_axis(g, places, axis)
 
 
-_sorting(np.argsort, _lines)
+_sorting(np.argsort, _lines).no_gradient()
 _sorting(np.sort, lambda out, x, *, axis, **_: _line(out, axis)).vjp(x=_sort)
 
 
 @op(infer=same_shape(np.argsort), flops=every, workspace=_lines)
 def argpartition(x: Any, *, kth: Any = 0, axis: int = -1) -> Any:
     return np.argpartition(x, kth, axis)
+
+
+argpartition.no_gradient()
 
 
 def _places(kth: Any, length: int) -> Any:

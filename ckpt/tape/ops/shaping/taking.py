@@ -58,11 +58,12 @@ def put_taken(g: Any, indices: Any, *, shape: Any, axis: int, mode: str) -> Any:
     return whole(shape, _add_taken, g, indices, axis, mode)
 
 
-put_taken.vjp(g=lambda g, indices, axis, mode: take(g, indices, axis=axis, mode=mode))
+put_taken.vjp(g=lambda g, indices, axis, mode: take(g, indices, axis=axis, mode=mode), indices=None)
 take.vjp(
     x=lambda g, x_shape, indices, axis, mode: put_taken(
         g, indices, shape=x_shape, axis=axis, mode=mode
-    )
+    ),
+    indices=None,
 )
 take.accumulate(index_update, x=_add_taken)
 
@@ -147,9 +148,10 @@ def put_along_axis(g: Any, indices: Any, *, shape: Any, axis: int) -> Any:
     return whole(shape, _add_along, g, indices, axis)
 
 
-put_along_axis.vjp(g=lambda g, indices, axis: take_along_axis(g, indices, axis=axis))
+put_along_axis.vjp(g=lambda g, indices, axis: take_along_axis(g, indices, axis=axis), indices=None)
 take_along_axis.vjp(
-    x=lambda g, x_shape, indices, axis: put_along_axis(g, indices, shape=x_shape, axis=axis)
+    x=lambda g, x_shape, indices, axis: put_along_axis(g, indices, shape=x_shape, axis=axis),
+    indices=None,
 )
 take_along_axis.accumulate(
     lambda target, g, node: _along_workspace(target.shape, *indices_of(node), **node.params),
