@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import UnsupportedError
+from ckpt.errors import MutationError, TapeError, UnsupportedError
 from ckpt.tape.core.apply import apply, is_recorded
 from ckpt.tape.core.dispatch import call_function, call_ufunc, known, operand
 from ckpt.tape.core.op import ADAPTERS, NUMPY, Op
@@ -21,16 +21,25 @@ OPERATORS = {
     "pow": np.power, "matmul": np.matmul, "mod": np.remainder, "floordiv": np.floor_divide,
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
+    "xor": np.bitwise_xor, "lshift": np.left_shift, "rshift": np.right_shift,
 }  # fmt: skip
 SIGNS = {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}
 METHODS = (
     "sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "argmax", "argmin", "argsort",
     "all", "any", "clip", "round", "dot", "squeeze", "swapaxes", "ravel", "repeat", "take",
-    "diagonal", "trace", "sort", "partition", "conj", "conjugate", "astype", "choose",
-    "compress", "cumprod", "nonzero", "searchsorted",
+    "diagonal", "trace", "conj", "conjugate", "choose", "argpartition",
+    "cumprod", "nonzero", "searchsorted",
 )  # fmt: skip
 """Methods of ndarray that are functions: ``x.sum(axis=0)`` is ``np.sum(x, axis=0)``."""
+IN_PLACE = {
+    "sort": "np.sort(x)", "partition": "np.partition(x, kth)", "put": "np.where or np.concatenate",
+    "fill": "np.broadcast_to(value, x.shape)", "resize": "np.reshape, np.pad or x[:n]",
+    "setfield": "np.where", "setflags": "a new Value", "byteswap": "x.data.byteswap()",
+    "__delitem__": "np.delete's index: x[kept]",
+}  # fmt: skip
+"""Methods that write into the array, and what makes a new one instead."""
+OF_MEMORY = ("view", "getfield", "tobytes", "tofile", "dump", "dumps")
+"""Methods that read an array's bytes."""
 
 
 def install() -> None:
@@ -51,7 +60,11 @@ def install() -> None:
         "reshape": _reshape,
         "transpose": _transpose,
         "flatten": lambda self, order="C": numpy.ravel(self, order),
-        "copy": lambda self: numpy.positive(self),
+        "flat": property(lambda self: numpy.ravel(self)),
+        "copy": _copy,
+        "astype": _astype,
+        "compress": lambda self, condition, axis=None: numpy.compress(condition, self, axis),
+        "__contains__": lambda self, item: bool(numpy.any(numpy.equal(self, item))),
         "__round__": lambda self, ndigits=0: numpy.round(self, ndigits or 0),
         "__divmod__": lambda self, other: numpy.divmod(self, other),
         "__rdivmod__": lambda self, other: numpy.divmod(other, self),
@@ -61,6 +74,20 @@ def install() -> None:
         "imag": property(lambda self: numpy.imag(self)),
     }.items():
         setattr(Value, name, attribute)
+    for name, instead in IN_PLACE.items():
+        _refusal(
+            name,
+            MutationError,
+            f"x.{name} writes into the array, which Values don't allow, since a backward may need "
+            f"what was there; use {instead}",
+        )
+    for name in OF_MEMORY:
+        _refusal(
+            name,
+            UnsupportedError,
+            f"x.{name} is about the bytes of an array, and would lose the gradient; use "
+            f"x.data.{name} if none should flow, or x.astype to cast",
+        )
     Op.__call__ = _call  # type: ignore[method-assign]
 
 
@@ -96,7 +123,33 @@ def _method(name: str, function: Any) -> None:
     setattr(Value, name, call)
 
 
-def _reshape(self: Any, *shape: Any, order: Any = "C") -> Any:
+def _refusal(name: str, kind: type[TapeError], message: str) -> None:
+    def refuse(self: Value, *args: Any, **kwargs: Any) -> Any:
+        raise kind(message)
+
+    refuse.__name__ = name
+    refuse.__doc__ = "Not for Values."
+    setattr(Value, name, refuse)
+
+
+def _copy(self: Any, order: str = "K") -> Any:
+    if order not in ("C", "K", "A"):
+        raise UnsupportedError(
+            f"copy of a Value has no order={order!r}: the copy lies as the array does"
+        )
+    return np.positive(self)
+
+
+def _astype(self: Any, dtype: Any, order: Any = "K", casting: Any = "unsafe", **options: Any) -> Any:
+    """As ndarray's; ``copy=False`` gives back a Value that has the dtype already."""
+    if order != "K" or casting != "unsafe" or not {"copy", "subok"}.issuperset(options):
+        raise UnsupportedError("astype of a Value takes a dtype and copy=; leave the rest out")
+    return np.astype(self, dtype, copy=options.get("copy", True))
+
+
+def _reshape(self: Any, *shape: Any, order: Any = "C", copy: bool | None = None) -> Any:
+    if copy:
+        raise UnsupportedError("reshape of a Value has no copy=True: nobody can write into either")
     new = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
     return np.reshape(self, new, order=order)
 

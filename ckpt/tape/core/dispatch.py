@@ -23,7 +23,8 @@ def operand(x: Any) -> Any:
     """``x`` as an op takes it, or NotImplemented for an object of a class that isn't ours."""
     if isinstance(x, (Value, *_PLAIN)):
         if type(x) not in known:
-            check_class(type(x))
+            kind: Any = type(x)
+            check_class(kind)
         return x
     if isinstance(x, (list, tuple, range)):
         if any(isinstance(item, Value) for item in _leaves(x)):

@@ -120,9 +120,14 @@ class Value:
     size = property(lambda self: int(np.prod(self._array.shape)), doc="Number of elements.")
     nbytes = property(lambda self: self._array.nbytes, doc="Bytes of the data.")
 
-    def item(self) -> Any:
-        """The Python number of a one-element Value; no gradient flows through it."""
-        return _concrete(self, "its item()").item()
+    itemsize = property(lambda self: self._array.dtype.itemsize, doc="Bytes of one element.")
+    strides = property(lambda self: self._array.strides, doc="Bytes between neighbours.")
+    flags = property(lambda self: _concrete(self, "its flags").flags, doc="Of the data.")
+
+    def item(self, *place: Any) -> Any:
+        """The Python number of a one-element Value, or of the element at ``place``; no gradient
+        flows through it."""
+        return _concrete(self, "its item()").item(*place)
 
     def tolist(self) -> Any:
         return _concrete(self, "tolist()").tolist()
@@ -151,7 +156,7 @@ class Value:
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         """What has no gradient to lose, whole numbers and bools, is a plain array on demand."""
         data = self._array
-        if data.dtype.kind in "fc":
+        if getattr(data.dtype, "kind", "f") in "fc":
             raise UnsupportedError(_no_array(called()))
         if getattr(data, "abstract", False):
             raise AbstractError(
