@@ -8,11 +8,12 @@ g becomes g f'(z). The functions that aren't holomorphic are in `complex`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import factorial
 from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import elementwise, fresh
+from ckpt.tape.core.abstract import AbstractArray, elementwise, fresh
 from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffers
 
@@ -51,18 +52,41 @@ ufunc(np.add).vjp(x=lambda g: g, y=lambda g: g)
 ufunc(np.subtract).vjp(x=lambda g: g, y=lambda g: -g)
 ufunc(np.multiply).vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
 ufunc(np.true_divide).vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
-ufunc(np.arctan2).vjp(
-    x=lambda g, x, y: g * (y / (x * x + y * y)), y=lambda g, x, y: -g * (x / (x * x + y * y))
+
+
+def quotient(x: Any, y: Any) -> Any:
+    """x / y where y bounds x: 0 where y is 0, and where only y is infinite."""
+    return x / np.where(np.equal(y, 0), np.inf, y)
+
+
+def _angle_x(g: Any, x: Any, y: Any) -> Any:
+    radius = np.hypot(x, y)  # neither overflows nor underflows, as x * x + y * y does
+    return g * quotient(quotient(y, radius), radius)
+
+
+ufunc(np.arctan2).vjp(x=_angle_x, y=lambda g, x, y: -_angle_x(g, y, x))
+ufunc(np.hypot).vjp(
+    x=lambda g, out, x: g * quotient(x, out), y=lambda g, out, y: g * quotient(y, out)
 )
-ufunc(np.hypot).vjp(x=lambda g, out, x: g * (x / out), y=lambda g, out, y: g * (y / out))
+
+
+def _log_share(x: Any, out: Any) -> Any:
+    """x - out, also where both are infinite: of nothing nothing, and of infinity the whole."""
+    endless = np.isinf(out) & np.equal(x, out)
+    return np.where(endless, np.minimum(out, 0), x - np.where(endless, 0, out))
+
+
 ufunc(np.logaddexp).vjp(
-    x=lambda g, out, x: g * np.exp(x - out), y=lambda g, out, y: g * np.exp(y - out)
+    x=lambda g, out, x: g * np.exp(_log_share(x, out)),
+    y=lambda g, out, y: g * np.exp(_log_share(y, out)),
 )
 ufunc(np.logaddexp2).vjp(
-    x=lambda g, out, x: g * np.exp2(x - out), y=lambda g, out, y: g * np.exp2(y - out)
+    x=lambda g, out, x: g * np.exp2(_log_share(x, out)),
+    y=lambda g, out, y: g * np.exp2(_log_share(y, out)),
 )
-ufunc(np.remainder).vjp(x=lambda g: g, y=lambda g, x, y: -g * np.floor(x / y))
-ufunc(np.fmod).vjp(x=lambda g: g, y=lambda g, x, y: -g * np.trunc(x / y))
+# The quotient that NumPy took: floor(1 / 0.1) is 10, and 1 % 0.1 is 1 - 9 * 0.1.
+ufunc(np.remainder).vjp(x=lambda g: g, y=lambda g, x, y: -g * np.floor_divide(x, y))
+ufunc(np.fmod).vjp(x=lambda g: g, y=lambda g, out, x, y: -g * np.rint((x - out) / y))
 ufunc(np.copysign).vjp(x=lambda g, x, y: g * (np.sign(x) * np.copysign(1.0, y)), y=None)
 ufunc(np.ldexp).vjp(x=lambda g, y: np.ldexp(g, y), y=None)
 ufunc(np.heaviside).vjp(x=None, y=lambda g, x: np.where(np.equal(x, 0), g, 0))
@@ -73,11 +97,13 @@ def _power_x(g: Any, x: Any, y: Any) -> Any:
         if y in (0, 1, 2):
             return g * (2 * x) if y == 2 else g * y
         return g * (y * np.power(x, y - 1))
-    return g * (y * np.power(x, np.where(np.equal(y, 0), 1, y - 1)))
+    none = np.equal(y, 0)
+    return g * np.where(none, 0, y * np.power(np.where(none, 1, x), y - 1))
 
 
-def _power_y(g: Any, out: Any, x: Any) -> Any:
-    return g * (out * np.log(np.where(np.equal(x, 0), 1, x)))
+def _power_y(g: Any, out: Any, x: Any, y: Any) -> Any:
+    flat = np.equal(x, 0) & np.greater_equal(np.real(y), 0)  # 0 to any power, and to 0
+    return g * np.where(flat, 0, out * np.log(np.where(flat, 1, x)))
 
 
 ufunc(np.power).vjp(x=_power_x, y=_power_y)
@@ -108,15 +134,17 @@ ufunc(np.log1p).vjp(x=lambda g, x: g / (x + 1))
 ufunc(np.sin).vjp(x=lambda g, x: g * np.cos(x))
 ufunc(np.cos).vjp(x=lambda g, x: -g * np.sin(x))
 ufunc(np.tan).vjp(x=lambda g, out: g * (1 + out * out))
-ufunc(np.arcsin).vjp(x=lambda g, x: g / np.sqrt(1 - x * x))
-ufunc(np.arccos).vjp(x=lambda g, x: -g / np.sqrt(1 - x * x))
+ufunc(np.arcsin).vjp(x=lambda g, x: g / np.sqrt((1 - x) * (1 + x)))
+ufunc(np.arccos).vjp(x=lambda g, x: -g / np.sqrt((1 - x) * (1 + x)))
 ufunc(np.arctan).vjp(x=lambda g, x: g / (1 + x * x))
 ufunc(np.sinh).vjp(x=lambda g, x: g * np.cosh(x))
 ufunc(np.cosh).vjp(x=lambda g, x: g * np.sinh(x))
 ufunc(np.tanh).vjp(x=lambda g, out: g * (1 - out * out))
-ufunc(np.arcsinh).vjp(x=lambda g, x: g / np.sqrt(x * x + 1))
+ufunc(np.arcsinh).vjp(
+    x=lambda g, x: g / (np.sqrt(x * x + 1) if x.dtype.kind == "c" else np.hypot(x, 1))
+)
 ufunc(np.arccosh).vjp(x=lambda g, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
-ufunc(np.arctanh).vjp(x=lambda g, x: g / (1 - x * x))
+ufunc(np.arctanh).vjp(x=lambda g, x: g / ((1 - x) * (1 + x)))
 for _to_radians in (np.deg2rad, np.radians):
     ufunc(_to_radians).vjp(x=lambda g: g * DEGREE)
 for _to_degrees in (np.rad2deg, np.degrees):
@@ -130,13 +158,42 @@ def sinc(x: Any) -> Any:
     return np.sin(y) / y
 
 
-def _sinc_x(g: Any, x: Any) -> Any:
-    zero = np.equal(x, 0)
-    z = np.pi * np.where(zero, 1, x)
-    return g * np.where(zero, 0, np.pi * (z * np.cos(z) - np.sin(z)) / (z * z))
+_FEW = 256
+"""Elements at a time of a formula with a dozen temporaries, whose bytes are then soon forgotten."""
 
 
-sinc.vjp(x=_sinc_x)
+@op(infer=lambda x, *, n: AbstractArray(x.shape, x.dtype), flops=lambda out, x, *, n: 60 * x.size)
+def sinc_derivative(x: Any, *, n: int = 1, out: Any = None) -> Any:
+    """The n-th derivative of sinc."""
+    made = np.empty(x.shape, x.dtype) if out is None else out
+    for start in range(0, x.size, _FEW):
+        part = slice(start, start + _FEW)
+        made.reshape(-1)[part] = _sinc_derivative(np.asarray(x).flat[part], n)
+    return made if x.shape else made[()]
+
+
+def _sinc_derivative(x: Any, n: int) -> Any:
+    """pi**n times f_n(z), z = pi x, of f(z) = sin(z) / z.
+
+    By z f_n + n f_(n-1) = the n-th derivative of sin(z), and where that cancels by f's series.
+    """
+    z = np.pi * x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+    small = np.absolute(z) < n + 1
+    far = np.where(small, n + 1, z)
+    made = np.sin(far) / far
+    for k in range(1, n + 1):
+        made = (np.sin(far + k * np.pi / 2) - k * made) / far
+    near, squared = np.where(small, z, 0), np.square(np.where(small, z, 0))
+    first = n + n % 2  # the lowest power whose n-th derivative isn't zero
+    series = np.zeros_like(near)
+    for power in range(first + 40, first - 1, -2):
+        series = series * squared + (-1) ** (power // 2) / (factorial(power - n) * (power + 1))
+    series = series * near ** (n % 2)
+    return np.where(small, series, made) * np.pi**n
+
+
+sinc_derivative.vjp(x=lambda g, x, n: g * sinc_derivative(x, n=n + 1))
+sinc.vjp(x=lambda g, x: g * sinc_derivative(x, n=1))
 
 # -- no gradient -----------------------------------------------------------------------------------
 

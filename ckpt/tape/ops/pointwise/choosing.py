@@ -41,20 +41,20 @@ def _where(condition: Any, *branches: Any) -> Any:
     return where(operand(condition), *map(operand, branches))
 
 
-def _to_winner(wins: np.ufunc, over_nan: bool) -> dict[str, Callable[..., Any]]:
-    """To the winner; half where they are equal, which is the subgradient HIPS autograd takes."""
+def _to_winner(loses: np.ufunc, over_nan: bool) -> dict[str, Callable[..., Any]]:
+    """To the winner; half where they are equal, and to both where one is NaN, as in PyTorch."""
 
     def share(g: Any, x: Any, y: Any) -> Any:
-        made = np.where(np.equal(x, y), 0.5 * g, np.where(wins(x, y), g, 0))
-        return np.where(np.isnan(y) & np.equal(x, x), g, made) if over_nan else made
+        made = np.where(np.equal(x, y), 0.5 * g, np.where(loses(x, y), 0, g))
+        return np.where(np.isnan(x) & np.equal(y, y), 0, made) if over_nan else made
 
     return {"x": lambda g, x, y: share(g, x, y), "y": lambda g, x, y: share(g, y, x)}
 
 
-ufunc(np.maximum).vjp(**_to_winner(np.greater, False))
-ufunc(np.minimum).vjp(**_to_winner(np.less, False))
-ufunc(np.fmax).vjp(**_to_winner(np.greater, True))
-ufunc(np.fmin).vjp(**_to_winner(np.less, True))
+ufunc(np.maximum).vjp(**_to_winner(np.less, False))
+ufunc(np.minimum).vjp(**_to_winner(np.greater, False))
+ufunc(np.fmax).vjp(**_to_winner(np.less, True))
+ufunc(np.fmin).vjp(**_to_winner(np.greater, True))
 
 
 @op(infer=elementwise(np.clip), flops=size, workspace=buffers)
@@ -62,10 +62,10 @@ def clip(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)
 
 
-clip.vjp(
-    x=lambda g, out, low, high: np.where(np.not_equal(out, low) & np.not_equal(out, high), g, 0),
-    low=lambda g, out, low, high: np.where(np.equal(out, low) & np.not_equal(out, high), g, 0),
-    high=lambda g, out, high: np.where(np.equal(out, high), g, 0),
+clip.vjp(  # at a bound to x, as in PyTorch
+    x=lambda g, x, low, high: np.where(np.greater_equal(x, low) & np.less_equal(x, high), g, 0),
+    low=lambda g, x, low, high: np.where(np.less(x, low) & np.less(low, high), g, 0),
+    high=lambda g, x, low, high: np.where(np.greater(x, high) | np.less(high, low), g, 0),
 )
 
 
