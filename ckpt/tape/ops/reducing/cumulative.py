@@ -11,12 +11,12 @@ from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffers
-from ckpt.tape.ops.reducing.reductions import axes_of, every, same_shape
+from ckpt.tape.ops.reducing.reductions import along, axes_of, every, same_shape
 
 # -- running sums and products ---------------------------------------------------------------------
 
 
-def _running(function: Any) -> Op:
+def _running(function: Any, accumulate: Any) -> Op:
     """The op along one axis, and what the NumPy function does without one: all elements, flat."""
 
     @op(name=function.__name__, infer=same_shape(function), flops=every)
@@ -24,9 +24,11 @@ def _running(function: Any) -> Op:
         return function(x, axis=axis)
 
     @adapt(function)
-    def flat_or_along(a: Any, axis: int | None = None) -> Any:
-        return running(np.ravel(a), axis=0) if axis is None else running(a, axis=axis)
+    def flat_or_along(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
+        a, axis = along(a if dtype is None else np.astype(a, dtype), axis)
+        return running(a, axis=axis)
 
+    adapt(accumulate)(lambda array, axis=0, dtype=None: function(array, axis, dtype))
     return running  # type: ignore[no-any-return]
 
 
@@ -34,9 +36,49 @@ def _sum_from_the_end(x: Any, axis: int) -> Any:
     return np.flip(np.cumsum(np.flip(x, axis), axis=axis), axis)
 
 
-_running(np.cumsum).vjp(x=lambda g, axis: _sum_from_the_end(g, axis))
-# The gradient of a running product needs elements that aren't zero.
-_running(np.cumprod).vjp(x=lambda g, out, x, axis: _sum_from_the_end(g * out, axis) / x)
+_running(np.cumsum, np.add.accumulate).vjp(x=lambda g, axis: _sum_from_the_end(g, axis))
+
+
+@op(
+    infer=lambda a, x, *, axis: AbstractArray(a.shape, np.result_type(a.dtype, x.dtype)),
+    flops=lambda out, a, x, *, axis: 2 * out.size,
+    workspace=lambda out, a, x, *, axis: out.nbytes // max(out.shape[axis], 1),
+)
+def recurrence(a: Any, x: Any, *, axis: int) -> Any:
+    """Along an axis s[0] = a[0], s[i] = a[i] + x[i] s[i - 1]: right whatever x is, zeros too."""
+    made = np.array(a, np.result_type(a, x), order="C")
+    s, x = np.moveaxis(made, axis, 0), np.moveaxis(x, axis, 0)
+    for i in range(1, len(s)):
+        s[i] += x[i] * s[i - 1]
+    return made
+
+
+def _from_the_end(g: Any, x: Any, axis: int) -> Any:
+    """r[i] = g[i] + x[i + 1] r[i + 1]: what a recurrence's cotangent gives for a."""
+    back = np.flip(x, axis)
+    factors = np.concatenate((_ends(back, axis)[0], _ends(back, axis)[1]), axis=axis)
+    return np.flip(recurrence(np.flip(g, axis), factors, axis=axis), axis)
+
+
+def _ends(x: Any, axis: int) -> tuple[Any, Any]:
+    """The first element along an axis, and all but the last."""
+    first, others = _along(axis, np.ndim(x), slice(0, 1), slice(None, -1))
+    return x[first], x[others]
+
+
+def _before(s: Any, axis: int, first: float) -> Any:
+    """``first``, and then all of s but the last."""
+    start, others = _ends(s, axis)
+    return np.concatenate((np.full(start.shape, first, s.dtype), others), axis=axis)
+
+
+recurrence.vjp(
+    a=lambda g, x, axis: _from_the_end(g, x, axis),
+    x=lambda g, out, x, axis: _from_the_end(g, x, axis) * _before(out, axis, 0),
+)
+_running(np.cumprod, np.multiply.accumulate).vjp(
+    x=lambda g, out, x, axis: _from_the_end(g, x, axis) * _before(out, axis, 1)
+)
 
 
 # -- differences -----------------------------------------------------------------------------------

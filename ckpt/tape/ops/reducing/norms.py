@@ -24,11 +24,14 @@ def power_norm(x: Any, *, ord: float = 2, axis: Any = None, keepdims: bool = Fal
 
 
 def _power_norm(g: Any, out: Any, x: Any, ord: float, axis: Any) -> Any:  # noqa: A002
+    """Of a vector of zeros 0, and of a zero whose power has no slope, as in PyTorch."""
     shape = reduced(x.shape, axis, True)
+    length = np.reshape(np.where(np.equal(out, 0), np.inf, out), shape)
     if ord == 2:
-        return np.reshape(g / out, shape) * conjugate(x)
-    scale = np.reshape(g / np.power(out, ord - 1), shape)
-    return scale * conjugate(x) * np.power(np.abs(x), ord - 2)
+        return np.reshape(g, shape) / length * conjugate(x)
+    share = np.abs(x) / length  # of which powers neither overflow nor underflow
+    share = np.power(np.where(np.equal(x, 0), 1, share), ord - 1)
+    return np.reshape(g, shape) * (conjugate(np.sign(x)) * share)
 
 
 power_norm.vjp(x=_power_norm)

@@ -102,22 +102,32 @@ def _spread(g: Any, shape: Any, axis: Axis) -> Any:
     return np.broadcast_to(expand(g, shape, axis), shape)
 
 
-def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
-    """The product of the others: zeros are left out, and count where there is another zero.
+def _shared(g: Any, count: Any) -> Any:
+    """g / count; of float16 in single precision, since it has no number above 65504."""
+    if g.dtype != np.float16:
+        return g / count
+    return np.astype(g / np.astype(np.asarray(count), np.float32), np.float16)
 
-    A second derivative is right where no element is zero.
-    """
-    zero = np.equal(x, 0)
-    factor = np.where(zero, 1, x)
-    rest = expand(g, x.shape, axis) * np.prod(factor, axis=axis, keepdims=True)
-    zeros = np.sum(zero, axis=axis, keepdims=True)
-    alone = np.equal(zeros, 0) | (np.equal(zeros, 1) & zero)
-    return np.where(alone, rest / factor, 0)
+
+def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
+    """The product of those before times the product of those after, which holds at zeros too."""
+    if not x.size:
+        return _spread(g, x.shape, axis)
+    axes = axes_of(axis, len(x.shape))
+    first = tuple(k for k in range(len(x.shape)) if k not in axes)
+    lines = np.reshape(np.transpose(x, (*first, *axes)), (*(x.shape[k] for k in first), -1))
+    one = np.ones((*lines.shape[:-1], 1), x.dtype)
+    before = np.cumprod(np.concatenate((one, lines[..., :-1]), axis=-1), axis=-1)
+    back = np.flip(np.concatenate((lines[..., 1:], one), axis=-1), -1)
+    others = before * np.flip(np.cumprod(back, axis=-1), -1)
+    moved = np.reshape(others, tuple(x.shape[k] for k in (*first, *axes)))
+    order = tuple(np.argsort((*first, *axes)).tolist())
+    return expand(g, x.shape, axis) * np.transpose(moved, order)
 
 
 _reduction(np.sum, dtype=True).vjp(x=lambda g, x_shape, axis: _spread(g, x_shape, axis))
 _reduction(np.mean, dtype=True).vjp(
-    x=lambda g, x_shape, axis: _spread(g / count(x_shape, axis), x_shape, axis)
+    x=lambda g, x_shape, axis: _spread(_shared(g, count(x_shape, axis)), x_shape, axis)
 )
 _reduction(np.prod, dtype=True).vjp(x=_prod_x)
 
@@ -143,10 +153,12 @@ def _deviating(function: Callable[..., Any], flops: Callable[..., int]) -> Op:
     return forward  # type: ignore[no-any-return]
 
 
-def _share(x: Any, axis: Axis, ddof: float) -> float:
-    """One over the degrees of freedom; without any the variance is NaN, and so is its gradient."""
+def _share(g: Any, times: float, x: Any, axis: Axis, ddof: float) -> Any:
+    """g times a number over the degrees of freedom; without any the variance is NaN, and so is its
+    gradient."""
     free = count(x.shape, axis) - ddof
-    return 1 / free if free > 0 else nan
+    share = times / free if free > 0 else nan
+    return g * share if g.dtype != np.float16 else np.astype(g * np.float32(share), np.float16)
 
 
 def _deviation(x: Any, axis: Axis) -> Any:
@@ -156,12 +168,15 @@ def _deviation(x: Any, axis: Axis) -> Any:
 # FLOPs: a sum, a difference, a square and another sum; a root, too, for the standard deviation.
 _deviating(np.var, lambda out, x, **_: 4 * x.size).vjp(
     x=lambda g, x, axis, ddof: (
-        expand(g * (2 * _share(x, axis, ddof)), x.shape, axis) * _deviation(x, axis)
+        expand(_share(g, 2, x, axis, ddof), x.shape, axis) * _deviation(x, axis)
     )
 )
 _deviating(np.std, lambda out, x, **_: 4 * x.size + out.size).vjp(
     x=lambda g, out, x, axis, ddof: (
-        expand(g * _share(x, axis, ddof) / out, x.shape, axis) * _deviation(x, axis)
+        expand(
+            _share(g, 1, x, axis, ddof) / np.where(np.equal(out, 0), np.inf, out), x.shape, axis
+        )
+        * _deviation(x, axis)
     )
 )
 
@@ -171,7 +186,8 @@ _deviating(np.std, lambda out, x, **_: 4 * x.size + out.size).vjp(
 def _extremum(g: Any, out: Any, x: Any, axis: Axis) -> Any:
     """Shared equally among the elements that attain it, as HIPS autograd does."""
     hit = np.equal(x, expand(out, x.shape, axis))
-    hits = np.astype(np.sum(hit, axis=axis, keepdims=True), g.dtype)
+    wide = np.float32 if g.dtype == np.float16 else g.dtype
+    hits = np.astype(np.sum(hit, axis=axis, keepdims=True), wide)
     return np.where(hit, expand(g, x.shape, axis) / hits, 0)
 
 
@@ -225,4 +241,5 @@ def _nansum(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
 def _nanmean(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
     missing = np.isnan(a)
     present = np.sum(~missing, axis=axis, keepdims=keepdims)
-    return np.sum(np.where(missing, 0, a), axis=axis, keepdims=keepdims) / present.astype(a.dtype)
+    total = np.sum(np.where(missing, 0, a), axis=axis, keepdims=keepdims)
+    return np.astype(total / present, a.dtype)

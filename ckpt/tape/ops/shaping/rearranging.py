@@ -85,9 +85,10 @@ pad.vjp(x=lambda g, x_shape, width: g[inside(x_shape, width)])
 @adapt(np.pad)
 def _pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> Any:
     """Modes other than "constant" repeat elements, and so are indices along each axis."""
-    if isinstance(pad_width, dict):
-        pad_width = [pad_width.get(k, (0, 0)) for k in range(np.ndim(array))]
     ndim = np.ndim(array)
+    if isinstance(pad_width, dict):
+        widths = {axes_of(k, ndim)[0]: np.broadcast_to(n, 2) for k, n in pad_width.items()}
+        pad_width = [widths.get(k, (0, 0)) for k in range(ndim)]
     pairs = np.broadcast_to(np.asarray(pad_width, int), (ndim, 2))
     width = tuple((a, b) for a, b in pairs.tolist())
     if min((n for pair in width for n in pair), default=0) < 0:
