@@ -140,7 +140,9 @@ def _copy(self: Any, order: str = "K") -> Any:
     return np.positive(self)
 
 
-def _astype(self: Any, dtype: Any, order: Any = "K", casting: Any = "unsafe", **options: Any) -> Any:
+def _astype(
+    self: Any, dtype: Any, order: Any = "K", casting: Any = "unsafe", **options: Any
+) -> Any:
     """As ndarray's; ``copy=False`` gives back a Value that has the dtype already."""
     if order != "K" or casting != "unsafe" or not {"copy", "subok"}.issuperset(options):
         raise UnsupportedError("astype of a Value takes a dtype and copy=; leave the rest out")

@@ -63,7 +63,7 @@ def _data(name: str, x: Any) -> Any:
 
 
 for _asked in (
-    np.nonzero, np.flatnonzero, np.argwhere, np.searchsorted, np.digitize, np.bincount,
+    np.nonzero, np.flatnonzero, np.argwhere, np.searchsorted, np.digitize,
     np.array2string, np.array_repr, np.array_str,
 ):  # fmt: skip
     ADAPTERS[_asked] = partial(_answer, _asked, partial(_data, _asked.__name__))

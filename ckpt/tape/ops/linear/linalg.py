@@ -128,12 +128,37 @@ def det(x: Any) -> Any:
     return np.linalg.det(x)
 
 
-def _det(g: Any, out: Any, x: Any) -> Any:
-    # Not g * out: of two complex scalars that has other bits than the ufunc.
-    return np.expand_dims(np.multiply(g, out), (-2, -1)) * transposed(np.linalg.inv(x))
+def _cofactors_workspace(out: Any, x: Any) -> int:
+    """The singular vectors, while they are found and while they are multiplied."""
+    values = AbstractArray(out.shape[:-1], real_of(out.dtype))
+    found = out.nbytes + values.nbytes + double_precision((out, values, out), x)
+    return int(max(found, 2 * out.nbytes))
 
 
-det.vjp(x=_det)
+@op(infer=_same, flops=cubic(24), workspace=_cofactors_workspace)
+def cofactors(x: Any) -> Any:
+    """The derivatives of the determinant, which exist for singular matrices too: their singular
+    values are the products of the others of x."""
+    if not x.size or not np.isfinite(x).all():
+        return np.full(x.shape, np.nan, dtype_of(x))
+    u, s, vh = np.linalg.svd(x)
+    turned = np.conjugate(np.linalg.det(u) * np.linalg.det(vh))
+    for k in range(s.shape[-1]):
+        u[..., k] *= (turned * np.prod(np.delete(s, k, -1), -1))[..., None]
+    return np.matmul(np.conjugate(u, out=u), np.conjugate(vh, out=vh))
+
+
+def _cofactors(g: Any, x: Any) -> Any:
+    """The derivative of det(x) inv(x).T, which needs the inverse."""
+    turned = transposed(np.linalg.inv(x))
+    whole = np.expand_dims(np.linalg.det(x), (-2, -1)) * turned
+    along = np.expand_dims(np.sum(g * turned, axis=(-2, -1)), (-2, -1))
+    return along * whole - np.matmul(np.matmul(turned, transposed(g)), whole)
+
+
+cofactors.vjp(x=_cofactors)
+# Not g * cofactors: of two complex scalars that has other bits than the ufunc.
+det.vjp(x=lambda g, x: np.multiply(np.expand_dims(g, (-2, -1)), cofactors(x)))
 
 
 @op(np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision)

@@ -173,9 +173,7 @@ _deviating(np.var, lambda out, x, **_: 4 * x.size).vjp(
 )
 _deviating(np.std, lambda out, x, **_: 4 * x.size + out.size).vjp(
     x=lambda g, out, x, axis, ddof: (
-        expand(
-            _share(g, 1, x, axis, ddof) / np.where(np.equal(out, 0), np.inf, out), x.shape, axis
-        )
+        expand(_share(g, 1, x, axis, ddof) / np.where(np.equal(out, 0), np.inf, out), x.shape, axis)
         * _deviation(x, axis)
     )
 )

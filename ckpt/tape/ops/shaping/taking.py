@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import UnsupportedError
+from ckpt.errors import AbstractError, UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, abstract, contiguous
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
+from ckpt.tape.core.value import Value
 from ckpt.tape.ops.reducing.reductions import along, every
 from ckpt.tape.ops.shaping.indexing import (
     HERE,
@@ -87,6 +88,54 @@ def _whole(indices: Any) -> Any:
 
 adapt(np.compress)(lambda condition, a, axis=None: np.take(a, np.flatnonzero(condition), axis=axis))
 adapt(np.extract)(lambda condition, arr: np.take(np.ravel(arr), np.flatnonzero(condition)))
+
+
+# -- sums by group ---------------------------------------------------------------------------------
+
+
+def _casts(out: Any, groups: Any, weights: Any, *, length: int) -> int:
+    """NumPy counts in float64 by intp, and copies what is of another dtype or layout."""
+    wanted = (abstract(groups), np.dtype(np.intp)), (abstract(weights), np.dtype(float))
+    return sum(
+        a.size * 8
+        for a, dtype in wanted
+        if a.dtype != dtype or a.strides != contiguous(a.shape, a.itemsize)
+    )
+
+
+@op(
+    infer=lambda groups, weights, *, length: AbstractArray((length,), float),
+    flops=lambda out, groups, weights, *, length: weights.size,
+    workspace=_casts,
+)
+def group_sums(groups: Any, weights: Any, *, length: int) -> Any:
+    """The sum of the weights in each of ``length`` groups."""
+    made = np.bincount(groups, weights, length)
+    if len(made) != length:
+        raise ValueError(f"np.bincount: there was no group {len(made) - 1} when this was traced")
+    return made
+
+
+group_sums.vjp(groups=None, weights=lambda g, groups: np.take(g, groups))
+
+
+@adapt(np.bincount)
+def _bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
+    groups = operand(x)
+    known = groups.data if isinstance(groups, Value) else groups
+    if getattr(known, "abstract", False):
+        raise AbstractError(
+            "how many groups np.bincount finds depends on values, and only shapes and dtypes are "
+            "known while tracing; pass the groups as a plain array, or run it with real data"
+        )
+    length = max(int(minlength), int(np.max(known, initial=-1)) + 1)
+    if not isinstance(weights, Value):
+        return np.bincount(known, weights, length)
+    if weights.dtype.kind == "c" or weights.ndim != 1 or np.shape(known) != weights.shape:
+        raise ValueError(
+            "np.bincount: groups and real weights are arrays of one axis, equally long"
+        )
+    return group_sums(groups, weights, length=length)
 
 
 def _along(shape: Any, indices: Any, axis: int) -> tuple[Any, ...]:
