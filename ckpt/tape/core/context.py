@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -26,14 +26,26 @@ CURRENT: ContextVar[Context | None] = ContextVar("ckpt", default=None)
 
 
 @contextmanager
-def inside(**changes: Any) -> Iterator[Context]:
+def inside(**changes: Any) -> Iterator[None]:
     """Run a block in the current context with some of it changed."""
-    context = replace(CURRENT.get() or Context(), **changes)
-    token = CURRENT.set(context)
+    before = CURRENT.get()
     try:
-        yield context
+        CURRENT.set(replace(before or Context(), **changes))
+        yield
     finally:
-        CURRENT.reset(token)
+        CURRENT.set(before)
+
+
+def run_inside(function: Callable[[], Any], **changes: Any) -> Any:
+    """``function()`` in the current context with some of it changed; also put back by Ctrl-C, which
+    a ``with`` block's own machinery may be struck by."""
+    before = CURRENT.get()
+    try:
+        CURRENT.set(replace(before or Context(), **changes))
+        result = function()
+    finally:
+        CURRENT.set(before)
+    return result
 
 
 @contextmanager

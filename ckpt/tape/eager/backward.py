@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,13 @@ import numpy as np
 from ckpt.errors import NonFiniteError, TapeError
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import copy
-from ckpt.tape.core.node import TapeNode
+from ckpt.tape.core.node import Gradient, TapeNode
 from ckpt.tape.core.value import Value
 from ckpt.tape.eager.interpreter import BACKWARD, interpret
 from ckpt.tape.eager.region import Heap
+
+TURN = threading.RLock()
+"""Backwards of several threads take turns: cotangents wait on nodes, which threads may share."""
 
 
 def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) -> None:
@@ -22,22 +28,19 @@ def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) 
 
     ``gradient``: the cotangent to start from, of this Value's shape; a scalar's is 1. Without
     ``retain_graph`` the values that the backward read are freed as it goes, and a second one raises
-    BackwardTwiceError.
+    BackwardTwiceError. An exception, Ctrl-C included, leaves every gradient as it was. Threads that
+    call it at once take turns.
     """
-    node = value._node
-    node.cotangent = seed(value, gradient)
-    node.own = True
-    descent = Descent()
-    descent.reach(node)
-    with descent:
+    start = seed(value, gradient)
+    with TURN, Descent() as descent:
+        descent.begin(value._node, start)
         interpret(
             descent.instructions(),
             reached=descent.reach,
             observer=finite_observer(),
             retain=retain_graph,
         )
-        for leaf in descent.leaves:
-            rest(leaf)
+        descent.rest()
 
 
 def finite_observer() -> FiniteObserver | None:
@@ -67,18 +70,28 @@ class FiniteObserver:
 
 
 class Descent:
-    """Where a backward has come to: the nodes whose cotangent waits, and the leaves reached."""
+    """Where a backward has come to: the nodes whose cotangent waits, and the leaves reached.
 
-    __slots__ = ("heap", "leaves", "token")
+    A node waits until its Backward is done, so that an exception finds every cotangent.
+    """
+
+    __slots__ = ("heap", "leaves", "retained", "token")
 
     def __init__(self) -> None:
         self.heap: Heap = []
         self.leaves: list[TapeNode] = []
+        self.retained: list[tuple[Gradient, Any]] = []
+        """Gradients of inner Values that asked for them, until they are put there."""
         self.token = object()
         """Stands for this descent, without holding what it holds."""
 
+    def begin(self, root: TapeNode, cotangent: Any) -> None:
+        """Start from a node, with an array of its own."""
+        self.reach(root)
+        root.cotangent, root.own = cotangent, True
+
     def reach(self, node: TapeNode) -> None:
-        """Take in a node that got its first cotangent."""
+        """Take in a node that gets its first cotangent."""
         if node.op is None:
             self.leaves.append(node)
         else:
@@ -88,22 +101,49 @@ class Descent:
         """A Backward for each node reached, in descending order, regions replayed on the way."""
         heap = self.heap
         while heap:
-            node = heappop(heap)[1]
+            node = heap[0][1]
             if node.region is not None:
-                yield from node.region.replay(node, heap, self.token)
+                yield from node.region.replay(heap, self.token)
             if node.gradient is not None:
-                rest(node)
+                self.retained.append((node.gradient, copy(node.cotangent)))
             yield BACKWARD, node
+            heappop(heap)  # what it reached lies deeper
+
+    def rest(self) -> None:
+        """Let the cotangents come to rest as gradients, all or none.
+
+        The arrays themselves where there was no gradient; others are added in place. That is one
+        call that runs no Python, which an interrupt comes before or after.
+        """
+        found: dict[Gradient, Any] = {}
+        for cell, new in chain(((n.gradient, n.cotangent) for n in self.leaves), self.retained):
+            assert cell is not None  # before and after its .data was set, a leaf has one cell
+            found[cell] = found[cell] + new if cell in found else new
+        old: list[Any] = []
+        added: list[Any] = []
+        made: dict[Gradient, Any] = {}
+        for cell, new in found.items():
+            if type(cell.value) is np.ndarray and cell.value.flags.writeable:
+                old.append(cell.value)
+                added.append(new)
+            else:
+                made[cell] = new if cell.value is None else cell.value + new
+        self.forget()
+        sums = map(np.add, old, added, old)
+        deque(chain(sums, map(setattr, made, repeat("value"), made.values())), maxlen=0)
+
+    def forget(self) -> None:
+        """Leave no cotangent behind."""
+        for _position, node in self.heap:
+            node.cotangent = None
+        for node in self.leaves:
+            node.cotangent = None
 
     def __enter__(self) -> Descent:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """After an error, leave no half-made cotangents behind."""
-        for _position, node in self.heap:
-            node.cotangent = None
-        for node in self.leaves:
-            node.cotangent = None
+        self.forget()
 
 
 def seed(value: Value, gradient: Any) -> Any:
@@ -131,22 +171,3 @@ def seed(value: Value, gradient: Any) -> Any:
             f"the cotangent to start from has shape {np.shape(gradient)}, the value {value.shape}"
         )
     return np.array(gradient, dtype=value.dtype)[()]
-
-
-def rest(node: TapeNode) -> None:
-    """A cotangent comes to rest as a gradient: the array itself at a leaf, a copy elsewhere."""
-    cell = node.gradient
-    assert cell is not None
-    cotangent = node.cotangent
-    if node.op is None:
-        node.cotangent = None
-        if cell.value is None and node.own:
-            cell.value = cotangent
-            return
-    if cell.value is not None:
-        if type(cell.value) is np.ndarray and cell.value.flags.writeable:
-            cell.value += cotangent
-        else:
-            cell.value = cell.value + cotangent
-    else:
-        cell.value = copy(cotangent)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from ckpt.errors import UsageError
 from ckpt.tape.core.abstract import view
 from ckpt.tape.core.apply import apply
-from ckpt.tape.core.context import CURRENT, Context, inside
+from ckpt.tape.core.context import CURRENT, run_inside
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
 from ckpt.tape.core.value import Value
@@ -54,9 +54,10 @@ def checkpoint(function: Any = None, /, *, keep: Any = None) -> Any:
 
     @functools.wraps(function, updated=())
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
-        context = CURRENT.get() or Context()
-        with inside(region=Region(context.region, label, policy, next(_numbers))):
-            return function(*args, **kwargs)
+        context = CURRENT.get()
+        around = None if context is None else context.region
+        region = Region(around, label, policy, next(_numbers))
+        return run_inside(functools.partial(function, *args, **kwargs), region=region)
 
     return checkpointed
 

@@ -20,7 +20,7 @@ from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
 from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.core.value import Value, constant
-from ckpt.tape.eager.backward import Descent, finite_observer, seed
+from ckpt.tape.eager.backward import TURN, Descent, finite_observer, seed
 from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, interpret
 from ckpt.tape.ops.parts import add_parts
 
@@ -76,11 +76,11 @@ def value_and_grad(
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         followed = _Followed(args, tree.chosen(numbers, args))
         nested = _NESTED.get()
-        token = _NESTED.set(True)
         try:
+            _NESTED.set(True)
             returned = function(*followed.args, **kwargs)
         finally:
-            _NESTED.reset(token)
+            _NESTED.set(nested)
         loss, aux = tree.loss_and_aux(returned, has_aux)
         if not isinstance(loss, Value):
             raise TapeError(
@@ -211,20 +211,18 @@ def gradients(
     remade: list[TapeNode] = []
     context = CURRENT.get()
     within = context is not None and context.region is not None
-    root = loss._node
-    root.cotangent, root.own = (constant(start) if differentiable else start), True
     descent = Descent()
-    descent.reach(root)
 
     def instructions() -> Iterator[tuple[int, TapeNode]]:
         heap = descent.heap
         while heap:
-            node = heappop(heap)[1]
+            node = heap[0][1]
             if targets and node in targets:
                 found[node], node.cotangent = node.cotangent, None
+                heappop(heap)
                 continue
             if node.region is not None and not traced:
-                for step in node.region.replay(node, heap, descent.token):
+                for step in node.region.replay(heap, descent.token):
                     if within and step[0] == COMPUTE:
                         remade.append(step[1])
                     yield step
@@ -232,8 +230,10 @@ def gradients(
                 _backward_on_values(node, descent.reach)
             else:
                 yield BACKWARD, node
+            heappop(heap)
 
-    with descent:
+    with TURN, descent:
+        descent.begin(loss._node, constant(start) if differentiable else start)
         interpret(
             instructions(),
             reached=descent.reach,
@@ -242,6 +242,7 @@ def gradients(
         )
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
+        descent.forget()
     for node in remade:  # the region that this runs in keeps nothing
         node.value = None
     results = []

@@ -92,8 +92,8 @@ class Region:
 
     # -- backward ----------------------------------------------------------------------------------
 
-    def replay(self, node: TapeNode, heap: Heap, descent: object) -> Iterator[tuple[int, TapeNode]]:
-        """Rematerialize what the Backwards of the regions around ``node`` will read.
+    def replay(self, heap: Heap, descent: object) -> Iterator[tuple[int, TapeNode]]:
+        """Rematerialize what the Backwards of this region, and of those around it, will read.
 
         Once a ``descent``, of which there are several where a block's results go into several
         losses, or with retain_graph. Called when backward first comes to a region, from the
@@ -110,7 +110,7 @@ class Region:
             region.replayed = descent
             if region.parent is None:
                 region.verify()
-            roots = [node, *(waiting for _, waiting in heap if region.holds(waiting))]
+            roots = [waiting for _, waiting in heap if region.holds(waiting)]
             yield from region._rematerialize(_reachable(roots, region))
 
     def verify(self) -> None:

@@ -8,6 +8,7 @@ given array are allocated by their calls.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ KEYWORD_OUT = (np.maximum, np.minimum)
 class StraightLine:
     """``step(*args)``: one forward and backward by a schedule, its buffers used again by the next.
 
-    What it returns is never a part of them. Not to be called from two threads at once.
+    What it returns is never a part of them. Threads that call it at once take turns.
     """
 
     def __init__(self, traced: Traced, schedule: Schedule) -> None:
@@ -53,13 +54,15 @@ class StraightLine:
         exec(compile(self.source, f"<step of {traced.graph.name}>", "exec"), writer.names)
         self._run: Callable[..., Any] = writer.names["step"]
         self._read = reader(traced)
+        self._turn = threading.RLock()
 
     def __call__(self, *args: Any) -> Any:
-        self._draws.begin(args)
         arrays = self._read(args)
         if arrays is None:  # an array to be laid out as it was traced, or an error
-            return self._run(*check_arguments(self.traced, args))
-        return self._run(*arrays)
+            arrays = tuple(check_arguments(self.traced, args))
+        with self._turn:
+            self._draws.begin(args)
+            return self._run(*arrays)
 
 
 class _Text:

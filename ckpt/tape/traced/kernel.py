@@ -176,11 +176,12 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
             return recorder.argument(next(places), argument)
         return tuple(map(wrap, argument)) if type(argument) is tuple else argument
 
-    token = CURRENT.set(Context(recorder=recorder))
+    before = CURRENT.get()
     try:
+        CURRENT.set(Context(recorder=recorder))
         result = function(*map(wrap, arguments))
     finally:
-        CURRENT.reset(token)
+        CURRENT.set(before)
     if isinstance(result, tuple) and all(isinstance(part, Value) for part in result):
         raise UnsupportedError(
             "a composite op returns one array; declare one with several results with infer="

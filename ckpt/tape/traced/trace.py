@@ -16,7 +16,7 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.graph import Graph, Node
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
-from ckpt.tape.core.context import CURRENT, inside
+from ckpt.tape.core.context import CURRENT, run_inside
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
 from ckpt.tape.core.sources import caller
@@ -224,8 +224,8 @@ def record(
             leaves.append((len(stand_ins) - 1, position))
             if differentiated:
                 parameters.append(position)
-    with inside(recorder=recorder, region=None):
-        returned = function(*tree.unflatten(args, stand_ins))
+    given = tree.unflatten(args, stand_ins)
+    returned = run_inside(lambda: function(*given), recorder=recorder, region=None)
     result, aux = tree.loss_and_aux(returned, has_aux)
     loss = _loss(result, recorder)
     positions = recorder.positions
