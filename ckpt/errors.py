@@ -16,16 +16,26 @@
     ├── BudgetError                  3   no schedule of this planner fits the budget
     ├── VerificationError            4   gradients differ, or a measured peak exceeds its promise
     ├── MissingExtraError            5   an optional package isn't installed
-    └── StepMemoryError (MemoryError) 1  a step ran out of memory; parameters are as before
+    └── StepMemoryError (MemoryError) 2  a step ran out of memory; parameters are as before
+
+A message is a line: what names from files, options and programs bring along is escaped.
 """
 
 from __future__ import annotations
+
+from ckpt.text import printable
+
+LONGEST = 2000
+"""Characters of a message that are shown."""
 
 
 class CkptError(Exception):
     """Base of every error raised on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), LONGEST)
 
 
 class UsageError(CkptError, ValueError):
@@ -114,3 +124,5 @@ class MissingExtraError(CkptError):
 
 class StepMemoryError(CkptError, MemoryError):
     """A step ran out of memory; parameters and optimiser state are as they were before it."""
+
+    exit_code = 2

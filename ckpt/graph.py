@@ -17,10 +17,15 @@ from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 from ckpt.errors import GraphError
+from ckpt.text import printable
 from ckpt.units import format_bytes
 
 FORMAT = "ckpt-graph"
 VERSION = 2
+
+MOST = 2**63
+"""No number in a graph reaches this, nor do all its bytes together: they fit into columns of 64
+bits."""
 
 Overwrites = tuple[tuple[int, int], ...]
 """Pairs (value, bytes saved): whose buffer may be taken over, and by how much the instruction then
@@ -294,13 +299,15 @@ class Graph:
         parts = [f"{shape} {node.dtype}", format_bytes(node.nbytes), what]
         if node.name and node.name != node.op:
             parts[2] += f" {node.name!r}"
-        return ", ".join([*parts, *filter(None, [node.scope, node.source])])
+        return printable(", ".join([*parts, *filter(None, [node.scope, node.source])]))
 
     def describe_step(self, step: int) -> str:
         """One step in words: ``backward of tanh, layer 3, model.py:7``."""
         found = self.steps[step]
         scope = "" if found.at is None else self.nodes[found.at].scope
-        return ", ".join(filter(None, [f"backward of {found.label}", scope, found.source]))
+        return printable(
+            ", ".join(filter(None, [f"backward of {found.label}", scope, found.source]))
+        )
 
     # -- JSON --------------------------------------------------------------------------------------
 
@@ -369,8 +376,10 @@ def _as_dict(row: Node | BackwardStep | BackwardRow) -> dict[str, Any]:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    """JSON's lists, and those in them, as the tuples that they were."""
+    if not isinstance(value, list):
+        return value
+    return tuple(tuple(item) if isinstance(item, list) else item for item in value)
 
 
 def _read(kind: type[Any], row: Any) -> Any:
@@ -385,12 +394,12 @@ def _read(kind: type[Any], row: Any) -> Any:
 def checked(name: str, kind: Any, value: Any) -> Any:
     """The value, if it is of that type, given as it is written; TypeError if not."""
     if not _IS_A.get(kind, _is_text)(value):
-        raise TypeError(f"{name} is {value!r}, and no {kind}"[:200])
+        raise TypeError(f"{name} is {printable(repr(value), 80)}, and no {kind}")
     return value
 
 
 def _is_int(value: Any) -> bool:
-    return type(value) is int
+    return type(value) is int and -MOST < value < MOST
 
 
 def _is_text(value: Any) -> bool:
@@ -404,6 +413,7 @@ def _are_ints(value: Any) -> bool:
 _IS_A: dict[Any, Callable[[Any], bool]] = {
     "int": _is_int,
     "bool": lambda value: isinstance(value, bool),
+    "dict": lambda value: isinstance(value, dict),
     "int | None": lambda value: value is None or _is_int(value),
     "tuple[int, ...]": _are_ints,
     "Overwrites": lambda value: (
@@ -426,18 +436,24 @@ def _inverted(count: int, rows: Iterator[tuple[int, ...]]) -> tuple[tuple[int, .
 
 def _check(graph: Graph) -> None:
     nodes, steps = graph.nodes, graph.steps
+    total = 0
     for position, node in enumerate(nodes):
         why = _fault(position, node, nodes)
         if why:
             raise GraphError(f"node {position} ({node.name or node.op}): {why}")
+        total += node.nbytes + node.workspace + node.workspace_again + node.state_nbytes
     for k, step in enumerate(steps):
         why = _step_fault(step, nodes)
         if why:
             raise GraphError(f"backward step {k} ({step.label}): {why}")
+        total += step.during
     for k, row in enumerate(graph.rows):
         why = _row_fault(row, len(nodes), len(steps))
         if why:
             raise GraphError(f"row {k} of the backward: {why}")
+        total += row.nbytes
+    if total >= MOST:
+        raise GraphError(f"all its bytes come to {total:.3g}, and 2**63 can't be counted")
     if graph.gradients not in GRADIENTS:
         raise GraphError(f"gradients are {' or '.join(GRADIENTS)}, not {graph.gradients!r}")
     for k, (step, around) in enumerate(zip(steps, pairwise(graph.between), strict=True)):
@@ -475,8 +491,8 @@ def _fault(position: int, node: Node, nodes: tuple[Node, ...]) -> str:
             return "a result of a call is no call"
         if call.captured and not node.captured:
             return "a result of a captured call is captured too"
-    if min(_sizes(node)) < 0:
-        return "bytes and FLOPs can't be negative"
+    if min(_sizes(node)) < 0 or max(_sizes(node)) >= MOST:
+        return _UNCOUNTED
     for dep, saved in node.overwrites:
         if dep not in node.deps:
             return f"it overwrites {dep}, which is no dep of it"
@@ -485,6 +501,9 @@ def _fault(position: int, node: Node, nodes: tuple[Node, ...]) -> str:
         if not 0 <= saved <= node.workspace + nodes[dep].nbytes:
             return f"by overwriting {dep} it saves more than it holds"
     return ""
+
+
+_UNCOUNTED = "bytes and FLOPs can't be negative, nor reach 2**63"
 
 
 def _sizes(node: Node) -> tuple[int, ...]:
@@ -500,8 +519,9 @@ def _step_fault(step: BackwardStep, nodes: tuple[Node, ...]) -> str:
             return f"it reads {read}, which is no value"
     if step.at is not None and not 0 <= step.at < len(nodes):
         return f"it is at {step.at}, which is no node"
-    if min(step.flops, step.moved_nbytes, step.during, step.scratch) < 0:
-        return "bytes and FLOPs can't be negative"
+    sizes = step.flops, step.moved_nbytes, step.during, step.scratch
+    if min(sizes) < 0 or max(sizes) >= MOST:
+        return _UNCOUNTED
     for read, saved in step.overwrites:
         if read not in step.reads:
             return f"it overwrites {read}, which it doesn't read"

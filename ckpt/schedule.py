@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 from ckpt.errors import ScheduleError
 from ckpt.graph import Graph, check_format, checked
+from ckpt.text import paragraph
 
 FORMAT = "ckpt-schedule"
 VERSION = 2
@@ -131,7 +132,7 @@ class Schedule:
                     case _:
                         assert_never(instruction)
             lines.append(line)
-        return "\n".join(lines) + "\n"
+        return paragraph(lines) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Schedule:
@@ -174,7 +175,7 @@ class Schedule:
                 planner=checked("planner", "str", data["planner"]),
                 budget=checked("budget_nbytes", "int | None", data["budget_nbytes"]),
                 proof=proof,
-                notes=dict(data["notes"]),
+                notes=checked("notes", "dict", data["notes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ScheduleError):

@@ -269,11 +269,14 @@ class Timeline:
                 columns={name: array("q", data["columns"][name]) for name in COLUMNS},
                 counts=array("q", data["counts"]),
                 buffers=Buffers(*data["buffers"]),
-                takeovers=dict(data["takeovers"]),
+                takeovers={
+                    checked("takeover", "int", at): checked("takeover", "int", value)
+                    for at, value in data["takeovers"]
+                },
                 resident=checked("resident_nbytes", "int", data["resident_nbytes"]),
                 gradients_beside=checked("gradient_nbytes", "int", data["gradient_nbytes"]),
                 source=checked("source", "str", data["source"]),
-                measured=dict(data["measured"]),
+                measured=checked("measured", "dict", data["measured"]),
             )
             found._check()
             return found

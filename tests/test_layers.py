@@ -21,9 +21,9 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FLOORS = (
-    ("errors",), ("units",), ("graph",), ("schedule",), ("timeline",), ("machine",), ("witness",),
-    ("program",), ("planners", "reports", "tape"), ("nn",), ("models",), ("studies",), ("lesson",),
-    ("ckpt",), ("cli",), ("__main__",),
+    ("text",), ("errors",), ("units",), ("graph",), ("schedule",), ("timeline",), ("machine",),
+    ("witness",), ("program",), ("planners", "reports", "tape"), ("nn",), ("models",),
+    ("studies",), ("lesson",), ("ckpt",), ("cli",), ("__main__",),
 )  # fmt: skip
 """From the ground up; ``ckpt`` is the public names. Parts on one floor don't import each other."""
 FLOOR = {name: k for k, floor in enumerate(FLOORS) for name in floor}

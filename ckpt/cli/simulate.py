@@ -34,10 +34,11 @@ def simulate(
     from ckpt.reports.documents import explained, pair
     from ckpt.reports.exports import dumps
     from ckpt.reports.files import write_text
+    from ckpt.text import paragraph
 
     paths = outputs.check(output or (), kinds=(".json", *figure.FIGURE_KINDS))
     graph, timeline = pair(file, schedule)
-    print(dumps(timeline.to_json()) if json else "\n".join(explained(graph, timeline, top)))
+    print(dumps(timeline.to_json()) if json else paragraph(explained(graph, timeline, top)))
     for path in paths:
         if path.suffix.lower() == ".json":
             write_text(path, dumps(timeline.to_json(), indent=None) + "\n")

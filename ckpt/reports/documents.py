@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -13,9 +12,11 @@ from ckpt import timeline as timelines
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.reports.files import read_json, read_text
 from ckpt.reports.ledger import why
 from ckpt.reports.table import render
 from ckpt.schedule import Schedule, describe_instruction
+from ckpt.text import paragraph, printable
 from ckpt.timeline import Timeline, holdings
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops
 
@@ -44,16 +45,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
 
 def read(path: str | Path) -> Any:
     """What a JSON file of ckpt's holds, by its ``format``; UsageError for any other file."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {(error.strerror or str(error)).lower()}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is no text file, and so no plan or schedule") from None
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON document, or is cut off: {error}") from None
+    data = read_json(path)
     kind = data.get("format") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in READERS:
         raise UsageError(f"{path}: its format is {kind!r}, and none of {', '.join(READERS)}")
@@ -89,10 +81,9 @@ def _schedule(path: Path, graph: Graph) -> Schedule:
         if not isinstance(document, Schedule):
             raise UsageError(f"{path} holds a {_kind(document)}, not a schedule")
     else:
+        text = read_text(path)
         try:
-            document = Schedule.from_text(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"can't read {path}: {error}") from None
+            document = Schedule.from_text(text)
         except UsageError as error:
             raise type(error)(f"{path}, {error}") from None
     if document.graph and document.graph != graph.digest:
@@ -114,10 +105,13 @@ def describe(document: Document, *, instructions: bool = False) -> str:
     if isinstance(document, Planned):
         return f"{document}\n"
     if isinstance(document, Timeline):
-        return "\n".join(totals(document)) + "\n"
+        return paragraph(totals(document)) + "\n"
     return (
-        f"{len(schedule)} instructions by {schedule.planner or 'hand'} for graph "
-        f"{schedule.graph or '(any)'}\n"
+        printable(
+            f"{len(schedule)} instructions by {schedule.planner or 'hand'} for graph "
+            f"{schedule.graph or '(any)'}"
+        )
+        + "\n"
     )
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from ckpt.errors import UsageError
-from ckpt.reports.files import check_kind, unwritable, write_text
+from ckpt.reports.files import check_kind, parse_json, read_json, unwritable, write_text
 from ckpt.reports.rows import Row, as_mappings, columns_of
 from ckpt.reports.table import cell, heading, is_number
 
@@ -53,8 +54,8 @@ def sidecar_path(path: str | os.PathLike[str]) -> Path:
 def read_sidecar(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The metadata beside the data file ``path``, or None if there is none that can be read."""
     try:
-        found = json.loads(sidecar_path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+        found = read_json(sidecar_path(path))
+    except UsageError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -90,7 +91,11 @@ def to_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> st
     rules = ["---:" if is_number(rows, column) else "---" for column in chosen]
     lines = [[heading(column) for column in chosen], rules]
     lines += [
-        [cell(column, row.get(column)).replace("|", r"\|") for column in chosen] for row in rows
+        [
+            html.escape(cell(column, row.get(column)), quote=False).replace("|", r"\|")
+            for column in chosen
+        ]
+        for row in rows
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -140,8 +145,22 @@ _CSS = (
 
 
 def dumps(data: Any, indent: int | None = 2) -> str:
-    """``data`` as JSON that any reader accepts: NaN and infinity become null."""
-    return json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
+    """``data`` as JSON that any reader accepts: NaN and infinity become null.
+
+    What can't be seen is spelled out, so that it can be printed on any terminal.
+    """
+    text = json.dumps(plain(data), indent=indent, allow_nan=False, ensure_ascii=False)
+    return _UNUSUAL.sub(_spelled, text)
+
+
+_UNUSUAL = re.compile(r"[^\n -~]")
+
+
+def _spelled(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def plain(value: Any) -> Any:
@@ -249,7 +268,7 @@ def _whole_lines(data: bytes) -> bytes:
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

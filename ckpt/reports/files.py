@@ -1,13 +1,23 @@
-"""Files that appear whole or not at all, and the errors of those that can't be written."""
+"""Files: written whole or not at all; read, whoever wrote them, with nothing taken on trust."""
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ckpt.errors import UsageError
+from ckpt.units import GIB, format_bytes
+
+LARGEST = GIB
+"""Bytes of a file that is read."""
+
+DEEPEST = 32
+"""Lists and objects of a JSON document that may lie in each other; ours need eight."""
 
 
 def check_kind(path: str | os.PathLike[str], kinds: Sequence[str]) -> str:
@@ -70,4 +80,69 @@ def unwritable(path: str | os.PathLike[str], error: OSError) -> UsageError:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8 with ``\\n`` line ends, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_bytes(text.encode())
+        temporary.write_bytes(text.encode(errors="backslashreplace"))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """What is in a file or comes through a pipe.
+
+    Raises UsageError where it can't be read, is a device, or has more than LARGEST bytes.
+    """
+    parts = []
+    left = LARGEST
+    try:
+        with open(path, "rb") as file:
+            if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"can't read {os.fspath(path)}: it is a device, and no file")
+            while part := file.read(2**20):
+                parts.append(part)
+                left -= len(part)
+                if left < 0:
+                    raise UsageError(
+                        f"can't read {os.fspath(path)}: it is larger than {format_bytes(LARGEST)}"
+                    )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"can't read {os.fspath(path)}: {reason}") from None
+    return b"".join(parts)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The same as UTF-8; UsageError where it isn't."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{os.fspath(path)} is no text, and so nothing that ckpt wrote") from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON document in a file; UsageError where there is none."""
+    try:
+        return parse_json(read_text(path))
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{os.fspath(path)} is no JSON document, or is cut off: {error}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON document, to the letter and not DEEPEST deep; ValueError for any other text."""
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        data = json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("its lists are nested too deep") from None
+    level = [data]
+    for _ in range(DEEPEST):
+        level = [
+            item
+            for found in level
+            if isinstance(found, (list, dict))
+            for item in (found.values() if isinstance(found, dict) else found)
+        ]
+        if not level:
+            return data
+    raise ValueError("its lists are nested too deep")

@@ -7,7 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from ckpt.reports.rows import Row, as_mappings, columns_of
+from ckpt.text import printable
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
+
+WIDEST = 240
+"""Characters of a cell; one long name would else widen every row."""
 
 SWEEP_COLUMNS = (
     "depth",
@@ -57,7 +61,7 @@ def render(rows: Iterable[Any], columns: Sequence[str] | None = None, *, title: 
     table = as_mappings(rows)
     chosen = chosen_columns(table, columns)
     if not table:
-        return f"{title}\n(no rows)\n" if title else "(no rows)\n"
+        return f"{printable(title)}\n(no rows)\n" if title else "(no rows)\n"
     texts = [[heading(column) for column in chosen]]
     texts += [[cell(column, row.get(column)) for column in chosen] for row in table]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -71,7 +75,7 @@ def render(rows: Iterable[Any], columns: Sequence[str] | None = None, *, title: 
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     if title:
-        lines.insert(0, title)
+        lines.insert(0, printable(title))
     if note := footnote(chosen):
         lines.append(note)
     return "\n".join(lines) + "\n"
@@ -88,7 +92,7 @@ def _show_rich(
     chosen = chosen_columns(rows, columns)
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(title) if title else None,
+        title=Text(printable(title)) if title else None,
         title_justify="left",
         caption=Text(footnote(chosen)) if footnote(chosen) else None,
         caption_justify="left",
@@ -158,9 +162,9 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, bool) or type(value).__name__ == "bool":  # NumPy's bool is its own type
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return printable(value, WIDEST)
     if not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
-        return str(value)
+        return printable(str(value), WIDEST)
     unit = _unit(column)
     if value != value:
         return "nan"

@@ -20,6 +20,7 @@ from ckpt.reports.files import write_text
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
+from ckpt.text import paragraph, printable
 from ckpt.timeline import Timeline
 from ckpt.units import KIB, format_bytes, parse_bytes
 
@@ -44,11 +45,11 @@ class Plan:
         return simulate(self.graph, self.schedule)
 
     def __str__(self) -> str:
-        return "\n".join([*in_words(self.graph, self.timeline), str(self.certificate)])
+        return f"{paragraph(in_words(self.graph, self.timeline))}\n{self.certificate}"
 
     def __repr__(self) -> str:
         graph, schedule = self.graph, self.schedule
-        return (
+        return printable(
             f"<{type(self).__name__} of {graph.name or 'a program'} by {schedule.planner}: "
             f"{len(graph)} nodes, {len(schedule.instructions)} instructions, peak "
             f"{format_bytes(self.timeline.peak)}>"
@@ -80,17 +81,13 @@ class Plan:
             schedule = Schedule.from_json(data["schedule"])
             certificate = Certificate.from_json(data["certificate"])
         except KeyError as error:
-            raise UsageError(f"this {FORMAT} document is damaged: it has no {error}") from None
+            raise UsageError(f"this {FORMAT} document is damaged: {error!r}") from None
         if graph.digest != schedule.graph:
             raise UsageError(
                 f"this {FORMAT} document is damaged: its schedule is for another graph than its own"
             )
         found = Plan(graph, schedule, certificate)
-        try:
-            whole = found.timeline.peak == certificate.peak and str(found)
-        except (TypeError, IndexError, AttributeError):
-            whole = ""
-        if not whole:
+        if found.timeline.peak != certificate.peak:
             raise UsageError(
                 f"this {FORMAT} document is damaged: its certificate is not that of its schedule"
             )

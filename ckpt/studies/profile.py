@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from ckpt.errors import UsageError
@@ -16,6 +17,7 @@ from ckpt.reports.ledger import ledger, why
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
+from ckpt.text import paragraph
 from ckpt.timeline import Timeline, holdings
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
 
@@ -159,14 +161,14 @@ class Profile:
         lines += [f"  {line}" for line in self.why()]
         lines += [f"note: {line}" for line in self.advice]
         lines.append(FLOP_NOTE)
-        return "\n".join(lines)
+        return paragraph(lines)
 
     def _repr_html_(self) -> str:
         from ckpt.reports.exports import to_html
         from ckpt.reports.figure import timeline_figure, to_svg
 
         figure = timeline_figure(self.simulated, self.measured, graph=self.graph)
-        return f"<pre>{self}</pre>{to_svg(figure)}{to_html(self.ledger(top=20))}"
+        return f"<pre>{escape(str(self))}</pre>{to_svg(figure)}{to_html(self.ledger(top=20))}"
 
 
 def profile(

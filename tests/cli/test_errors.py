@@ -240,7 +240,7 @@ def test_a_step_that_does_not_fit_this_machine_is_refused_before_it_allocates(
 ) -> None:
     huge = ["mlp", "--depth", "3", "--batch", "1000000000"]
     result = run(capsys, "profile", *huge, "--measure")
-    assert_one_line(result, 1, "TiB", "free here", "--no-measure")
+    assert_one_line(result, 2, "TiB", "free here", "--no-measure")
     predicted = run(capsys, "profile", *huge)
     assert predicted.code == 0
     assert "predicted only: one step of mlp needs" in predicted.err

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph, check_format
+from ckpt.graph import Graph, check_format, checked
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops, format_cost
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import Bound, memory_floor
 from ckpt.schedule import Schedule
+from ckpt.text import paragraph
 from ckpt.units import format_bytes
 
 FORMAT = "ckpt-certificate"
@@ -102,8 +103,9 @@ class Certificate:
             lines.append(
                 f"gap        at most {_percent(min(gaps))} of the recompute could be saved"
             )
-        lines += ["assuming   " + "\n           ".join(self.assumptions)]
-        return "\n".join(lines)
+        first, *others = self.assumptions
+        lines += [f"assuming   {first}", *(f"           {other}" for other in others)]
+        return paragraph(lines)
 
     def _bound(self) -> str:
         name, cost = self.bound.name, self.bound.cost
@@ -138,10 +140,23 @@ class Certificate:
         check_format(data, FORMAT, VERSION, UsageError)
         try:
             row = {field.name: data[field.name] for field in fields(cls)}
-            row["bounds"] = tuple(Bound(b["name"], b["recompute_cost"]) for b in row["bounds"])
-            row["class_assumptions"] = tuple(row["class_assumptions"])
+            row["bounds"] = tuple(
+                Bound(
+                    checked("name", "str", bound["name"]),
+                    checked("recompute_cost", "int | None", bound["recompute_cost"]),
+                )
+                for bound in row["bounds"]
+            )
+            row["class_assumptions"] = tuple(
+                checked("assumption", "str", each) for each in row["class_assumptions"]
+            )
+            for field in fields(cls):
+                if field.name not in ("bounds", "class_assumptions"):
+                    checked(field.name, field.type, row[field.name])
+            if not row["bounds"]:
+                raise TypeError("it has no bounds")
         except (KeyError, TypeError) as error:
-            raise UsageError(f"this {FORMAT} document is damaged: {error!r}") from None
+            raise UsageError(f"this {FORMAT} document is damaged: {error}") from None
         return cls(**row)
 
 

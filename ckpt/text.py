@@ -1,0 +1,37 @@
+"""Text from elsewhere - names, files, options - as it may be shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def printable(text: str, most: int | None = None) -> str:
+    """``text`` with what moves a cursor, ends a line or can't be seen as Python spells it.
+
+    A name of a file's can then neither steer a terminal nor pass for a line of ours. Of more than
+    ``most`` characters the middle is left out.
+    """
+    if most is not None and len(text) > most:
+        text = f"{text[: most // 2]} … {text[-(most // 2) :]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """``unknown model 'mpl'; did you mean mlp?``, or what there is to choose from."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    spelled = {"".join(filter(str.isalnum, n.casefold())): n for n in names}
+    wanted = "".join(filter(str.isalnum, str(name)[:80].casefold()))
+    close = [spelled[found] for found in get_close_matches(wanted, spelled)]
+    way_out = f"did you mean {' or '.join(close)}?" if close else f"choose from {', '.join(names)}"
+    return f"unknown {kind} {name!r}; {way_out}"
+
+
+def paragraph(lines: Iterable[str]) -> str:
+    """The lines below each other, each `printable`."""
+    return "\n".join(map(printable, lines))
