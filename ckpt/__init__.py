@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-# The waist is standard library only, and quick; all else is imported when it is first asked for.
-from ckpt.errors import (
-    AbstractError,
-    BackwardTwiceError,
-    BudgetError,
-    CkptError,
-    GraphError,
-    MissingExtraError,
-    MutationError,
-    NonFiniteError,
-    ScheduleError,
-    StepMemoryError,
-    TapeError,
-    UnitError,
-    UnsupportedError,
-    UsageError,
-    VerificationError,
-)
-from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
-from ckpt.machine import simulate
-from ckpt.program import Execution, Observer, Program, execute
-from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
-from ckpt.timeline import Buffer, Timeline
-from ckpt.witness import Witness
-
+TYPE_CHECKING = False  # type checkers take it for typing's, whose import takes longer than all else
 if TYPE_CHECKING:
+    from typing import Any
+
     import ckpt.nn as nn
+    from ckpt.errors import (
+        AbstractError,
+        BackwardTwiceError,
+        BudgetError,
+        CkptError,
+        GraphError,
+        MissingExtraError,
+        MutationError,
+        NonFiniteError,
+        ScheduleError,
+        StepMemoryError,
+        TapeError,
+        UnitError,
+        UnsupportedError,
+        UsageError,
+        VerificationError,
+    )
+    from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
+    from ckpt.machine import simulate
     from ckpt.planners import Planner, make_schedule, planner
     from ckpt.planners.base.cost import Cost
     from ckpt.planners.bounds.certificate import Certificate
+    from ckpt.program import Execution, Observer, Program, execute
+    from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
     from ckpt.studies.frontier import Frontier, frontier
     from ckpt.studies.plan import Plan, Step, Verification, load_plan, plan
     from ckpt.studies.profile import Profile, profile
@@ -47,8 +45,22 @@ if TYPE_CHECKING:
     from ckpt.tape.eager.grad import grad, stop_gradient, value_and_grad
     from ckpt.tape.eager.gradcheck import gradcheck
     from ckpt.tape.execution.program import trace
+    from ckpt.timeline import Buffer, Timeline
+    from ckpt.witness import Witness
 
+# Even the waist: whoever presses Ctrl-C while Python starts must find little of ours running.
 _HOMES = {
+    "ckpt.errors": (
+        "AbstractError BackwardTwiceError BudgetError CkptError GraphError MissingExtraError "
+        "MutationError NonFiniteError ScheduleError StepMemoryError TapeError UnitError "
+        "UnsupportedError UsageError VerificationError"
+    ),
+    "ckpt.graph": "BackwardRow BackwardStep Graph Node",
+    "ckpt.machine": "simulate",
+    "ckpt.program": "Execution Observer Program execute",
+    "ckpt.schedule": "Backward Compute Free Instruction Schedule",
+    "ckpt.timeline": "Buffer Timeline",
+    "ckpt.witness": "Witness",
     "ckpt.planners": "Planner make_schedule planner",
     "ckpt.planners.base.cost": "Cost",
     "ckpt.planners.bounds.certificate": "Certificate",
@@ -65,7 +77,19 @@ _HOMES = {
     "ckpt.tape.eager.gradcheck": "gradcheck",
     "ckpt.tape.execution.program": "trace",
 }
-"""Where the names are found that are imported when they are first asked for."""
+"""Where the names are found, which are imported when they are first asked for."""
+
+_MODULES = (
+    "errors",
+    "graph",
+    "machine",
+    "nn",
+    "program",
+    "schedule",
+    "timeline",
+    "units",
+    "witness",
+)
 
 __version__ = "0.2.0"
 
@@ -83,8 +107,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "nn":
-        return import_module("ckpt.nn")
+    if name in _MODULES:
+        return import_module(f"ckpt.{name}")
     for home, names in _HOMES.items():
         if name in names.split():
             found = globals()[name] = getattr(import_module(home), name)

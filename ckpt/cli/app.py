@@ -62,18 +62,18 @@ def _options(
     """Options before any command."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code (see `ckpt.errors` for what they mean)."""
-    sys.exit(call(arguments))
-
-
 def call(arguments: Sequence[str] | None = None) -> int:
     """Run ``arguments`` (default: the process's own) and return the exit code."""
-    run.prepare()
-    try:
-        result: Any = app(args=arguments, prog_name="ckpt", standalone_mode=False)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's errors of usage, which it keeps private
-            raise
-        return run.usage(error, sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with run.streams():
+        try:
+            result: Any = app(args=given, prog_name="ckpt", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BaseException as error:
+            if hasattr(error, "format_message"):  # typer's errors of usage, which it keeps private
+                return run.usage(error, given)
+            if isinstance(error, typer.Abort):  # which is what it makes of Ctrl-C
+                error = KeyboardInterrupt()
+            return run.report(error)
     return result if isinstance(result, int) else 0

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 
 def execute(
@@ -42,5 +42,8 @@ def execute(
     step = loaded.bind(chosen.program(frozen=True))
     require(step.timeline.whole_peak, f"one step of {chosen.name}")
     found = step.verify(*chosen.arrays())
-    print(dumps(described(step, found)) if json else found)
-    note(f"next: ckpt show {plan} -o plan.svg")
+    if json:
+        document(dumps(described(step, found)))
+    else:
+        print(found)
+    note(f"next: {o.again('show', plan, more=['-o', 'plan.svg'])}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 _DEFAULTS = (Path("plots/frontier.png"), Path("plots/frontier.svg"), Path("plots/frontier.csv"))
 
@@ -19,11 +19,13 @@ def frontier(
         str | None,
         typer.Option(help="Planners to compare, with commas; by default all but the slowest."),
     ] = None,
-    points: Annotated[int, typer.Option(help="How many budgets to try.")] = 8,
+    points: Annotated[int, typer.Option(min=2, help="How many budgets to try.")] = 8,
     budgets: Annotated[
         str | None, typer.Option(help="The budgets themselves, as in 64MiB,25%,50%.")
     ] = None,
-    iterations: Annotated[int, typer.Option(help="Local-search steps of auto, a budget.")] = 15,
+    iterations: Annotated[
+        int, typer.Option(min=0, help="Local-search steps of auto, a budget.")
+    ] = 15,
     depth: o.Depth = None,
     width: o.Width = None,
     batch: o.Batch = None,
@@ -89,7 +91,7 @@ def frontier(
             raise
     title = f"{chosen.name}: every planner"
     if json:
-        print(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))
+        document(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))
     else:
         table.show(found.rows, table.FRONTIER_COLUMNS, title=title)
     if found.knee:
@@ -103,5 +105,6 @@ def frontier(
         about=reproduction("ckpt frontier", arguments, seed=seed),
     )
     journal.unlink(missing_ok=True)
-    budget = found.knee["budget_nbytes"] if found.knee else "25%"
-    note(f"next: {o.again('plan', target, given)} --budget {budget}B --verify")
+    budget = f"{found.knee['budget_nbytes']}B" if found.knee else "100%"
+    more = ["--budget", budget, "--verify"]
+    note(f"next: {o.again('plan', target, given=given, more=more)}")

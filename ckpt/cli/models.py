@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 
 def models(
@@ -32,7 +32,7 @@ def models(
             rows.append(facts(known.build(name)).row())
             tell(name)
     if json:
-        print(dumps({"title": "ckpt models", "rows": rows}))
+        document(dumps({"title": "ckpt models", "rows": rows}))
     else:
         table.show(rows)
-    note(f"next: ckpt profile {rows[0]['model']} --no-measure")
+    note(f"next: {o.again('profile', rows[0]['model'], more=['--no-measure'])}")

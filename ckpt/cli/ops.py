@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 
 def ops(
@@ -30,7 +30,7 @@ def ops(
     if not rows:
         raise UsageError(f"no op has {word!r} in its name; `ckpt ops` lists them all")
     if json:
-        print(dumps({"title": "ckpt ops", "rows": rows}))
+        document(dumps({"title": "ckpt ops", "rows": rows}))
     else:
         table.show(rows)
     note("next: ckpt profile mlp --by op")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -35,8 +37,8 @@ Set = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the arrays.")]
-Repeats = Annotated[int, typer.Option(help="Untraced steps to take the median time of.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the arrays.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Untraced steps to take the median time of.")]
 MeasureIfItFits = Annotated[
     bool | None,
     typer.Option(
@@ -75,11 +77,14 @@ def model_options(extra: Sequence[str] | None, **named: Any) -> dict[str, Any]:
     return given
 
 
-def again(command: str, target: str, given: dict[str, Any]) -> str:
-    """The command line of ``command`` on the same target with the same options."""
-    named = ("depth", "width", "batch", "dtype", "segments")
-    parts = [f"--{k} {v}" if k in named else f"--set {k}={v}" for k, v in given.items()]
-    return " ".join(["ckpt", command, target, *parts])
+def again(*words: object, given: Mapping[str, Any] | None = None, more: Sequence[str] = ()) -> str:
+    """``ckpt WORDS``, with the options of a model that were ``given``, as a shell takes it."""
+    line = ["ckpt", *(f"./{word}" if str(word).startswith("-") else str(word) for word in words)]
+    for name, value in (given or {}).items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        named = name in ("depth", "width", "batch", "dtype", "segments")
+        line += [f"--{name}", text] if named else ["--set", f"{name}={text}"]
+    return shlex.join([*line, *more])
 
 
 def _value(text: str) -> Any:
@@ -87,10 +92,8 @@ def _value(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 

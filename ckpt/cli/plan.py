@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 
 def plan(
@@ -24,7 +24,8 @@ def plan(
         typer.Option(help="What recomputing costs: flops, bytes moved, or seconds measured here."),
     ] = "flops",
     time_limit: Annotated[
-        float | None, typer.Option(help="Seconds after which a solver gives the best it has.")
+        float | None,
+        typer.Option(min=0, help="Seconds after which a solver gives the best it has."),
     ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Count inputs, parameters and gradients too.")
@@ -74,7 +75,7 @@ def plan(
         require(step.timeline.whole_peak, f"one step of {chosen.name}")
         verified = step.verify(*chosen.arrays())
     if json:
-        print(dumps(described(step, verified)))
+        document(dumps(described(step, verified)))
     else:
         print(step)
         if verified:
@@ -82,8 +83,7 @@ def plan(
     save(step, paths)
     saved = next((p for p in paths if p.suffix == ".json"), None)
     if saved:
-        note(f"next: {o.again('execute', f'{saved} {target}', given)}")
+        note(f"next: {o.again('execute', saved, target, given=given)}")
     else:
-        check = "" if verify else "--verify "
-        asked = f" --budget {budget}" if budget else ""
-        note(f"next: {o.again('plan', target, given)}{asked} {check}-o plan.json")
+        more = [*(["--budget", budget] if budget else []), *([] if verify else ["--verify"])]
+        note(f"next: {o.again('plan', target, given=given, more=[*more, '-o', 'plan.json'])}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 _SORT = (
     "Order of the table: a column (kept_nbytes, nbytes, forward_flops, backward_flops, "
@@ -30,7 +30,7 @@ def profile(
     set_: o.Set = None,
     by: Annotated[str | None, typer.Option(help="Sum the table by op, line or scope.")] = None,
     sort: Annotated[str, typer.Option(help=_SORT)] = "kept_nbytes",
-    top: Annotated[int, typer.Option(help="Rows of the table; the rest are one row.")] = 15,
+    top: Annotated[int, typer.Option(min=1, help="Rows of the table; the rest are one row.")] = 15,
     planner: Annotated[
         str, typer.Option(help="Who chooses what is kept: as_written, or a planner's name.")
     ] = "as_written",
@@ -77,7 +77,7 @@ def profile(
         with chosen.finite() if nan else nullcontext():
             found = run(program, *chosen.arrays(), measure=True, repeats=repeats, **common)
     if json:
-        print(dumps(found.to_dict()))
+        document(dumps(found.to_dict()))
     else:
         table.show(ledger, _COLUMNS)
         print(f"\n{found}")
@@ -108,7 +108,8 @@ def _fits(nbytes: int, name: str, asked: bool) -> bool:
 
 def _next(target: str, given: dict[str, Any], drawn: bool, recompute: int) -> str:
     if not drawn:
-        return f"{o.again('profile', target, given)} --by line -o timeline.svg"
+        more = ["--by", "line", "-o", "timeline.svg"]
+        return o.again("profile", target, given=given, more=more)
     if not recompute:
-        return f"{o.again('plan', target, given)} --budget 25%"
-    return o.again("frontier", target, given)
+        return o.again("plan", target, given=given, more=["--budget", "25%"])
+    return o.again("frontier", target, given=given)

@@ -6,53 +6,145 @@ import errno
 import functools
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 import typer
 
-from ckpt.errors import CkptError, TapeError
+from ckpt.errors import LONGEST, CkptError, TapeError
+from ckpt.text import paragraph, printable
 
-INTERRUPTED, BROKEN_PIPE = 130, 141
-"""128 + the signal's number, as shells have it."""
+REFUSED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+"""From 128 on it is a signal's number, as shells have it."""
 
 TARGET_MARK = "__ckpt_target__"
 """A global of every module loaded as a target; its value is the path as the user wrote it."""
 
 
-def prepare() -> None:
-    """Set up the streams: warnings as one line, and no crash where a terminal lacks a letter."""
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+class Stopped(BaseException):
+    """A signal asks the process to leave; what it has made stays."""
+
+
+def heed_signals() -> None:
+    """Leave in good order when the terminal closes or someone else ends this process."""
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise Stopped(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
+
+
+def farewell() -> None:
+    """All results are out: what a program still says on its way belongs to none of them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing left to be told of
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+
+@contextmanager
+def streams() -> Iterator[None]:
+    """Warnings as one line, no crash where a terminal lacks a letter; as before afterwards."""
+    before = warnings.showwarning, sys.stderr
+    with ExitStack() as opened:
+        if sys.stderr is None:
+            sys.stderr = opened.enter_context(open(os.devnull, "w"))
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        try:
+            yield
+        finally:
+            warnings.showwarning, sys.stderr = before
 
 
 def note(text: str) -> None:
     """A line on stderr: what was written, what to try next."""
-    print(text, file=sys.stderr)
+    try:
+        print(printable(text, LONGEST), file=sys.stderr)
+    except OSError:
+        _let_go(sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
     note(f"warning: {message}")
 
 
+def _let_go(stream: TextIO) -> None:
+    """Nobody takes what is written here. What is still buffered must not fail again at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+_documents: list[str] = []
+
+
+def document(text: str) -> None:
+    """The one document of ``--json``, which goes to stdout when the command is done."""
+    _documents.append(text)
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """What is printed meanwhile, by whatever means, goes to stderr."""
+    out = sys.stdout
+    try:
+        there = out.fileno()
+        kept = os.dup(there)
+        os.dup2(sys.stderr.fileno(), there)
+    except (OSError, ValueError):  # no real file, as under a test
+        kept = there = -1
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = out
+        if kept >= 0:
+            with suppress(OSError, ValueError):
+                out.flush()
+            os.dup2(kept, there)
+            os.close(kept)
+
+
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """``command``, leaving with a line on stderr and an exit code whatever goes wrong."""
 
+    def perform(kwargs: dict[str, Any]) -> None:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+        with _aside() if kwargs.get("json") else nullcontext():
+            command(**kwargs)
+
+    def show() -> None:
+        for text in _documents:
+            print(text)
+        sys.stdout.flush()  # here, where a reader that went away can still be dealt with
+
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-            sys.stdout.flush()  # here, where a reader that went away can still be dealt with
-        except typer.Exit:
-            raise
-        except BaseException as error:
-            raise typer.Exit(_report(error, kwargs.get("target", ""))) from None
+    def wrapped(**kwargs: Any) -> None:
+        code = 0
+        _documents.clear()
+        for part in (functools.partial(perform, kwargs), show):
+            try:
+                part()
+            except typer.Exit:
+                raise
+            except BaseException as error:
+                code = report(error, kwargs.get("target", ""))
+                if sys.stdout is None:
+                    break
+        if code:
+            raise typer.Exit(code)
 
     return wrapped
 
@@ -65,35 +157,54 @@ def usage(error: Any, arguments: Sequence[str]) -> int:
     return int(error.exit_code)
 
 
-def _report(error: BaseException, target: str = "") -> int:
-    if isinstance(error, BrokenPipeError):
-        # The reader has seen enough. What is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def report(error: BaseException, target: str = "") -> int:
+    """Say in a line what went wrong, and return the exit code for it."""
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        _let_go(sys.stdout)  # the reader has seen enough
         return BROKEN_PIPE
     if os.environ.get("CKPT_TRACEBACK"):
-        traceback.print_exception(error)
+        _traceback(error)
     if isinstance(error, KeyboardInterrupt):
         note("interrupted")
         return INTERRUPTED
+    if isinstance(error, Stopped):
+        note("stopped")
+        return int(error.args[0])
     where = _in_target(error) or (target if isinstance(error, TapeError) else "")
     prefix = f"{where}: " if where and os.path.basename(where) not in str(error) else ""
     if isinstance(error, CkptError):
         note(f"error: {prefix}{error}")
         return error.exit_code
     if isinstance(error, MemoryError):
-        note(f"error: {prefix}not enough memory ({error or 'no size given'}); "
-             "--no-measure predicts without allocating")  # fmt: skip
-        return 1
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        note(f"error: no space left for {error.filename or 'standard output'}")
-        return 1
+        size = f" ({error})" if str(error) else ""
+        note(f"error: {prefix}not enough memory{size}; --no-measure predicts without allocating")
+        return REFUSED
     if where or isinstance(error, SystemExit):
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         note(f"error: {prefix}{what}")
-        return 2
-    traceback.print_exception(error)
+        return REFUSED
+    if isinstance(error, OSError):
+        note(f"error: {_refused(error)}")
+        return REFUSED
+    _traceback(error)
     note("error: this is a bug in ckpt; please report it with the lines above")
     return 1
+
+
+def _refused(error: OSError) -> str:
+    """What the machine didn't let us do."""
+    if error.errno == errno.ENOENT and error.filename is None:
+        return "the working folder is gone; change to one that is there"
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF):
+        _let_go(sys.stdout)
+    what = error.filename if error.filename is not None else "standard output"
+    return f"{what}: {(error.strerror or str(error)).lower()}"
+
+
+def _traceback(error: BaseException) -> None:
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    with suppress(OSError):
+        print(paragraph(lines), file=sys.stderr)
 
 
 def _in_target(error: BaseException) -> str:

@@ -24,6 +24,7 @@ def show(
     """
     import ckpt.studies.plan  # noqa: F401  - plans are read as well
     from ckpt.cli import outputs
+    from ckpt.graph import Graph
     from ckpt.reports import documents, figure
 
     paths = outputs.check(output or (), kinds=figure.FIGURE_KINDS)
@@ -32,4 +33,7 @@ def show(
     for path in paths:
         figure.save(documents.draw(document), path)
         note(f"wrote {path}")
-    note(f"next: ckpt simulate {file} -o timeline.svg")
+    if isinstance(document, documents.Planned):
+        note(f"next: {o.again('simulate', file, more=['-o', 'timeline.svg'])}")
+    elif not isinstance(document, Graph):
+        note(f"next: {o.again('show', file, more=['--instructions'])}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 
 def simulate(
@@ -20,7 +20,7 @@ def simulate(
             help="A schedule of that graph: JSON, or text with a line an instruction.",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(help="Lines of what is live at the peak.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Lines of what is live at the peak.")] = 10,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -38,11 +38,14 @@ def simulate(
 
     paths = outputs.check(output or (), kinds=(".json", *figure.FIGURE_KINDS))
     graph, timeline = pair(file, schedule)
-    print(dumps(timeline.to_json()) if json else paragraph(explained(graph, timeline, top)))
+    if json:
+        document(dumps(timeline.to_json()))
+    else:
+        print(paragraph(explained(graph, timeline, top)))
     for path in paths:
         if path.suffix.lower() == ".json":
             write_text(path, dumps(timeline.to_json(), indent=None) + "\n")
         else:
             figure.save(figure.timeline_figure(timeline, graph=graph), path)
         note(f"wrote {path}")
-    note(f"next: ckpt show {file}")
+    note(f"next: {o.again('show', file)}")

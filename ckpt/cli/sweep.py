@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ckpt.cli import options as o
-from ckpt.cli.run import note
+from ckpt.cli.run import document, note
 
 _DEFAULTS = (Path("plots/sweep.png"), Path("plots/sweep.svg"), Path("plots/sweep.csv"))
 _STRATEGIES = (
@@ -94,7 +94,7 @@ def sweep(
             note(f"{made} points are in {journal}; the same command goes on from there")
             raise
     if json:
-        print(dumps({"title": "ckpt sweep", "rows": rows}))
+        document(dumps({"title": "ckpt sweep", "rows": rows}))
     else:
         table.show(rows, table.SWEEP_COLUMNS, title=f"{model}: memory against recompute")
     for remark in study.remarks(rows):
@@ -110,5 +110,7 @@ def sweep(
     discard(journal)
     if wrong := study.failures(rows):
         raise VerificationError("; ".join(wrong))
-    full = {"depth": chosen[-1].depth, "segments": sqrt_segments(chosen[-1].depth)}
-    note(f"next: {o.again('profile', model, {**given, **full})} --by line")
+    full = {"depth": chosen[-1].depth}
+    if any(point.segments for point in chosen):
+        full["segments"] = sqrt_segments(chosen[-1].depth)
+    note(f"next: {o.again('profile', model, given={**given, **full}, more=['--by', 'line'])}")

@@ -76,21 +76,35 @@ def _file(path: str, name: str) -> Target:
         what = f"a tuple of {len(made)}" if isinstance(made, tuple) else f"a {type(made).__name__}"
         raise UsageError(f"{path}: {name}() returned {what}; it must be {_SHAPE}")
     loss, *args = made
-    return Target(name, loss, tuple(args), lambda: tuple(args), real=not _abstract(args))
+    try:
+        inspect.signature(loss).bind(*args)
+    except TypeError as error:
+        raise UsageError(
+            f"{path}: {name}() returned a loss and {len(args)} arguments, which don't fit: {error}"
+        ) from None
+    except ValueError:
+        pass  # a callable that can't be looked into
+    try:
+        real = not _abstract(args)
+    except RecursionError:
+        raise UsageError(f"{path}: {name}() returned arguments nested too deep") from None
+    return Target(name, loss, tuple(args), lambda: tuple(args), real)
 
 
 def _module(path: str) -> ModuleType:
     """The file at ``path``, run as a module; what it raises shows its own line."""
+    from ckpt.reports.files import read_bytes
+
     try:
-        source = Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"can't read {path!r}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        code = compile(source, path, "exec")
-    except (SyntaxError, ValueError) as error:
+        code = compile(read_bytes(path), path, "exec")
+    except UsageError:
+        raise
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else path
-        raise UsageError(f"{where}: doesn't parse: {getattr(error, 'msg', error)}") from None
+        raise UsageError(
+            f"{where}: doesn't parse: {getattr(error, 'msg', None) or error or 'nested too deep'}"
+        ) from None
     module = ModuleType(f"ckpt_target_{Path(path).stem}")  # it may be called random.py
     module.__file__ = path
     module.__dict__[TARGET_MARK] = path
