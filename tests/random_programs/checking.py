@@ -1,0 +1,439 @@
+"""What must hold for every program: the same bits however it is run, and what was predicted.
+
+`check` raises a Violation; a program that is refused for a documented reason, or whose numbers
+leave the range of its dtype, is told apart.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import ckpt
+from ckpt.errors import BudgetError, TapeError, UsageError
+from ckpt.planners import make_schedule
+from ckpt.tape.core import tree
+from ckpt.tape.execution.program import steady
+from tests.random_programs.writing import Written
+
+PLANNERS = (
+    "store_all", "recompute_all", "as_written", "sqrt", "every:2", "greedy", "revolve", "mixed",
+    "chain", "dtr",
+)  # fmt: skip
+SLOW = {
+    "ilp": {"time_limit": 5},
+    "lp_round": {},
+    "auto": {},
+    "brute": {"max_states": 20_000},
+}
+"""The planners that search, with options that bound the search."""
+
+
+class Violation(AssertionError):
+    """Something that must hold doesn't; ``kind`` says what in a word or two."""
+
+    def __init__(self, kind: str, text: str = "") -> None:
+        super().__init__(f"{kind}: {text}" if text else kind)
+        self.kind = kind
+
+
+class Discarded(Exception):
+    """The program is no test: its numbers aren't finite, or it is refused for a stated reason."""
+
+
+@dataclass
+class Checked:
+    """What was seen of one program."""
+
+    schedules: int = 0
+    differences: str = ""
+    """Finite differences: ``right``, or why they say nothing."""
+    refusals: Counter[str] = field(default_factory=Counter)
+
+
+def check(written: Written, slow: bool = False) -> Checked:
+    """Run one program in every way there is; raises Violation, or Discarded."""
+    return Check(written, slow).run()
+
+
+class Check:
+    def __init__(self, written: Written, slow: bool) -> None:
+        self.written = written
+        self.slow = slow
+        self.seen = Checked()
+        self.plain = written.names(checkpointed=False)
+        self.names = written.names()
+        self.argnums, self.has_aux = self.plain["ARGNUMS"], self.plain["HAS_AUX"]
+        self.rng = np.random.default_rng(written.seed)
+
+    def run(self) -> Checked:
+        with strict():
+            self.numpy()
+            self.eager()
+            self.leaves()
+            self.differences()
+            self.planned()
+        return self.seen
+
+    # -- eager -------------------------------------------------------------------------------------
+
+    def numpy(self) -> None:
+        """What NumPy alone makes of the program; it may not even warn."""
+        args = [tree.rebuild(a, number) for a in self.plain["arguments"]()]
+        try:
+            loss = self.plain["loss"](*args)
+        except Exception as error:
+            raise Discarded(f"on plain arrays: {short(error)}") from None
+        self.loss = loss[0] if self.has_aux else loss
+
+    def eager(self) -> None:
+        """The plain step's result, and the checkpointed step's, and that of NumPy alone."""
+        with np.errstate(all="ignore"):
+            try:
+                self.expected = self.step(self.plain)
+            except (TapeError, np.linalg.LinAlgError) as error:  # a singular matrix, say
+                raise Discarded(short(error)) from None
+            except Exception as error:
+                raise Violation("eager raises", f"{type(error).__name__}: {error}") from error
+        if not finite(self.expected):
+            raise Discarded("not finite")
+        with violation("warning"):
+            same(self.step(self.plain), self.expected, "eager again")
+        loss = self.loss
+        value = self.value(self.expected)
+        if not (np.shape(loss) == value.shape and np.asarray(loss).dtype == value.dtype):
+            raise Violation("plain NumPy", f"{value!r}, where NumPy gives {loss!r}")
+        if not close(loss, value):
+            raise Violation("plain NumPy", f"{value!r}, where NumPy gives {loss!r}")
+        with violation("checkpointed raises"):
+            found = self.step(self.names)
+        same(found, self.expected, "checkpointed")
+
+    def value(self, result: Any) -> Any:
+        return result[0][0] if self.has_aux else result[0]
+
+    def step(self, names: dict[str, Any], args: Any = None) -> tuple[Any, ...]:
+        """What a step of the program gives, and the state it leaves generators in."""
+        args = names["arguments"]() if args is None else args
+        before = [copy.deepcopy(leaf) for leaf in tree.leaves(args)]
+        step = ckpt.value_and_grad(names["loss"], self.argnums, has_aux=self.has_aux)
+        found = step(*args)
+        unchanged(args, before)
+        return (found[0], found[1], states(args))
+
+    def leaves(self) -> None:
+        """Each loss of several by a backward of its own, on Values that keep their gradients."""
+        if not self.has_aux:
+            return
+        results = []
+        for names in (self.plain, self.names):
+            args = names["arguments"]()
+            numbers = (self.argnums,) if isinstance(self.argnums, int) else self.argnums
+            given = [
+                tree.rebuild(a, ckpt.Value) if k in numbers else a for k, a in enumerate(args)
+            ]
+            with violation("several losses raise"):
+                parts = names["loss"](*given)[1]["parts"]
+                for part in parts:
+                    if part.requires_grad:
+                        part.backward(retain_graph=True)
+            leaves = [v for k in numbers for v in tree.leaves(given[k])]
+            results.append([np.zeros(v.shape) if v.grad is None else v.grad for v in leaves])
+        same(results[1], results[0], "several losses")
+
+    # -- finite differences ------------------------------------------------------------------------
+
+    def differences(self) -> None:
+        """Slopes along random directions, of the program in double precision."""
+        source = self.written.in_double
+        if "stop_gradient" in source:
+            self.seen.differences = "no word"
+            return
+        names = self.written.names(source, checkpointed=False)
+        args = names["arguments"]()
+        numbers = (self.argnums,) if isinstance(self.argnums, int) else self.argnums
+        with np.errstate(all="ignore"):
+            try:
+                grads = ckpt.value_and_grad(names["loss"], numbers, has_aux=self.has_aux)(*args)[1]
+            except TapeError as error:
+                raise Discarded(f"in double precision: {short(error)}") from None
+        found: set[str] = set()
+        for number, gradient in zip(numbers, grads, strict=True):
+            leaves = list(tree.leaves(args[number]))
+            for place, g in enumerate(tree.leaves(gradient)):
+                direction = self.rng.standard_normal(np.shape(g))
+                if np.asarray(g).dtype.kind == "c":
+                    direction = direction + 1j * self.rng.standard_normal(np.shape(g))
+                slope = float(np.sum(np.real(g * direction)))
+                at = Line(names, self.has_aux, number, place, leaves[place], direction)
+                said = judge(at, slope)
+                if said.startswith("wrong"):
+                    raise Violation(
+                        "finite differences", f"argument {number}, leaf {place}: {said[6:]}"
+                    )
+                found.add(said)
+        self.seen.differences = "right" if "right" in found else "no word"
+
+    # -- traced ------------------------------------------------------------------------------------
+
+    def planned(self) -> None:
+        """Every planner's schedule, executed and compiled."""
+        names = self.names
+        try:
+            program = steady(
+                names["loss"], *names["arguments"](), argnums=self.argnums, has_aux=self.has_aux
+            )
+        except TapeError as error:
+            raise Discarded(short(error)) from None
+        except Exception as error:
+            raise Violation("trace raises", f"{type(error).__name__}: {error}") from error
+        graph = program.graph
+        with violation("document"):
+            again = ckpt.Graph.from_json(graph.to_json())
+            if again.digest != graph.digest:
+                raise Violation("document", "a graph read back has another digest")
+        store_all = make_schedule(graph, "store_all")
+        whole = ckpt.simulate(graph, store_all).peak
+        done = set()
+        for planner in [*PLANNERS, *(SLOW if self.slow else ())]:
+            options = SLOW.get(planner, {})
+            percent = int(self.rng.integers(15, 100))
+            for budget in (None, max(1, whole * percent // 100)):
+                schedule = self.schedule(graph, planner, budget, options)
+                if schedule is None or schedule.instructions in done:
+                    continue
+                done.add(schedule.instructions)
+                self.schedules(program, schedule, f"{planner} at {budget}")
+
+    def schedule(self, graph: Any, planner: str, budget: Any, options: Any) -> Any:
+        """The planner's schedule within the budget, or within the smallest it names."""
+        with violation(f"planner {planner} raises"):
+            try:
+                found = make_schedule(graph, planner, budget, **options)
+            except BudgetError as error:
+                if error.smallest is None:
+                    return None
+                if error.smallest <= budget:
+                    raise Violation("promise", f"{planner}: {error}") from None
+                budget = error.smallest
+                try:
+                    found = make_schedule(graph, planner, budget, **options)
+                except BudgetError as again:
+                    raise Violation("promise", f"{planner}: {again}; but {error}") from None
+            except UsageError as error:  # too short for this planner, too large for that one
+                self.seen.refusals[f"{planner}: {short(error)}"] += 1
+                return None
+        with violation(f"planner {planner}: simulate raises"):
+            peak = ckpt.simulate(graph, found).peak
+        if budget is not None and peak > budget:
+            raise Violation("promise", f"{planner}: peak {peak}, budget {budget}")
+        return found
+
+    def schedules(self, program: Any, schedule: Any, said: str) -> None:
+        self.seen.schedules += 1
+        large = max(node.nbytes for node in program.graph) > 1 << 14
+        predicted = ckpt.simulate(program.graph, schedule)
+        args = self.names["arguments"]()
+        before = [copy.deepcopy(leaf) for leaf in tree.leaves(args)]
+        with violation("execute raises"):
+            if large:  # so that what NumPy and Python allocate once isn't seen
+                ckpt.execute(program, schedule, *self.names["arguments"]())
+            run = ckpt.execute(program, schedule, *args, trace_memory=large)
+        unchanged(args, before)
+        at = predicted.same_live_bytes(run.timeline)
+        if at is not None:
+            raise Violation(
+                "live bytes",
+                f"{said}, instruction {at} ({schedule.instructions[at]}): simulated "
+                f"{predicted[at]}, executed {run.timeline[at]}",
+            )
+        if list(predicted.counts) != list(run.timeline.counts):
+            raise Violation("counts", said)
+        if predicted.flops_by_phase != run.timeline.flops_by_phase:
+            raise Violation("FLOPs", said)
+        room = predicted.peak / 100 + 64 * 1024 + 768 * len(program.graph)
+        if large and run.timeline.peak > predicted.peak + room:
+            raise Violation(
+                "measured peak", f"{said}: {run.timeline.peak}, promised {predicted.peak}"
+            )
+        same((*run.result, states(args)), self.expected, f"executed, {said}", "executed")
+        with violation("compile raises"):
+            step = program.compile(schedule)
+        if step.nbytes + step.beside_nbytes > predicted.peak * 1.01 + 64 * 1024:
+            raise Violation("arena", f"{said}: {step.nbytes} and {step.beside_nbytes} beside")
+        first = self.call(step, said)
+        kept = copy.deepcopy(first)
+        self.others(step, said)
+        same(self.call(step, said), self.expected, f"planned again, {said}", "planned again")
+        same(first, kept, f"a result changed by the next call, {said}", "planned: result changed")
+
+    def call(self, step: Any, said: str) -> Any:
+        args = self.names["arguments"]()
+        before = [copy.deepcopy(leaf) for leaf in tree.leaves(args)]
+        with violation("planned raises"):
+            found = (*step(*args), states(args))
+        unchanged(args, before)
+        same(found, self.expected, f"planned, {said}", "planned")
+        return found
+
+    def others(self, step: Any, said: str) -> None:
+        """The step on other numbers, if the program has a value there."""
+        args = tuple(tree.rebuild(a, moved) for a in self.names["arguments"]())
+        with np.errstate(all="ignore"):
+            expected = self.step(self.plain, tuple(tree.rebuild(a, moved) for a in self.names["arguments"]()))
+            found = (*step(*args), states(args))
+        if finite(expected):
+            same(found, expected, f"planned on other arguments, {said}", "planned on others")
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Warnings are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@contextmanager
+def violation(kind: str) -> Iterator[None]:
+    """What is raised inside is a Violation of this kind."""
+    try:
+        yield
+    except Violation:
+        raise
+    except Exception as error:
+        raise Violation(kind, f"{type(error).__name__}: {error}") from error
+
+
+def moved(leaf: Any) -> Any:
+    """Nearby numbers in the same layout."""
+    if isinstance(leaf, float) and type(leaf) is float:
+        return leaf * 1.0625
+    if not isinstance(leaf, (np.ndarray, np.generic)) or leaf.dtype.kind not in "fc":
+        return leaf
+    other = leaf * leaf.dtype.type(1.0625)
+    if not leaf.ndim:
+        return other
+    reach = [(n - 1) * s for n, s in zip(leaf.shape, leaf.strides, strict=True) if n]
+    low, high = (sum(r for r in reach if (r < 0) == below) for below in (True, False))
+    room = np.zeros(high - low + leaf.itemsize, np.uint8)
+    made = np.ndarray(leaf.shape, leaf.dtype, room, -low, leaf.strides)
+    made[...] = other
+    return made
+
+
+def number(leaf: Any) -> Any:
+    """A Python number as NumPy's, which has the methods of an array."""
+    return np.float64(leaf) if type(leaf) is float else leaf
+
+
+def states(args: Any) -> list[Any]:
+    """Where the generators among the arguments are now."""
+    return [
+        leaf.bit_generator.state["state"]["state"]
+        for leaf in tree.leaves(args)
+        if isinstance(leaf, np.random.Generator)
+    ]
+
+
+def unchanged(args: Any, before: list[Any]) -> None:
+    for a, b in zip(tree.leaves(args), before, strict=True):
+        if isinstance(a, np.ndarray) and a.tobytes() != b.tobytes():
+            raise Violation("argument written into", f"{a.shape} {a.dtype}")
+
+
+def numbers_of(result: Any) -> list[Any]:
+    return [leaf.data if isinstance(leaf, ckpt.Value) else leaf for leaf in tree.leaves(result)]
+
+
+def finite(result: Any) -> bool:
+    return all(
+        np.isfinite(leaf).all()
+        for leaf in numbers_of(result)
+        if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind in "fc"
+    )
+
+
+def same(found: Any, expected: Any, said: str, kind: str = "") -> None:
+    """Equal bit for bit, in dtype and in shape."""
+    for k, (a, b) in enumerate(zip(numbers_of(found), numbers_of(expected), strict=True)):
+        if not isinstance(b, (np.ndarray, np.generic)):
+            if a != b:
+                raise Violation(f"{kind or said}: other results", f"{said}: {a!r}, {b!r} eagerly")
+            continue
+        a = np.asarray(a)
+        if a.dtype != b.dtype or a.shape != b.shape:
+            raise Violation(
+                f"{kind or said}: other dtype or shape",
+                f"{said}, result {k}: {a.dtype}{list(a.shape)}, {b.dtype}{list(b.shape)} eagerly",
+            )
+        if a.tobytes() != b.tobytes():
+            off = np.atleast_1d(a != b)
+            raise Violation(
+                f"{kind or said}: other bits",
+                f"{said}, result {k}: {off.sum()} of {a.size} differ: "
+                f"{np.atleast_1d(a)[off][:3]}, {np.atleast_1d(b)[off][:3]} eagerly",
+            )
+
+
+def close(a: Any, b: Any) -> bool:
+    limit = {"e": 3e-2, "f": 1e-3, "d": 1e-9}[np.asarray(b).dtype.char]
+    return bool(abs(float(a) - float(b)) <= limit * max(1.0, abs(float(b))))
+
+
+def short(error: Exception) -> str:
+    """The error's first words without what is particular to one program."""
+    text = f"{type(error).__name__}: {error}"
+    return " ".join(w for w in text.split() if not any(c.isdigit() for c in w))[:110]
+
+
+class Line:
+    """The program's loss in double precision along a line through one of its arguments."""
+
+    def __init__(
+        self, names: Any, has_aux: bool, number: int, place: int, leaf: Any, direction: Any
+    ) -> None:
+        self.names, self.has_aux = names, has_aux
+        self.number, self.place, self.leaf, self.direction = number, place, leaf, direction
+
+    def __call__(self, distance: float) -> float:
+        args = list(self.names["arguments"]())
+        places = iter(range(10**6))
+        args[self.number] = tree.rebuild(
+            args[self.number],
+            lambda leaf: (
+                self.leaf + distance * self.direction if next(places) == self.place else leaf
+            ),
+        )
+        found = self.names["loss"](*args)
+        return float(found[0] if self.has_aux else found)
+
+
+def judge(at: Callable[[float], float], slope: float) -> str:
+    """Is the slope that of the function at 0?"""
+    try:
+        with np.errstate(all="raise", under="ignore"):
+            size = max(abs(at(0.0)), 1.0)
+            steps = (3e-4, 1.5e-4, 7.5e-5)
+            first = [(at(h) - at(-h)) / (2 * h) for h in steps]
+    except (FloatingPointError, np.linalg.LinAlgError):
+        return "no word: out of the domain"
+    better = [(4 * b - a) / 3 for a, b in zip(first, first[1:], strict=False)]
+    doubt = abs(better[1] - better[0]) + 1e-11 * size / steps[-1]
+    off = abs(better[1] - slope)
+    scale = max(1.0, abs(slope))
+    if doubt > 1e-3 * scale:
+        return "no word: not smooth there"
+    if off <= 20 * doubt + 1e-6 * scale:
+        return "right"
+    return f"wrong {slope!r}, by differences {better[1]!r} (give or take {doubt:.1e})"
