@@ -2,6 +2,7 @@
 
 The statistics (mean, and 1 / standard deviation) are small nodes of their own, without a gradient:
 the rules of `normalized` are derivatives with respect to x of all that x does, through them too.
+The result's dtype is x's, whatever those of weight and bias.
 The normalized array isn't kept; the rules make it again from x, block by block. Residuals: x, the
 statistics, and the weight.
 """
@@ -111,7 +112,7 @@ def row_rstd(x: Any, mean: Any, *, axes: Axes, eps: float) -> Any:
 
 
 @op(
-    infer=infer_float,
+    infer=lambda x, *_, **__: infer_float(x),
     flops=lambda out, x, mean, rstd, weight, bias, **_: (
         out.size * sum(not isinstance(a, float) for a in (mean, rstd, weight, bias))
     ),
@@ -133,7 +134,7 @@ def normalized(
 
 
 @op(
-    infer=lambda dy, x, *_, **__: infer_float(x, dy),
+    infer=lambda dy, x, *_, **__: infer_float(x),
     flops=lambda out, *_, **__: 10 * out.size,
     workspace=lambda out, dy, x, mean, rstd, *_, **__: (
         _block_nbytes(x, out.itemsize) + 4 * rstd.nbytes + copied_nbytes(dy, x)

@@ -10,6 +10,7 @@ from ckpt.errors import UsageError
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.op import op
 from ckpt.tape.ops.pointwise.arithmetic import anywhere
+from ckpt.tape.ops.pointwise.buffers import buffers
 
 _DRAW = 1 << 13
 """Uniform numbers drawn at a time: 32 KiB of float32."""
@@ -36,6 +37,7 @@ def dropout_mask(*, rng: Any, shape: tuple[int, ...], keep: float) -> Any:
 @op(
     infer=lambda x, mask, *, scale: fresh(np.multiply, x.shape, x, mask),
     flops=lambda out, x, mask, *, scale: 2 * out.size,
+    workspace=lambda out, x, mask, *, scale: buffers(out, x, mask),
     over=anywhere,
 )
 def masked(x: Any, mask: Any, *, scale: float, out: Any = None) -> Any:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tests.random_programs.checking import Violation, check
+from tests.random_programs.checking import PLANNERS, Violation, check
 from tests.random_programs.writing import Written
 
 
-def shrink(written: Written, violation: Violation, slow: bool = False, tries: int = 300) -> Written:
+def shrink(
+    written: Written,
+    violation: Violation,
+    planners: Iterable[str] = PLANNERS,
+    tries: int = 300,
+) -> Written:
     """The smallest program found in so many tries that violates the same."""
     wanted = key(violation)
     found = written
@@ -23,7 +28,7 @@ def shrink(written: Written, violation: Violation, slow: bool = False, tries: in
             candidate = replace(found, source=source)
             tries -= 1
             try:
-                check(candidate, slow)
+                check(candidate, planners)
             except Violation as other:
                 if key(other) == wanted:
                     found, changed = candidate, True

@@ -193,6 +193,7 @@ class Writer:
 
     def filled(self, template: str) -> str:
         """The template with names for its places."""
+
         def put(match: Any) -> str:
             return str(getattr(self, f"_{match[1]}")())
 
@@ -300,7 +301,9 @@ class Writer:
 
     def operand(self, shape: tuple[int, ...]) -> str:
         """A value or plain array of exactly this shape."""
-        found = [n for n in self.scope if kind(self.env[n]) == "f" and np.shape(self.env[n]) == shape]
+        found = [
+            n for n in self.scope if kind(self.env[n]) == "f" and np.shape(self.env[n]) == shape
+        ]
         return self.of(found) if found and self.chance(0.7) else self.plain(shape)
 
     def _right(self) -> str:
@@ -316,7 +319,13 @@ class Writer:
     _left2 = _left
 
     def _vec(self) -> str:
-        return self.operand((self.of(self.dims) if self.last is None or np.ndim(self.last) != 1 else self.last.shape[0],))
+        return self.operand(
+            (
+                self.of(self.dims)
+                if self.last is None or np.ndim(self.last) != 1
+                else self.last.shape[0],
+            )
+        )
 
     def _last(self) -> str:
         return self.operand((self.last.shape[-1],))
@@ -328,10 +337,16 @@ class Writer:
         """What broadcasts with the last value."""
         last, shape = self.last, np.shape(self.last)
         if self.chance(0.15):
-            return self.of(["0.5", "2", "-1.5", "np.float32(0.7)", "np.float64(1.3)", "np.int64(2)"])
+            return self.of(
+                ["0.5", "2", "-1.5", "np.float32(0.7)", "np.float64(1.3)", "np.int64(2)"]
+            )
         if self.chance(0.3):
             lengths = [1 if self.chance(0.25) else n for n in shape]
-            lengths = lengths[int(self.rng.integers(0, len(shape) + 1)) :] if self.chance(0.4) else lengths
+            lengths = (
+                lengths[int(self.rng.integers(0, len(shape) + 1)) :]
+                if self.chance(0.4)
+                else lengths
+            )
             return self.plain(tuple(lengths))
 
         def fits(a: Any) -> bool:
@@ -457,11 +472,15 @@ class Writer:
 
     def _fancy(self) -> str:
         i = self.indices(self.last.shape[0])
-        return self.of([i, i, f"{i}, ...", f"{i}, None", f"[0, -1, 0]", "range(1)"])
+        return self.of([i, i, f"{i}, ...", f"{i}, None", "[0, -1, 0]", "range(1)"])
 
     def _fancy2(self) -> str:
         i = self.indices(self.last.shape[0])
-        j = self.indices(self.last.shape[1], np.shape(self.env[i]) or None) if i in self.env else "0"
+        j = (
+            self.indices(self.last.shape[1], np.shape(self.env[i]) or None)
+            if i in self.env
+            else "0"
+        )
         return self.of([f":, {self.indices(self.last.shape[1])}", f"{i}, {j}", f"{i}, 0", f"{i}, 1:",
                         f"None, {i}", f"{i}, ::-1"])  # fmt: skip
 
@@ -495,7 +514,9 @@ class Writer:
             text = RANDOM
         self.last = None
         template = self.of(templates(text))
-        if re.match(r"(np\.\w+\()?\{left2?\}|\{vec\} @", template):  # the operand behind comes first
+        if re.match(
+            r"(np\.\w+\()?\{left2?\}|\{vec\} @", template
+        ):  # the operand behind comes first
             m = self.real(least=2) if "{m}" in template else self.real(least=1, most=1)
             self.future = self.last
             template = template.replace("{m}", m, 1).replace("{v1}", m, 1)
@@ -572,7 +593,15 @@ class Writer:
         """A plain array changed before anything reads it, or after what doesn't need it again."""
         x = self._x()
         b = self.fresh("buf")
-        change = self.of(["{0} *= 0.5", "{0}[...] += 1", "{0}[:1] = 2.0", "np.add({0}, 0.3, out={0})", "{0}.fill(0.7)"])
+        change = self.of(
+            [
+                "{0} *= 0.5",
+                "{0}[...] += 1",
+                "{0}[:1] = 2.0",
+                "np.add({0}, 0.3, out={0})",
+                "{0}.fill(0.7)",
+            ]
+        )
         text = f"{b} = np.ones(np.shape({x}))\n{change.format(b)}"
         exec(text, self.env)
         self.emit(text)
@@ -612,7 +641,8 @@ class Writer:
         inner = list(dict.fromkeys(inner))
         names = [self.fresh("a") for _ in inner]
         decorator = self.of(
-            ["@checkpoint"] * 4 + ['@checkpoint(keep="tanh")', '@checkpoint(keep=["matmul", "kept"])', ""]
+            ["@checkpoint"] * 4
+            + ['@checkpoint(keep="tanh")', '@checkpoint(keep=["matmul", "kept"])', ""]
         )
         outside = list(self.scope)
         if decorator:
@@ -667,7 +697,11 @@ class Writer:
                 return f"np.random.default_rng({seed}).integers(0, 2, {shape or (2,)})"
             return f"draw({shape}, {seed}) > 0"
         if not shape and self.chance(0.5):
-            return f"{self.rng.standard_normal():.3f}" if not given else f"np.float64({self.rng.standard_normal():.3f})"
+            return (
+                f"{self.rng.standard_normal():.3f}"
+                if not given
+                else f"np.float64({self.rng.standard_normal():.3f})"
+            )
         dtype = self.of(self.dtypes)
         return f"draw({shape}, {seed}, {self.quoted(dtype)}, {self.layout(shape)})"
 
@@ -682,7 +716,9 @@ class Writer:
 
     def one(self) -> str | None:
         _, params, inputs = self.arguments()
-        form = self.of(["dict", "list", "tuple", "single"] if len(params) == 1 else ["dict", "list", "tuple"])
+        form = self.of(
+            ["dict", "list", "tuple", "single"] if len(params) == 1 else ["dict", "list", "tuple"]
+        )
         for name, text in (*params, *inputs):
             exec(f"{name} = {text}", self.env)
             if isinstance(self.env[name], float) or not np.ndim(self.env[name]):
@@ -704,7 +740,9 @@ class Writer:
         for (name, _), key in zip(params, keys, strict=True):
             self.emit(f"{name} = {key}")
         self.statements(int(self.rng.integers(2, 14)))
-        both = bool(inputs) and all(kind(self.env[n]) in "fc" for n, _ in inputs) and self.chance(0.3)
+        both = (
+            bool(inputs) and all(kind(self.env[n]) in "fc" for n, _ in inputs) and self.chance(0.3)
+        )
         terms = self.terms()
         if not terms:
             return None
@@ -765,7 +803,7 @@ class Writer:
 
 
 def kind(array: Any) -> str:
-    """"f", "c", "b" or "i"; "" for what is no array."""
+    """ "f", "c", "b" or "i"; "" for what is no array."""
     dtype = getattr(array, "dtype", None)
     return "" if dtype is None else {"u": "i"}.get(dtype.kind, dtype.kind)
 

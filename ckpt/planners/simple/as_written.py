@@ -22,9 +22,11 @@ def as_written(graph: Graph, budget: int | None = None) -> Schedule:
     Guarantee: a value in d nested regions is computed at most d + 1 times. Ignores: the budget, but
     for refusing one that it exceeds. Cost: linear in nodes times nesting.
     """
-    replays = _replays(graph, _depths(graph))
+    depths = _depths(graph)
+    replays = _replays(graph, depths)
     emitter = Emitter(graph)
-    emitter.compute(graph.outputs)
+    reads = {read for step in graph.steps for read in step.reads if not depths[read]}
+    emitter.compute({*graph.outputs, *reads})  # of a call, results that backward alone reads
     replayed = set()
     for k, step in enumerate(graph.steps):
         for region in () if step.at is None else graph.nodes[step.at].regions:

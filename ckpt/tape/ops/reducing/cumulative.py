@@ -25,7 +25,8 @@ def _running(function: Any, accumulate: Any) -> Op:
 
     @adapt(function)
     def flat_or_along(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
-        a, axis = along(a if dtype is None else np.astype(a, dtype), axis)
+        a = operand(a) if dtype is None else np.astype(operand(a), dtype)
+        a, axis = along(a, axis, number=True)
         return running(a, axis=axis)
 
     adapt(accumulate)(lambda array, axis=0, dtype=None: function(array, axis, dtype))

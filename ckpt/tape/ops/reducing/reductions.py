@@ -24,14 +24,24 @@ def axes_of(axis: Axis, ndim: int) -> tuple[int, ...]:
     return tuple(np.lib.array_utils.normalize_axis_index(a, ndim) for a in axes)
 
 
-def along(x: Any, axis: int | None) -> tuple[Any, int]:
-    """The operand and the axis, as a number from 0, to work along; None takes all of it, flat."""
-    return (np.ravel(x), 0) if axis is None else (x, axes_of(axis, np.ndim(x))[0])
+def along(x: Any, axis: int | None, number: bool = False) -> tuple[Any, int]:
+    """The operand and the axis, as a number from 0, to work along; None takes all of it, flat.
+
+    ``number``: NumPy's function takes a number for a line of one element.
+    """
+    if axis is None or (number and not np.ndim(x) and axis in (0, -1)):
+        return np.ravel(x), 0
+    return x, axes_of(axis, np.ndim(x))[0]
+
+
+def over(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """`axes_of` what NumPy's own reductions take, which let a number have an axis 0."""
+    return () if not ndim and axis in (0, -1, (0,), (-1,)) else axes_of(axis, ndim)
 
 
 def reduced(shape: tuple[int, ...], axis: Axis, keepdims: bool) -> tuple[int, ...]:
     """The shape that a reduction leaves."""
-    axes = axes_of(axis, len(shape))
+    axes = over(axis, len(shape))
     if keepdims:
         return tuple(1 if k in axes else n for k, n in enumerate(shape))
     return tuple(n for k, n in enumerate(shape) if k not in axes)
@@ -44,7 +54,7 @@ def expand(g: Any, shape: tuple[int, ...], axis: Axis) -> Any:
 
 def count(shape: tuple[int, ...], axis: Axis) -> int:
     """How many elements go into one."""
-    return prod(shape[k] for k in axes_of(axis, len(shape)))
+    return prod(shape[k] for k in over(axis, len(shape)))
 
 
 def _infer_reduced(function: Callable[..., Any]) -> Callable[..., AbstractArray]:
@@ -69,7 +79,7 @@ def every(out: Any, x: Any, *operands: Any, **params: Any) -> int:
 
 def whole_buffer(out: Any, x: Any, *, axis: Axis = None, **params: Any) -> int:
     """Over all axes at once NumPy copies the elements, piece by piece, unless they are in line."""
-    return buffer(x, x, x.dtype) if len(axes_of(axis, len(x.shape))) == len(x.shape) else 0
+    return buffer(x, x, x.dtype) if len(over(axis, len(x.shape))) == len(x.shape) else 0
 
 
 def _reduction(
@@ -199,7 +209,7 @@ def _in_line(out: Any, x: Any, *, axis: int | None, **params: Any) -> int:
     """argmax and argmin copy an operand whose elements along the axis aren't next to each other."""
     x = abstract(x)
     axes = list(range(x.ndim))
-    if axis is not None:
+    if axis is not None and axes:
         axes.append(axes.pop(axes_of(axis, x.ndim)[0]))
     dense = contiguous(tuple(x.shape[k] for k in axes), x.itemsize)
     return 0 if tuple(x.strides[k] for k in axes) == dense else int(x.nbytes)

@@ -50,7 +50,7 @@ def _tile(A: Any, reps: Any) -> Any:
 @adapt(np.repeat)
 def _repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
     """Likewise for a number of repeats; by index where each element has its own."""
-    a, axis = along(a, axis)
+    a, axis = along(a, axis, number=True)
     shape = np.shape(a)
     if np.size(repeats) != 1:
         return np.take(a, np.repeat(np.arange(shape[axis]), repeats), axis=axis)

@@ -44,7 +44,7 @@ def _sorting(function: Callable[..., Any], workspace: Callable[..., int]) -> Op:
     def adapter(
         a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None
     ) -> Any:
-        x, axis = along(operand(a), axis)
+        x, axis = along(operand(a), axis, number=function is np.argsort)
         if order is not None:
             raise ValueError("cannot specify order when the array has no fields")
         return sorting(x, axis=axis, kind="stable" if stable else kind)
@@ -82,7 +82,7 @@ def _places(kth: Any, length: int) -> Any:
 def _np_argpartition(
     a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
 ) -> Any:
-    x, axis = along(operand(a), axis)
+    x, axis = along(operand(a), axis, number=True)
     return argpartition(x, kth=_places(kth, x.shape[axis]), axis=axis)
 
 

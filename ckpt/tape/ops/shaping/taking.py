@@ -73,7 +73,7 @@ take.accumulate(index_update, x=_add_taken)
 def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Any:
     if mode not in ("raise", "wrap", "clip"):
         raise ValueError(f"np.take: mode is raise, wrap or clip, not {mode!r}")
-    a, axis = along(operand(a), axis)
+    a, axis = along(operand(a), axis, number=True)
     return take(a, _whole(indices), axis=axis, mode=mode)
 
 

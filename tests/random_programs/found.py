@@ -1,0 +1,33 @@
+"""Small programs on which something was wrong once, each found by a random one."""
+
+from __future__ import annotations
+
+from tests.random_programs.writing import Written
+
+FOUND = {
+    "the real part of one complex number is no transpose": (
+        "np.sum(np.real(np.fft.fft(p)))",
+        "draw((1, 1), 0)",
+    ),
+    "a backward reads a result of a call that the loss doesn't": (
+        "np.sum(np.linalg.eigh(p @ p.T + np.eye(3))[0])",
+        "draw((3, 3), 0)",
+    ),
+    "a norm whose weight has another dtype": (
+        "np.sum(nn.layer_norm(p, draw((4,), 1), draw((4,), 2)) ** 2)",
+        'draw((3, 4), 0, "f4")',
+    ),
+    "dropout of what isn't laid out as its mask": (
+        "np.mean(nn.dropout(np.tanh(p).T, 0.3, rng))",
+        "draw((130, 90), 0), np.random.default_rng(0)",
+    ),
+}
+
+
+def program(name: str) -> Written:
+    expression, params = FOUND[name]
+    return Written(
+        0,
+        f"def loss(p{', rng' if 'rng' in params else ''}):\n    return {expression}\n\n\n"
+        f"def arguments():\n    return {params},\n\n\nARGNUMS, HAS_AUX = 0, False\n",
+    )
