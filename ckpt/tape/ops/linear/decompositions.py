@@ -1,7 +1,8 @@
 """Decompositions, with several results each: eigh, eig, svd, qr.
 
-Where eigenvalues or singular values coincide, vectors are not differentiable: the terms with such a
-gap are taken as zero, so that functions of the values alone have their gradient. Sources: Giles,
+Where eigenvalues or singular values coincide, to the precision of their dtype, their vectors have
+no derivative: a loss that reads such a vector is refused (`distinct`), and one of the values alone
+has its gradient. Sources: Giles,
 "An extended collection of matrix derivative results" (Oxford NA-08/01), section 3 (eigh); Boeddeker
 et al., arXiv:1701.00392, equation 4.77 (eig); Wan & Zhang, arXiv:1909.02659 (complex svd); Seeger
 et al., arXiv:1710.08717 (qr). FLOPs: Golub & Van Loan, *Matrix Computations* (4th ed.), sections
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import AbstractError, UnsupportedError
+from ckpt.errors import AbstractError, TapeError, UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
@@ -46,6 +47,52 @@ def inverse_gaps(w: Any) -> Any:
     return np.where(equal, 0, 1 / np.where(equal, 1, gaps))
 
 
+def _resolution(values: Any, order: int) -> Any:
+    """What LAPACK's results may be off by: of the largest value a few units in the last place."""
+    size = np.max(np.absolute(values), axis=-1, keepdims=True, initial=0)
+    return 4 * max(order, 1) * np.finfo(values.dtype).eps * size
+
+
+@op(infer=lambda values, *cotangents, name, inverse: values)
+def distinct(values: Any, *cotangents: Any, name: str = "", inverse: bool = False) -> Any:
+    """The values, of which no two coincide whose vectors have a cotangent: columns, none all zero.
+
+    ``inverse``: and none of those is zero, since the rule divides by them.
+    """
+    close = _resolution(values, max(c.shape[-2] for c in cotangents))
+    used = np.logical_or.reduce([(c != 0).any(-2)[..., : values.shape[-1]] for c in cotangents])
+    gaps = np.absolute(columns(values) - rows(values)) <= rows(close)
+    gaps &= ~np.eye(values.shape[-1], dtype=bool)
+    equal = gaps & (rows(used) | columns(used))
+    zero = used & (np.absolute(values) <= close) & inverse
+    if equal.any() or zero.any():
+        why = "are equal" if equal.any() else "of a matrix without full rank are zero"
+        raise TapeError(
+            f"{name}: two or more values {why} to the precision of {values.dtype}, and the loss "
+            "reads their vectors, which have no derivative there; compute it from the values alone "
+            "(eigvalsh, svdvals), or from a matrix whose values differ"
+        )
+    return np.array(values)
+
+
+distinct.vjp(values=lambda g: g, cotangents=None)
+
+
+@op(infer=lambda x, *, name: x)
+def independent(x: Any, *, name: str = "") -> Any:
+    """The matrix, which must have an inverse for the rule of ``name``."""
+    s = np.linalg.svd(x, compute_uv=False) if x.size else np.ones(1)
+    if (s[..., -1:] <= _resolution(s, x.shape[-1])).any():
+        raise TapeError(
+            f"{name}: columns are linearly dependent to the precision of {x.dtype}, where there is "
+            "no derivative"
+        )
+    return np.array(x)
+
+
+independent.vjp(x=lambda g: g)
+
+
 def diagonal(x: Any) -> Any:
     return np.diagonal(x, axis1=-2, axis2=-1)
 
@@ -68,6 +115,7 @@ def eigh(x: Any, *, UPLO: str = "L") -> Any:
 def _eigh(g: Any, out: Any, UPLO: str) -> Any:
     g_values, g_vectors = parts(g)
     w, v = parts(out)
+    w = distinct(w, g_vectors, name="eigh")
     inner = inverse_gaps(w) * np.matmul(transposed(v), g_vectors)
     v_conj = conjugate(v)
     m = np.matmul(np.matmul(v_conj, inner) + v_conj * columns(g_values), transposed(v))
@@ -103,7 +151,8 @@ def eig(x: Any) -> Any:
 def _eig(g: Any, out: Any) -> Any:
     g_values, g_vectors = parts(g)
     w, v = parts(out)
-    vt = transposed(v)
+    w = distinct(w, g_vectors, name="eig")
+    vt = transposed(independent(v, name="eig"))
     vt_g = np.matmul(vt, g_vectors)
     # Each vector has length one: what lengthens it is projected out.
     vt_g = vt_g - np.matmul(vt, conjugate(v)) * columns(np.real(diagonal(vt_g)))
@@ -146,26 +195,28 @@ def _svd(g: Any, out: Any) -> Any:
     u, s, vh = parts(out)
     m, n, k = u.shape[-2], vh.shape[-1], s.shape[-1]
     v, g_v = adjoint(vh), adjoint(g_vh)
+    s = distinct(s, g_u, g_v, name="svd", inverse=m != n or u.dtype.kind == "c")
+    over = 1 / np.where(np.equal(s, 0), np.inf, s)
     u1, v1, g_u1, g_v1 = u[..., :k], v[..., :k], g_u[..., :k], g_v[..., :k]
     gaps = inverse_gaps(np.square(s))
     ut_g, vt_g = np.matmul(transposed(u1), g_u1), np.matmul(transposed(v1), g_v1)
     inner = gaps * (ut_g - adjoint(ut_g)) * columns(s) + rows(s) * (gaps * (vt_g - adjoint(vt_g)))
     middle = g_s
     if u.dtype.kind == "c":
-        middle = middle + 1j * (np.imag(diagonal(ut_g)) / s)
+        middle = middle + 1j * (np.imag(diagonal(ut_g)) * over)
     u_conj = conjugate(u1)
     whole = np.matmul(np.matmul(u_conj, inner) + u_conj * columns(middle), transposed(v1))
     if m > k:  # what lies outside of the span of the left vectors
         rest = transposed(g_u1) - np.matmul(np.matmul(transposed(g_u1), u1), adjoint(u1))
-        whole = whole + transposed(np.matmul(v1 / columns(s), rest))
+        whole = whole + transposed(np.matmul(v1 * columns(over), rest))
         if u.shape[-1] > k:
-            turned = np.matmul(transposed(g_u[..., k:]), u1 / columns(s))
+            turned = np.matmul(transposed(g_u[..., k:]), u1 * columns(over))
             whole = whole - conjugate(np.matmul(np.matmul(u[..., k:], turned), adjoint(v1)))
     if n > k:
         rest = transposed(g_v1) - np.matmul(np.matmul(transposed(g_v1), v1), adjoint(v1))
-        whole = whole + conjugate(np.matmul(u1 / columns(s), rest))
+        whole = whole + conjugate(np.matmul(u1 * columns(over), rest))
         if v.shape[-1] > k:
-            turned = np.matmul(transposed(v1 / columns(s)), g_v[..., k:])
+            turned = np.matmul(transposed(v1 * columns(over)), g_v[..., k:])
             whole = whole - np.matmul(np.matmul(u_conj, turned), transposed(v[..., k:]))
     return whole
 
@@ -236,7 +287,8 @@ def _qr(g: Any, out: Any) -> Any:
         right = r[..., :, k:]
         beyond = np.matmul(q, g_r[..., :, k:])
         g_q = g_q + np.matmul(np.matmul(q, right), adjoint(g_r[..., :, k:]))
-    q1, r1, g_q1, g_r1 = q[..., :k], r[..., :k, :k], g_q[..., :k], g_r[..., :k, :k]
+    q1, g_q1, g_r1 = q[..., :k], g_q[..., :k], g_r[..., :k, :k]
+    r1 = independent(r[..., :k, :k], name="qr")
     both = np.matmul(r1, adjoint(g_r1)) - np.matmul(adjoint(g_q1), q1)
     mirrored = 0.5 * (np.tril(both) + np.tril(both, -1))
     inner = g_q1 + np.matmul(q1, mirrored + adjoint(mirrored))

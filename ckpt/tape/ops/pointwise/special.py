@@ -18,7 +18,7 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import elementwise
 from ckpt.tape.core.op import LEARNERS, NUMPY, op
-from ckpt.tape.ops.pointwise.arithmetic import anywhere, size
+from ckpt.tape.ops.pointwise.arithmetic import anywhere, quotient, size
 
 SQRT_PI = sqrt(pi)
 
@@ -65,10 +65,23 @@ def _logistic(sp: Any) -> None:
     _rules(sp.logit, x=lambda g, x: g / (x * (1 - x)))
     _rules(sp.log_expit, x=lambda g, x: g * sp.expit(-x))
     _rules(sp.entr, x=lambda g, x: -g * (np.log(x) + 1))
-    _rules(sp.xlogy, x=lambda g, y: g * np.log(y), y=lambda g, x, y: g * (x / y))
-    _rules(sp.xlog1py, x=lambda g, y: g * np.log1p(y), y=lambda g, x, y: g * (x / (1 + y)))
-    _rules(sp.rel_entr, x=lambda g, x, y: g * (np.log(x / y) + 1), y=lambda g, x, y: -g * (x / y))
-    _rules(sp.kl_div, x=lambda g, x, y: g * np.log(x / y), y=lambda g, x, y: g * (1 - x / y))
+    # Nothing times a logarithm is nothing, also at 0; by x it has no slope there: 0, as in PyTorch.
+    _rules(
+        sp.xlogy,
+        x=lambda g, x, y: g * np.log(np.where(np.equal(x, 0) & np.less_equal(y, 0), 1, y)),
+        y=lambda g, x, y: g * _share(x, y),
+    )
+    _rules(
+        sp.xlog1py,
+        x=lambda g, x, y: g * np.log1p(np.where(np.equal(x, 0) & np.less_equal(y, -1), 0, y)),
+        y=lambda g, x, y: g * _share(x, 1 + y),
+    )
+    _rules(
+        sp.rel_entr,
+        x=lambda g, x, y: g * (np.log(x / y) + 1),
+        y=lambda g, x, y: -g * _share(x, y),
+    )
+    _rules(sp.kl_div, x=lambda g, x, y: g * np.log(x / y), y=lambda g, x, y: g * (1 - _share(x, y)))
     _rules(
         sp.huber,  # of delta and the residual
         x=lambda g, x, y: g * np.where(np.abs(y) > x, np.abs(y) - x, 0),
@@ -76,24 +89,52 @@ def _logistic(sp: Any) -> None:
     )
     _rules(
         sp.pseudo_huber,
-        x=lambda g, x, y: g * (2 * x * (np.hypot(x, y) / x - 1) - np.square(y) / np.hypot(x, y)),
-        y=lambda g, x, y: g * (x * y / np.hypot(x, y)),
+        x=lambda g, x, y: g * (2 * (np.hypot(x, y) - x) - y * quotient(y, np.hypot(x, y))),
+        y=lambda g, x, y: g * (x * quotient(y, np.hypot(x, y))),
     )
 
 
 def _error_functions(sp: Any) -> None:
     _rules(sp.erf, x=lambda g, x: g * (2 / SQRT_PI * np.exp(-np.square(x))))
     _rules(sp.erfc, x=lambda g, x: g * (-2 / SQRT_PI * np.exp(-np.square(x))))
-    _rules(sp.erfcx, x=lambda g, out, x: g * (2 * x * out - 2 / SQRT_PI))
+    _rules(sp.erfcx, x=lambda g, out, x: g * _erfcx_slope(x, out))
     _rules(sp.erfi, x=lambda g, x: g * (2 / SQRT_PI * np.exp(np.square(x))))
     _rules(sp.erfinv, x=lambda g, out: g * (SQRT_PI / 2 * np.exp(np.square(out))))
     _rules(sp.erfcinv, x=lambda g, out: g * (-SQRT_PI / 2 * np.exp(np.square(out))))
-    _rules(sp.dawsn, x=lambda g, out, x: g * (1 - 2 * x * out))
+    _rules(sp.dawsn, x=lambda g, out, x: g * _dawsn_slope(x, out))
     _rules(sp.ndtr, x=lambda g, x: g * (1 / sqrt(2 * pi) * np.exp(-0.5 * np.square(x))))
-    _rules(
-        sp.log_ndtr, x=lambda g, out, x: g * (1 / sqrt(2 * pi) * np.exp(-0.5 * np.square(x) - out))
-    )
+    _rules(sp.log_ndtr, x=lambda g, x: g * (sqrt(2 / pi) / sp.erfcx(x * -sqrt(0.5))))
     _rules(sp.ndtri, x=lambda g, out: g * (sqrt(2 * pi) * np.exp(0.5 * np.square(out))))
+
+
+def _erfcx_slope(x: Any, out: Any) -> Any:
+    """2 x out - 2 / sqrt(pi), which cancels far out: there by its asymptotic series."""
+    far = np.greater(x, 25)
+    r = 1 / np.where(far, x, 1)
+    series = np.square(r) * _polynomial(np.square(r), [-1, 1.5, -3.75, 13.125, -59.0625, 324.84375])
+    return np.where(far, series / SQRT_PI, 2 * np.where(far, 0, x * out) - 2 / SQRT_PI)
+
+
+def _dawsn_slope(x: Any, out: Any) -> Any:
+    """1 - 2 x out, likewise."""
+    far = np.greater(np.absolute(x), 25)
+    r = 1 / np.where(far, x, 1)
+    series = -np.square(r) * _polynomial(np.square(r), [1, 1.5, 3.75, 13.125, 59.0625, 324.84375])
+    return np.where(far, 0.5 * series, 1 - 2 * np.where(far, 0, x * out))
+
+
+def _polynomial(t: Any, coefficients: list[float]) -> Any:
+    made: Any = 0.0
+    for c in reversed(coefficients):
+        made = made * t + c
+    return made
+
+
+def _near(t: Any, reach: float, series: list[float], far: Callable[[Any], Any]) -> Any:
+    """A function of t with a removable singularity at 0: near it by its power series."""
+    near = np.less(np.absolute(t), reach)
+    made = _polynomial(np.where(near, t, 0), series)
+    return np.where(near, made, far(np.where(near, 0.5, t)))
 
 
 def _gamma_functions(sp: Any) -> None:
@@ -105,7 +146,7 @@ def _gamma_functions(sp: Any) -> None:
     _rules(sp.gamma, x=lambda g, out, x: g * (out * sp.psi(x)))
     _rules(sp.gammaln, x=lambda g, x: g * sp.psi(x))
     _rules(sp.loggamma, x=lambda g, x: g * sp.psi(x))
-    _rules(sp.rgamma, x=lambda g, out, x: -g * (out * sp.psi(x)))
+    _rules(sp.rgamma, x=lambda g, out, x: g * _rgamma_slope(sp, x, out))
     _rules(
         sp.beta,
         x=lambda g, out, x, y: g * (out * (sp.psi(x) - sp.psi(x + y))),
@@ -127,8 +168,35 @@ def _gamma_functions(sp: Any) -> None:
     )
 
 
-def _gamma_density(sp: Any) -> Callable[[Any, Any], Any]:
-    return lambda a, x: np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
+def _gamma_density(sp: Any) -> Any:
+    """x**(a - 1) exp(-x) / Gamma(a), whose derivative is the density of a - 1 less that of a."""
+
+    def forward(a: Any, x: Any) -> Any:
+        inside = np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)) * sp.gammasgn(a)
+        return np.where(np.isinf(x) | np.equal(sp.rgamma(a), 0), 0, inside)[()]
+
+    density = op(name="special.gamma_density", infer=elementwise(sp.gammainc), flops=size)(forward)
+    density.vjp(
+        a=_unknown("gamma_density", "a"),
+        x=lambda g, out, a, x: g * (density(a - 1, x) - out),
+    )
+    return density
+
+
+def _rgamma_slope(sp: Any, x: Any, out: Any) -> Any:
+    """Left of 1/2 by reflection, 1 / Gamma(x) = Gamma(1 - x) sin(pi x) / pi: there are zeros."""
+    left = np.less(x, 0.5)
+    t = np.where(left, x, 0.25)
+    turn = np.pi * (t - 2 * np.round(t / 2))
+    reflected = sp.gamma(1 - t) * (np.cos(turn) - sp.psi(1 - t) * np.sin(turn) / np.pi)
+    right = np.where(left | np.isinf(x), 0.75, x)
+    return np.where(left, reflected, np.where(np.isinf(x), 0, -out * sp.psi(right)))
+
+
+def _share(x: Any, y: Any) -> Any:
+    """x / y, and 0 where x is."""
+    none = np.equal(x, 0)
+    return np.where(none, 0, x / np.where(none, 1, y))
 
 
 def _bessel_functions(sp: Any) -> None:
@@ -174,9 +242,28 @@ def _others(sp: Any) -> None:
     _rules(sp.exp1, x=lambda g, x: -g * (np.exp(-x) / x))
     _rules(sp.expi, x=lambda g, x: g * (np.exp(x) / x))
     _rules(sp.expn, y=lambda g, x, y: -g * sp.expn(x - 1, y))
-    _rules(sp.spence, x=lambda g, x: g * (np.log(x) / (1 - x)))
-    _rules(sp.ellipk, x=lambda g, out, x: g * ((sp.ellipe(x) / (1 - x) - out) / (2 * x)))
-    _rules(sp.ellipe, x=lambda g, out, x: g * ((out - sp.ellipk(x)) / (2 * x)))
+    logs = [-((-1.0) ** k) / (k + 1) for k in range(24)]
+    _rules(
+        sp.spence,  # of x = 1 + t
+        x=lambda g, x: g * _near(x - 1, 0.2, logs, lambda t: -np.log1p(t) / t),
+    )
+    squares = [1.0]  # of the central binomial coefficients over 4**n
+    for n in range(1, 26):
+        squares.append(squares[-1] * ((2 * n - 1) / (2 * n)) ** 2)
+    k_slope = [pi / 2 * n * squares[n] for n in range(1, 26)]
+    e_slope = [-pi / 2 * n * squares[n] / (2 * n - 1) for n in range(1, 26)]
+    _rules(
+        sp.ellipk,
+        x=lambda g, x: (
+            g * _near(x, 0.2, k_slope, lambda m: (sp.ellipe(m) / (1 - m) - sp.ellipk(m)) / (2 * m))
+        ),
+    )
+    _rules(
+        sp.ellipe,
+        x=lambda g, x: (
+            g * _near(x, 0.2, e_slope, lambda m: (sp.ellipe(m) - sp.ellipk(m)) / (2 * m))
+        ),
+    )
     _rules(sp.gammasgn, x=None)
 
 

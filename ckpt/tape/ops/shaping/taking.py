@@ -132,9 +132,7 @@ def _bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Any:
     if not isinstance(weights, Value):
         return np.bincount(known, weights, length)
     if weights.dtype.kind == "c" or weights.ndim != 1 or np.shape(known) != weights.shape:
-        raise ValueError(
-            "np.bincount: groups and real weights are arrays of one axis, equally long"
-        )
+        raise ValueError("np.bincount: groups and weights are real, of one axis, equally long")
     return group_sums(groups, weights, length=length)
 
 
