@@ -118,6 +118,7 @@ def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any
         check_class(t)
     if kwargs.get("out") is not None:
         raise MutationError(f"{name_of(function)} of a Value can't write into out=; drop it")
+    kwargs.pop("out", None)
     if function in ADAPTERS:
         return _adapted(function, args, kwargs)
     op = NUMPY.get(function)
@@ -140,15 +141,17 @@ def _adapted(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             pass
         else:
             raise
-        given = dict(zip(_names(function), args, strict=False)) | kwargs
-        usual = _defaults(function)
+        if not isinstance(function, np.ufunc):
+            args, kwargs = (), dict(zip(_names(function), args, strict=False)) | kwargs
+        given, usual = kwargs, _defaults(function)
         left = {name: v for name, v in given.items() if name in taken or not _is(v, usual, name)}
         for name, value in left.items():
             if name not in taken:
-                raise _no_option(function, name, value, tuple(taken)) from None
-        if left == given:
+                has = tuple(n for n, p in taken.items() if p.default is not p.empty)
+                raise _no_option(function, name, value, has) from None
+        if len(left) == len(given):
             raise
-        return adapter(**left)
+        return adapter(*args, **left)
 
 
 def _bind(
@@ -172,7 +175,9 @@ def _bind(
         operands.append(plain)
     params = dict(op.static)
     for name, value in arguments.items():
-        if name in params:
+        if name == "correction" and "ddof" in params and value is not np._NoValue:
+            params["ddof"] = value
+        elif name in params:
             if value is not np._NoValue:
                 params[name] = value
         elif not _is(value, _defaults(function), name):
@@ -224,7 +229,9 @@ def _but(options: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _no_option(function: Any, name: str, value: Any, has: tuple[str, ...]) -> UnsupportedError:
-    instead = _INSTEAD.get(name) or f"leave it out (there is: {', '.join(has) or 'no option'})"
+    instead = _INSTEAD.get(name) or "leave it out" + (f" (there is: {', '.join(has)})" * bool(has))
+    if name == "where" and isinstance(function, np.ufunc):
+        instead = "choose afterwards, np.where(mask, result, otherwise)"
     said = f"={value!r}" if np.ndim(value) == 0 and not isinstance(value, Value) else ""
     return UnsupportedError(f"{name_of(function)} of a Value has no {name}{said}; {instead}")
 

@@ -42,10 +42,10 @@ for _function in (
 
 
 @adapt(np.full_like)
-def _full_like(a: Any, fill_value: Any, dtype: Any = None) -> Any:
+def _full_like(a: Any, fill_value: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(fill_value, Value):
         raise UnsupportedError(_FILL)
-    return np.full_like(_stand_in(a), fill_value, dtype)
+    return np.full_like(_stand_in(a), fill_value, *args, **kwargs)
 
 
 # -- of values, which a trace doesn't have ---------------------------------------------------------

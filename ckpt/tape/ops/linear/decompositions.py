@@ -228,6 +228,11 @@ svd.vjp(x=_svd)
 def _svd_parts(
     a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
 ) -> Any:
+    if hermitian:
+        raise UnsupportedError(
+            "np.linalg.svd of a Value has no hermitian=True; leave it out, or take np.linalg.eigh, "
+            "whose absolute values the singular values are"
+        )
     if not compute_uv:
         return svdvals(a)
     return SVDResult(*parts(svd(operand(a), full_matrices=bool(full_matrices))))

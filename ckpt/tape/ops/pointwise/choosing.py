@@ -108,6 +108,8 @@ def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 @adapt(np.choose)
 def _choose(a: Any, choices: Any, mode: str = "raise") -> Any:
     """Where ``a`` is k, the k-th choice."""
+    if mode not in ("raise", "wrap", "clip"):
+        raise ValueError(f"np.choose: mode is raise, wrap or clip, not {mode!r}")
     count = len(choices)
     index = a.data if isinstance(a, Value) else np.asarray(a)
     is_real = isinstance(index, (np.ndarray, np.generic))

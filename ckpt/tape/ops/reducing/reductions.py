@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import nan, prod
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def along(x: Any, axis: int | None, number: bool = False) -> tuple[Any, int]:
     """
     if axis is None or (number and not np.ndim(x) and axis in (0, -1)):
         return np.ravel(x), 0
-    return x, axes_of(axis, np.ndim(x))[0]
+    return x, axes_of(index(axis), np.ndim(x))[0]
 
 
 def over(axis: Axis, ndim: int) -> tuple[int, ...]:

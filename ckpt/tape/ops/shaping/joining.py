@@ -49,8 +49,14 @@ def _parts(arrays: Any, name: str) -> list[Any]:
 
 
 @adapt(np.concatenate)
-def _concatenate(arrays: Any, axis: int | None = 0, *, dtype: Any = None) -> Any:
+def _concatenate(
+    arrays: Any, axis: int | None = 0, *, dtype: Any = None, casting: Any = "same_kind"
+) -> Any:
     parts = _parts(arrays, "concatenate")
+    if dtype is not None:
+        for part in parts:
+            if not np.can_cast(np.result_type(part), dtype, casting):
+                raise TypeError(f"np.concatenate can't cast {part.dtype} to {np.dtype(dtype)}")
     if axis is None:
         parts, axis = [np.ravel(p) for p in parts], 0
     if np.ndim(parts[0]) == 0:
@@ -66,24 +72,28 @@ adapt(np.append)(
 
 
 @adapt(np.stack)
-def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None) -> Any:
+def _stack(arrays: Any, axis: int = 0, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
     parts = _parts(arrays, "stack")
     if len({np.shape(p) for p in parts}) > 1:
         raise ValueError(f"np.stack: shapes differ: {[np.shape(p) for p in parts]}")
     (axis,) = axes_of(axis, np.ndim(parts[0]) + 1)
-    return np.concatenate([np.expand_dims(p, axis) for p in parts], axis=axis, dtype=dtype)
+    return np.concatenate(
+        [np.expand_dims(p, axis) for p in parts], axis=axis, dtype=dtype, casting=casting
+    )
 
 
 @adapt(np.vstack)
-def _vstack(tup: Any, *, dtype: Any = None) -> Any:
+def _vstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
     parts = [np.atleast_2d(p) for p in _parts(tup, "vstack")]
-    return np.concatenate(parts, axis=0, dtype=dtype)
+    return np.concatenate(parts, axis=0, dtype=dtype, casting=casting)
 
 
 @adapt(np.hstack)
-def _hstack(tup: Any, *, dtype: Any = None) -> Any:
+def _hstack(tup: Any, *, dtype: Any = None, casting: Any = "same_kind") -> Any:
     parts = [np.atleast_1d(p) for p in _parts(tup, "hstack")]
-    return np.concatenate(parts, axis=0 if np.ndim(parts[0]) == 1 else 1, dtype=dtype)
+    return np.concatenate(
+        parts, axis=0 if np.ndim(parts[0]) == 1 else 1, dtype=dtype, casting=casting
+    )
 
 
 adapt(np.dstack)(

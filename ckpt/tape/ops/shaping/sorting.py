@@ -78,10 +78,16 @@ def _places(kth: Any, length: int) -> Any:
     return places if np.ndim(kth) else places[0]
 
 
+def _check(kind: str, order: Any) -> None:
+    if kind != "introselect" or order is not None:
+        raise ValueError(f"np.partition's kind is 'introselect', without order: not {kind!r}")
+
+
 @adapt(np.argpartition)
 def _np_argpartition(
     a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
 ) -> Any:
+    _check(kind, order)
     x, axis = along(operand(a), axis, number=True)
     return argpartition(x, kth=_places(kth, x.shape[axis]), axis=axis)
 
