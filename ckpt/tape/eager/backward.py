@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,9 @@ class FiniteObserver:
             )
 
 
+_put = Gradient.__dict__["value"].__set__
+
+
 class Descent:
     """Where a backward has come to: the nodes whose cotangent waits, and the leaves reached.
 
@@ -115,22 +118,23 @@ class Descent:
         The arrays themselves where there was no gradient; others are added in place. That is one
         call that runs no Python, which an interrupt comes before or after.
         """
-        found: dict[Gradient, Any] = {}
-        for cell, new in chain(((n.gradient, n.cotangent) for n in self.leaves), self.retained):
-            assert cell is not None  # before and after its .data was set, a leaf has one cell
-            found[cell] = found[cell] + new if cell in found else new
+        made: dict[Gradient, Any] = {}
         old: list[Any] = []
         added: list[Any] = []
-        made: dict[Gradient, Any] = {}
-        for cell, new in found.items():
-            if type(cell.value) is np.ndarray and cell.value.flags.writeable:
-                old.append(cell.value)
-                added.append(new)
-            else:
-                made[cell] = new if cell.value is None else cell.value + new
+        rested = [(node.gradient, node.cotangent) for node in self.leaves]
         self.forget()
+        for cell, new in (*rested, *self.retained):
+            assert cell is not None
+            value = cell.value
+            if type(value) is np.ndarray and value.flags.writeable:
+                old.append(value)
+                added.append(new)
+                continue
+            if cell in made:  # a leaf, before and after its .data was set
+                value = made[cell]
+            made[cell] = new if value is None else value + new
         sums = map(np.add, old, added, old)
-        deque(chain(sums, map(setattr, made, repeat("value"), made.values())), maxlen=0)
+        deque(chain(sums, map(_put, made, made.values())), maxlen=0)
 
     def forget(self) -> None:
         """Leave no cotangent behind."""
