@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -29,7 +30,8 @@ class Witness(Protocol):
 class Tracemalloc:
     """Python's own: every byte that goes through NumPy's or Python's allocator.
 
-    Scratch of LAPACK and FFT libraries is out of its sight.
+    Scratch of LAPACK and FFT libraries is out of its sight. Whoever was tracing already goes on
+    doing so, and finds the peak that there would be without this one's resets.
     """
 
     name = "tracemalloc"
@@ -37,8 +39,10 @@ class Tracemalloc:
     def __enter__(self) -> Tracemalloc:
         gc.collect()
         self._outer = tracemalloc.is_tracing()
+        self._highest = 0
         tracemalloc.start()
         self.base = tracemalloc.get_traced_memory()[0]
+        self.reset()
         return self
 
     def __exit__(
@@ -49,6 +53,11 @@ class Tracemalloc:
     ) -> None:
         if not self._outer:
             tracemalloc.stop()
+            return
+        now, peak = tracemalloc.get_traced_memory()
+        if self._highest > peak:  # a peak can't be set, only reached: these bytes are never touched
+            with suppress(MemoryError):
+                bytes(self._highest - now)
 
     def held(self) -> int:
         return tracemalloc.get_traced_memory()[0] - self.base
@@ -57,6 +66,8 @@ class Tracemalloc:
         return tracemalloc.get_traced_memory()[1] - self.base
 
     def reset(self) -> None:
+        if self._outer:
+            self._highest = max(self._highest, tracemalloc.get_traced_memory()[1])
         tracemalloc.reset_peak()
 
     def of(self, step: Callable[..., Any], *args: Any) -> tuple[Any, int]:

@@ -6,11 +6,16 @@ Object API only: no pyplot, no global state, no window. matplotlib is imported w
 from __future__ import annotations
 
 import math
+import os
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ckpt.reports.style import FAINT, GREY, GRID, TEXT, ink
+from ckpt.text import printable
 from ckpt.units import GIB, KIB, MIB, TIB, format_bytes
 
 if TYPE_CHECKING:
@@ -26,6 +31,36 @@ GUIDES: dict[str, Callable[[float], float]] = {
 _GUIDE_WORDS = {"n": "∝ n", "sqrt n": "∝ √n", "log n": "∝ log n", "n^2": "∝ n²"}
 
 
+@contextmanager
+def house() -> Iterator[None]:
+    """matplotlib as it is delivered, whatever the user's matplotlibrc, style and MPLBACKEND say.
+
+    His are as they were at the end. A $ in a name is a dollar sign.
+    """
+    matplotlib = _matplotlib()
+    settings = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    # The salt makes the ids in an SVG depend on its contents alone; it can only be set this way.
+    settings |= {"svg.hashsalt": "ckpt", "text.parse_math": False}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font doesn't have
+        yield
+
+
+def _matplotlib() -> Any:
+    """matplotlib, which can't be imported while MPLBACKEND names a backend that there isn't."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    first = "matplotlib" not in sys.modules
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if first and backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
+
+
 def new_figure(width: float, height: float, *, title: str = "", caption: str = "") -> Figure:
     """An empty sheet, ``width`` by ``height`` inches, in constrained layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,9 +71,11 @@ def new_figure(width: float, height: float, *, title: str = "", caption: str = "
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)
     if title:
-        figure.suptitle(title, x=0.008, ha="left", fontsize=12.5, fontweight="bold", color=TEXT)
+        figure.suptitle(
+            printable(title), x=0.008, ha="left", fontsize=12.5, fontweight="bold", color=TEXT
+        )
     if caption:
-        text = "\n".join(textwrap.wrap(caption, int(width * 15.5)))
+        text = "\n".join(textwrap.wrap(printable(caption), int(width * 15.5)))
         figure.supxlabel(text, x=0.008, ha="left", fontsize=8.5, color=FAINT)
     return figure
 

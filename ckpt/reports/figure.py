@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ckpt.reports.canvas import house
 from ckpt.reports.figure_frontier import frontier_figure
 from ckpt.reports.figure_schedule import schedule_figure
 from ckpt.reports.figure_sweep import sweep_figure
@@ -53,11 +54,8 @@ def to_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+@house()
 def _draw(figure: Figure, kind: str) -> bytes:
-    from matplotlib import rc_context
-
     buffer = io.BytesIO()
-    # The salt makes the ids in an SVG depend on its contents alone; it can only be set this way.
-    with rc_context({"svg.hashsalt": "ckpt"}):
-        figure.savefig(buffer, format=kind[1:], dpi=160, metadata=_UNDATED[kind])
+    figure.savefig(buffer, format=kind[1:], dpi=160, metadata=_UNDATED[kind])
     return buffer.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckpt.reports.canvas import byte_axis, dress, halo, legend, new_figure
+from ckpt.reports.canvas import byte_axis, dress, halo, house, legend, new_figure
 from ckpt.reports.rows import Row, as_mappings, group
 from ckpt.reports.style import BLACK, FAINT, TEXT, look, words
 from ckpt.units import format_bytes, format_flops
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 IMPOSSIBLE = "#EAEAEA"
 
 
+@house()
 def frontier_figure(
     rows: Iterable[Any],
     bounds: Iterable[Any] = (),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt.graph import Graph
-from ckpt.reports.canvas import dress, legend, new_figure
+from ckpt.reports.canvas import dress, house, legend, new_figure
 from ckpt.reports.figure_timeline import draw_live, kind_legend, summary
 from ckpt.reports.style import BLACK, BLUE, GREY, VERMILLION
+from ckpt.text import printable
 from ckpt.timeline import KINDS, Timeline
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Bar(NamedTuple):
     turn: int
 
 
+@house()
 def schedule_figure(
     graph: Graph, timeline: Timeline, *, title: str = "", caption: str = ""
 ) -> Figure:
@@ -137,5 +139,5 @@ def _name_rows(axes: Axes, nodes: Sequence[int], graph: Graph) -> None:
     """Each row's name where they fit; else a few positions."""
     fit = len(nodes) <= _MOST_LABELS
     rows = range(0, len(nodes), 1 if fit else max(1, len(nodes) // 8))
-    names = [graph[nodes[row]].name if fit else str(nodes[row]) for row in rows]
+    names = [printable(graph[nodes[row]].name, 40) if fit else str(nodes[row]) for row in rows]
     axes.set_yticks(list(rows), names, fontsize=8 if len(names) > 14 else 9, color=GREY)

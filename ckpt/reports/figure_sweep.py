@@ -11,6 +11,7 @@ from ckpt.reports.canvas import (
     dress,
     guide,
     halo,
+    house,
     label_ends,
     new_figure,
     percent_axis,
@@ -27,6 +28,7 @@ CURVE = ("segments", "every")
 """Strategies whose value is varied at full depth, so that they make a curve there."""
 
 
+@house()
 def sweep_figure(rows: Iterable[Any], *, title: str = "", caption: str = "") -> Figure:
     """Three panels of a sweep's rows; predicted peaks are lines, measured ones are points."""
     table = [row for row in as_mappings(rows) if row.get(PREDICTED) is not None]

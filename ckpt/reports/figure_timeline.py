@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ckpt.graph import Graph
-from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
+from ckpt.reports.canvas import byte_axis, dress, house, legend, new_figure
 from ckpt.reports.style import BLACK, KIND_COLOURS, PHASE_COLOURS, TEXT
 from ckpt.schedule import describe_instruction, spell
 from ckpt.timeline import BACKWARD, FORWARD, FREE, RECOMPUTE, Timeline
@@ -23,6 +23,7 @@ _MOST_COLUMNS = 1000
 """More than this can't be told apart across a figure."""
 
 
+@house()
 def timeline_figure(
     simulated: Timeline,
     measured: Timeline | None = None,

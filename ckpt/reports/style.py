@@ -10,6 +10,7 @@ import zlib
 from typing import NamedTuple
 
 from ckpt.reports.rows import stem
+from ckpt.text import printable
 
 BLACK, GREY = "#000000", "#8A8A8A"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -96,4 +97,4 @@ def ink(colour: str) -> str:
 
 def words(name: str) -> str:
     """A name as it is read in a figure: ``store_all -> store all``."""
-    return name.replace("_", " ")
+    return printable(name.replace("_", " "), 60)
