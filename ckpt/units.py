@@ -7,8 +7,13 @@ One multiply-add is 2 FLOPs.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from operator import index
+from typing import TypeVar
 
-from ckpt.errors import UnitError
+from ckpt.errors import UnitError, UsageError
+
+T = TypeVar("T")
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
@@ -23,18 +28,44 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z
 FLOP_NOTE = "1 multiply-add = 2 FLOPs; elementwise 1 per function per element; moving data 0"
 
 
+def as_int(value: object) -> int | None:
+    """A whole number of whatever kind, NumPy's too; None for anything else, a bool included."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def at_least(least: int, name: str, value: object) -> int:
+    """The option ``name`` as an int; UsageError, naming it, if it is none or below ``least``."""
+    number = as_int(value)
+    if number is None or number < least:
+        raise UsageError(f"{name} must be a whole number, at least {least}, not {value!r}")
+    return number
+
+
+def listed(name: str, values: Iterable[T]) -> list[T]:
+    """The option ``name`` as a list; UsageError for a text, which is one thing, or no list."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise UsageError(f"{name} is a list, as in [{values!r}], not {values!r}")
+    return list(values)
+
+
 def parse_bytes(text: str | int, *, of: int | None = None) -> int:
     """Read a number of bytes: ``"64MiB"``, ``"8 GB"``, an int, or ``"25%"`` of ``of`` bytes.
 
     Raises UnitError for a text that is no number, has no unit or an unknown one, or is not
     positive, and for a percentage above 100 or where there is nothing to take it of.
     """
-    if isinstance(text, bool) or not isinstance(text, (int, str)):
-        raise UnitError(f"a number of bytes is an int or a text such as '64MiB', not {text!r}")
-    if isinstance(text, int):
-        if text <= 0:
+    if not isinstance(text, str):
+        count = as_int(text)
+        if count is None:
+            raise UnitError(f"a number of bytes is an int or a text such as '64MiB', not {text!r}")
+        if count <= 0:
             raise UnitError(f"a number of bytes must be positive, not {text}")
-        return text
+        return count
     match = _NUMBER.fullmatch(text)
     if match is None:
         raise UnitError(f"{text!r} is no number of bytes; write for example '64MiB' or '25%'")

@@ -24,6 +24,8 @@ from ckpt.tape.core.abstract import AbstractArray, spec
 from ckpt.tape.core.context import scope
 from ckpt.tape.eager.checkpoint import checkpoint_sequential
 from ckpt.tape.execution.program import TapeProgram, trace
+from ckpt.text import unknown
+from ckpt.units import KIB, as_int, at_least
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Workload:
         Raises StepMemoryError, before it allocates, if they and the gradients don't fit into this
         machine's memory.
         """
+        seed = at_least(0, "seed", seed)
         memory.require(self.nbytes + self.parameter_nbytes, f"{self.name} (arguments, gradients)")
         rng = np.random.default_rng(seed)
         return self._rebuilt(lambda a: a.make(rng, self.dtype))
@@ -191,22 +194,59 @@ def build(name: str, **options: Any) -> Workload:
 
     Raises UsageError for an unknown name or option, or an option's wrong value.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"a model is named by a text, not by {name!r}")
+    name = {known.casefold(): known for known in names()}.get(name.casefold(), name)
     stem, preset = PRESETS.get(name, (name, {}))
     if stem not in _MODULES:
-        raise UsageError(f"unknown model {name!r}; choose from {', '.join(names())}")
+        raise UsageError(unknown("model", name, names()))
     builder: Callable[..., Workload] = getattr(import_module(_MODULES[stem]), stem)
     parameters = inspect.signature(builder).parameters
     given = {k: v for k, v in options.items() if v is not None}
     for option, value in given.items():
         if option not in parameters:
             raise UsageError(f"{name} has no option {option!r}; it has: {', '.join(parameters)}")
-        _check(option, value, parameters[option].default)
+        given[option] = _checked(option, value, parameters[option].default)
     chosen = {**{k: p.default for k, p in parameters.items()}, **preset, **given}
+    _check_nodes(name, builder, chosen)
     return replace(builder(**chosen), name=name, options=chosen)
 
 
-def _check(option: str, value: Any, default: Any) -> None:
-    """Raise UsageError for a value of another kind than the option's default.
+MOST_NODES = 10_000_000
+NODE_NBYTES = 2 * KIB
+"""What a node takes while its program is traced."""
+
+_REPEATING = ("depth", "layers")
+"""Options that nodes are in proportion to."""
+
+
+def _check_nodes(name: str, builder: Callable[..., Workload], chosen: dict[str, Any]) -> None:
+    """Refuse a model of more nodes than can be traced, judged by a small one of its kind."""
+    factor = 1.0
+    small = dict(chosen)
+    for option in _REPEATING:
+        if chosen.get(option, 0) > 1000:
+            factor *= chosen[option] / 16
+            small[option] = 16
+    if factor == 1:
+        return
+    if "segments" in small:
+        small["segments"] = None
+    try:
+        nodes = factor * len(builder(**small).trace().graph)
+    except UsageError:
+        return  # this depth doesn't go with the other options, which the model itself says better
+    asked = " ".join(f"{option}={chosen[option]}" for option in _REPEATING if option in chosen)
+    if nodes > MOST_NODES:
+        raise UsageError(
+            f"{name} with {asked} has about {nodes:.2g} nodes, and more than {MOST_NODES:.0e} "
+            "are too many to trace; give it less depth"
+        )
+    memory.require(int(nodes) * NODE_NBYTES, f"tracing {name} with {asked}")
+
+
+def _checked(option: str, value: Any, default: Any) -> Any:
+    """The value, an int for a whole number; UsageError if it is of another kind than the default.
 
     An option that is None unless given, as ``segments``, is a whole number too.
     """
@@ -219,5 +259,9 @@ def _check(option: str, value: Any, default: Any) -> None:
     elif isinstance(default, float):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
             raise UsageError(f"{option} must be a number from 0 to below 1, not {value!r}")
-    elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{option} must be a whole number above 0, not {value!r}")
+    else:
+        number = as_int(value)
+        if number is None or number < 1:
+            raise UsageError(f"{option} must be a whole number above 0, not {value!r}")
+        return number
+    return value

@@ -34,7 +34,7 @@ def linear_arrays(inputs: int, out: int) -> dict[str, Array]:
 
 
 def check_size(name: str, size: int, halvings: int) -> None:
-    if size % 2**halvings:
+    if halvings > size.bit_length() or size % 2**halvings:
         raise UsageError(f"{name} {size} can't be halved {halvings} times, as this depth needs")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ckpt.errors import CkptError, UsageError
+from ckpt.errors import BudgetError, CkptError, UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
-from ckpt.planners import make_schedule, resolve_budget
+from ckpt.planners import get, make_schedule, resolve_budget
 from ckpt.planners import names as planner_names
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
@@ -18,7 +18,7 @@ from ckpt.program import Program, execute
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.timeline import Timeline
-from ckpt.units import format_bytes, format_flops
+from ckpt.units import at_least, format_bytes, format_flops, listed
 
 LEFT_OUT = ("as_written", "brute", "ilp", "lp_round")
 """Planners asked only by name: what the program says already, and those for small graphs."""
@@ -129,16 +129,21 @@ def frontier(
     graph, program = graph_of(function, args, argnums)
     _, stored, peak = resolve_budget(graph, None)
     found = Frontier(graph, simulate(graph, stored))
-    chosen = list(planners) if planners is not None else [
+    chosen = listed("planners", planners) if planners is not None else [
         name for name in planner_names() if name not in LEFT_OUT
     ]  # fmt: skip
+    for name in chosen:
+        get(name)
     if measure is None:
         measure = program is not None and are_arrays(args)
     limits = (
-        [resolve_budget(graph, b)[0] or peak for b in budgets]
+        [resolve_budget(graph, b)[0] or peak for b in listed("budgets", budgets)]
         if budgets is not None
-        else spread(found.floor_nbytes, peak, points)
+        else spread(found.floor_nbytes, peak, at_least(2, "points", points))
     )
+    if not chosen or not limits:
+        raise UsageError("nothing to compare: name at least one planner and one budget")
+    errors: list[CkptError] = []
     schedules: list[Schedule | None] = []
     for limit in sorted(limits, reverse=True):
         best = lower_bounds(graph, limit, time_limit=5.0)[0]
@@ -148,11 +153,13 @@ def frontier(
             options = {"iterations": iterations} if name == "auto" else {}
             row = _row(graph, name, limit, best.cost, options)
             schedules.append(row.pop("schedule"))
+            if (error := row.pop("refusal")) is not None:
+                errors.append(error)
             found.rows.append(row)
             if on_row is not None:
                 on_row(row)
-    if all(row["error"] is not None for row in found.rows):
-        raise UsageError(f"no planner found a schedule: {found.rows[0]['error']}")
+    if len(errors) == len(found.rows):
+        raise next((e for e in errors if isinstance(e, BudgetError)), errors[0])
     if measure:
         if program is None or not are_arrays(args):
             raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
@@ -183,8 +190,6 @@ def _execute(
 
 def spread(low: int, high: int, points: int) -> list[int]:
     """Budgets from ``low`` to ``high`` in a geometric row."""
-    if points < 2:
-        raise UsageError(f"a frontier needs at least 2 points, not {points}")
     ratio = high / max(low, 1)
     return sorted({round(max(low, 1) * ratio ** (k / (points - 1))) for k in range(points)})
 
@@ -194,14 +199,14 @@ def _row(graph: Graph, name: str, limit: int, bound: int | None, options: dict[s
     row: Row = dict.fromkeys((
         "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
         "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
-        "schedule",
+        "schedule", "refusal",
     ))  # fmt: skip
     row.update(planner=name, budget_nbytes=limit, bound_flops=bound)
     start = time.perf_counter()
     try:
         schedule: Schedule = make_schedule(graph, name, limit, **options)
     except CkptError as error:  # over budget, not this kind of graph, or a solver is missing
-        row["error"] = str(error)
+        row.update(error=str(error), refusal=error)
     else:
         timeline = simulate(graph, schedule)
         row.update(

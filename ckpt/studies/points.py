@@ -15,6 +15,7 @@ from ckpt.models import Workload, build, memory
 from ckpt.program import Program
 from ckpt.schedule import Schedule
 from ckpt.studies.measure import measured, tolerance
+from ckpt.text import unknown
 from ckpt.timeline import Timeline, holdings
 from ckpt.units import GIB, parse_bytes
 
@@ -96,8 +97,10 @@ def sqrt_segments(depth: int) -> int:
 
 def check_strategy(strategy: str) -> None:
     """Raise UsageError for a strategy that is neither one of ours nor a planner's name."""
+    if not isinstance(strategy, str):
+        raise UsageError(f"a strategy is named by a text, not by {strategy!r}")
     stem, _, value = strategy.partition(":")
-    if stem == "segments" and not (value.isdecimal() and int(value) > 0):
+    if stem == "segments" and not (value.isdecimal() and len(value) < 19 and int(value) > 0):
         raise UsageError(f"{strategy!r} needs a number of segments; write for example segments:10")
     if stem in AS_WRITTEN:
         if value and stem != "segments":
@@ -111,10 +114,9 @@ def check_strategy(strategy: str) -> None:
     except UsageError as error:
         if stem.partition("@")[0] in planners.names():
             raise
-        known = [*AS_WRITTEN[:3], "segments:K", *planners.names()]
+        known = dict.fromkeys([*AS_WRITTEN[:3], "segments:K", *planners.names()])
         raise UsageError(
-            f"unknown strategy {strategy!r}; choose from {', '.join(dict.fromkeys(known))}, "
-            "a planner with a budget as in chain@25%"
+            f"{unknown('strategy', strategy, known)}, or a planner with a budget as in chain@25%"
         ) from error
 
 
@@ -138,7 +140,7 @@ def run_point(point: Point) -> dict[str, Any]:
             row.update(_measured(point, workload, program, schedule, timeline))
     except MemoryError as error:
         text = str(error) or "out of memory"
-        row.update(error=f"{point.strategy} at depth {point.depth}: {text}", exit_code=1)
+        row.update(error=f"{point.strategy} at depth {point.depth}: {text}", exit_code=2)
     except CkptError as error:
         row.update(error=str(error), exit_code=error.exit_code)
     return row

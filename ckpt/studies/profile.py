@@ -19,7 +19,7 @@ from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
 from ckpt.text import paragraph
 from ckpt.timeline import Timeline, holdings
-from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
+from ckpt.units import FLOP_NOTE, at_least, format_bytes, format_flops, format_seconds
 
 
 @dataclass(eq=False)
@@ -190,6 +190,7 @@ def profile(
     ``measure=False`` predicts only. Raises TapeError where the program can't be differentiated or
     traced, BudgetError where no plan fits.
     """
+    repeats = at_least(1, "repeats", repeats)
     graph, program = graph_of(function, args, argnums, has_aux, name)
     schedule = make_schedule(graph, planner, budget)
     found = Profile(graph, schedule, simulate(graph, schedule))

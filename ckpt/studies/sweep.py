@@ -15,7 +15,7 @@ from ckpt.reports.reproduce import reproduction
 from ckpt.studies import workers
 from ckpt.studies.journal import Journal
 from ckpt.studies.points import Point, check_strategy, run_point, sqrt_segments
-from ckpt.units import format_bytes
+from ckpt.units import at_least, format_bytes, listed
 
 REFERENCE = "store_all"
 STRATEGIES = (REFERENCE, "per_layer", "sqrt")
@@ -80,19 +80,24 @@ def plan(
     **options: Any,
 ) -> list[Point]:
     """The points of a sweep, by depth and strategy; see `sweep`. UsageError if there can't be."""
-    for name, number in (("points", points), ("repeats", repeats), ("depth", depth)):
-        if number is not None and number < 1:
-            raise UsageError(f"{name} must be at least 1, not {number}")
+    points, depth = (
+        None if number is None else at_least(1, name, number)
+        for name, number in (("points", points), ("depth", depth))
+    )
+    repeats, seed = at_least(1, "repeats", repeats), at_least(0, "seed", seed)
+    strategies = listed("strategies", strategies)
     known = build(model, **options, **({} if depth is None else {"depth": depth})).options
     if "depth" not in known:
         raise UsageError(f"model {model} has no depth, so there is nothing to sweep over")
     if depths is None:
         depths = spread(min(4, known["depth"]), known["depth"], points or (5 if measure else 8))
-    if not depths or min(depths) < 1:
-        raise UsageError(f"depths must be whole numbers above 0, not {list(depths)}")
+    depths = [at_least(1, "depths", d) for d in listed("depths", depths)]
+    if not depths:
+        raise UsageError("depths is empty; give at least one")
     if not strategies:
         raise UsageError(f"no strategy to try; choose from {', '.join(STRATEGIES)}, ...")
     depths = sorted(set(depths))
+    build(model, **{**options, "depth": depths[-1]})
     wanted = [(d, s) for d in depths for s in strategies]
     wanted += [(depths[-1], f"segments:{k}") for k in _curve(depths[-1], segments, strategies)]
     for _, strategy in wanted:
@@ -121,8 +126,9 @@ def _curve(depth: int, segments: Sequence[int] | None, strategies: Sequence[str]
         if tuple(strategies) != STRATEGIES or depth < 8:
             return []
         segments = [k for k in spread(2, depth // 2, 5) if k != sqrt_segments(depth)]
-    if any(not 1 <= k <= depth for k in segments):
-        raise UsageError(f"segments must be from 1 to the depth {depth}, not {list(segments)}")
+    segments = [at_least(1, "segments", k) for k in listed("segments", segments)]
+    if max(segments, default=1) > depth:
+        raise UsageError(f"segments must be from 1 to the depth {depth}, not {segments}")
     return sorted(set(segments))
 
 

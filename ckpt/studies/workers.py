@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from typing import Any
 
-from ckpt.errors import CkptError, UsageError
+from ckpt.errors import StepMemoryError
+from ckpt.units import at_least
 
 _THREADS = (
     "OPENBLAS_NUM_THREADS",
@@ -59,8 +60,7 @@ def each(
 
 
 def _spawned(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[Any]:
-    if jobs < 1:
-        raise UsageError(f"jobs must be at least 1, not {jobs}")
+    jobs = at_least(1, "jobs", jobs)
     others = set(active_children())
     with one_thread():
         pool = ProcessPoolExecutor(
@@ -69,7 +69,7 @@ def _spawned(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) ->
         try:
             yield from _results(pool, function, items)
         except BrokenProcessPool:
-            raise CkptError(
+            raise StepMemoryError(
                 "a worker process died, most likely for want of memory: use --jobs 1, or a "
                 "smaller --batch, --width or --depth"
             ) from None

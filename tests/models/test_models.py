@@ -117,7 +117,7 @@ def test_blocks_lie_over_stages_as_in_the_papers(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet5", {}, "unknown model 'resnet5'; choose from"),
+        ("resnet5", {}, "unknown model 'resnet5'; did you mean resnet50"),
         ("gpt", {"hidden": 3}, "gpt has no option 'hidden'; it has: depth, width, heads"),
         ("gpt", {"heads": 5}, "width 128 can't be split into 5 heads"),
         ("gpt3", {"width": 100}, "width 100 can't be split into 96 heads"),

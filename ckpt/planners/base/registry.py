@@ -20,6 +20,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost
 from ckpt.schedule import Schedule, describe_instruction
+from ckpt.text import unknown
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
@@ -113,11 +114,13 @@ def names() -> list[str]:
 
 def get(name: str) -> tuple[Planner, dict[str, Any]]:
     """The planner called ``name`` and the options that ``name:value`` carries (``every:4``)."""
+    if not isinstance(name, str):
+        raise UsageError(f"a planner is named by a text, not by {name!r}")
     stem, _, value = name.partition(":")
     if stem not in _REGISTRY and stem in _MODULES:
         import_module(_MODULES[stem])
     if stem not in _REGISTRY:
-        raise UsageError(f"unknown planner {name!r}; choose from {', '.join(names())}")
+        raise UsageError(unknown("planner", name, names()))
     found = _REGISTRY[stem]
     if not value:
         return found, {}

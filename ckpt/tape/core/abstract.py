@@ -17,6 +17,9 @@ from numpy.lib.stride_tricks import as_strided
 from ckpt.errors import AbstractError
 from ckpt.tape.core.node import Parts
 
+LARGEST = 2**63
+"""Bytes that no array of NumPy's has."""
+
 
 class AbstractArray:
     """What is known of an array while tracing. Immutable and hashable."""
@@ -29,6 +32,10 @@ class AbstractArray:
     ) -> None:
         self.shape = tuple(map(int, shape))
         self.dtype = np.dtype(dtype)
+        if prod(self.shape) * self.dtype.itemsize >= LARGEST:
+            raise AbstractError(
+                f"an array of shape {list(self.shape)} and {self.dtype} is larger than any can be"
+            )
         self.strides = contiguous(self.shape, self.dtype.itemsize) if strides is None else strides
         self._hash = hash((self.shape, self.dtype, self.strides))
 
