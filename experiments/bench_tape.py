@@ -53,7 +53,7 @@ import numpy as np
 
 import ckpt
 from ckpt import Value
-from ckpt.tape.eager.region import fingerprint
+from ckpt.tape.core.changes import fingerprint
 
 Array = Any
 Step = Callable[[], Any]

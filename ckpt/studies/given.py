@@ -23,6 +23,7 @@ def program_of(
     name: str = "",
     *,
     frozen: bool = False,
+    check: Any = "default",
 ) -> Program:
     """``function`` itself if it is a Program, else its trace on ``args``.
 
@@ -33,7 +34,7 @@ def program_of(
     if not callable(function):
         raise UsageError(f"a function or a Program is needed, not a {type(function).__name__}")
     return (steady if frozen else trace)(
-        function, *args, argnums=argnums, has_aux=has_aux, name=name
+        function, *args, argnums=argnums, has_aux=has_aux, name=name, check=check
     )
 
 
@@ -45,11 +46,12 @@ def graph_of(
     name: str = "",
     *,
     frozen: bool = False,
+    check: Any = "default",
 ) -> tuple[Graph, Program | None]:
     """The graph, and the program that it is of, unless a Graph alone is given."""
     if isinstance(function, Graph):
         return function, None
-    program = program_of(function, args, argnums, has_aux, name, frozen=frozen)
+    program = program_of(function, args, argnums, has_aux, name, frozen=frozen, check=check)
     return program.graph, program
 
 

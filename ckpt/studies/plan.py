@@ -233,6 +233,7 @@ def plan(
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
     name: str = "",
+    check: str | None = "default",
     **options: Any,
 ) -> Step: ...
 
@@ -247,6 +248,7 @@ def plan(
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
     name: str = "",
+    check: str | None = "default",
     **options: Any,
 ) -> Plan:
     """Plan one step (loss and gradients) of ``function(*args)``, or a Program, within ``budget``.
@@ -257,14 +259,16 @@ def plan(
     ``whole`` it bounds the whole peak, inputs, parameters and gradients included. ``args`` are
     arrays or `ckpt.spec` stand-ins: planning allocates nothing of their size. ``cost`` is what
     recomputation is weighed by: ``"flops"``, ``"bytes"`` moved, or ``"seconds"`` measured on
-    ``args``. ``options`` go to the planner.
+    ``args``. ``check`` says how closely arrays that are changed in place are looked for, as in
+    `checkpoint`: while tracing, and in each step where an op of yours runs in it or with ``"all"``.
+    ``options`` go to the planner.
 
     Raises BudgetError where no schedule of the planner fits, UnitError for a budget that can't be
     read, TapeError for a program that can't be traced or that makes its arrays anew at every call.
     """
     if not isinstance(planner, str):
         raise UsageError(f"planner is the name of one, such as 'auto', not {planner!r}")
-    graph, program = graph_of(function, args, argnums, has_aux, name, frozen=True)
+    graph, program = graph_of(function, args, argnums, has_aux, name, frozen=True, check=check)
     limit = _limit(graph, budget, whole)
     price = _price(graph, program, args, cost)
     made = make_schedule(graph, planner, limit, price, **options)

@@ -7,6 +7,13 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import NonFiniteError, TapeError
+from ckpt.tape.core.changes import (
+    DEFAULT,
+    is_given,
+    lies_in_given,
+    options_watched,
+    watch_operand,
+)
 from ckpt.tape.core.context import CURRENT, Context
 from ckpt.tape.core.generators import random_state
 from ckpt.tape.core.node import Parts, TapeNode
@@ -45,7 +52,7 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
     if context is not None:
         return _apply_within(context, op, arrays, inputs, params, mask)
     data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
-    if type(data) is ndarray and data.ndim and not op.view:
+    if type(data) is ndarray and data.ndim and op.fresh:
         data.setflags(write=False)
     else:
         data = _settled(op, arrays, data)
@@ -58,30 +65,49 @@ def is_recorded(op: Op, operands: Any) -> bool:
 
 
 def _on_tape(
-    op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int, data: Any
+    op: Op,
+    arrays: list[Any],
+    inputs: list[Any],
+    params: Any,
+    mask: int,
+    data: Any,
+    whole: int = DEFAULT,
 ) -> Value:
     """Write the node, and keep what the rules read, each value on its own node.
 
     Plain arrays that no rule reads are let go of.
     """
-    if not mask or (op.lacking and not _is_float(data)):
-        return Value(data, TapeNode(None, (), None, 0, data))
-    node = TapeNode(op, inputs, params, mask, data)
+    if op.lacking and not _is_float(data):
+        mask = 0
+    node = TapeNode(op if mask else None, inputs if mask else (), params, mask, data)
+    shared = type(data) is ndarray and data.base is not None
+    node.given = shared and lies_in_given(data, arrays, inputs)
+    if not mask:
+        return Value(data, node)
     count = len(inputs)
     kept = op.kept.get(mask | 1 << count)
     if kept is None:
         kept = op.keeps(count, mask)
     frees = 0
+    watched = None if params is None or whole < 0 else options_watched(params, whole)
     for k in kept:
         if k == OUT:
             node.value = data
-        else:
-            source = inputs[k]
-            if type(source) is TapeNode and source.value is None:
+            if node.given:
+                watched = with_watch(watched, k, node, data, whole)
+            continue
+        source = inputs[k]
+        if type(source) is TapeNode:
+            if source.value is None:
                 source.value = arrays[k]
                 if source.op is not None:  # a leaf may be read by another loss's backward too
                     frees |= 1 << k
+            if source.given:
+                watched = with_watch(watched, k, source, arrays[k], whole)
+        elif isinstance(source, ndarray):
+            watched = with_watch(watched, k, source, source, whole)
     node.frees = frees
+    node.watched = watched
     if mask + 1 != 1 << count:  # not every operand is a Value that needs a gradient
         for k, source in enumerate(inputs):
             if type(source) is ndarray and k not in kept:
@@ -92,6 +118,17 @@ def _on_tape(
 def _is_float(data: Any) -> bool:
     """Can a gradient flow to the result? Of an op without rules nobody knows before."""
     return isinstance(data, Parts) or data.dtype.kind in "fc"
+
+
+def with_watch(watched: Any, k: int, source: Any, array: Any, whole: int) -> Any:
+    """The watches of a node, with that of operand k."""
+    if whole < 0 or not isinstance(array, ndarray):
+        return watched
+    made = watch_operand(source, array, whole)
+    if not watched:
+        return {k: made}
+    watched[k] = made
+    return watched
 
 
 def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
@@ -106,7 +143,7 @@ def _settled(op: Op, arrays: Any, data: Any) -> Any:
     if type(data) is ndarray:
         if not data.ndim:
             return data[()]
-        if op.view and any(data is array for array in arrays):
+        if any(data is array for array in arrays):
             data = data.view()
         data.setflags(write=False)
         return data
@@ -162,11 +199,20 @@ def _apply_within(
         raise NonFiniteError(_not_finite(op, data))
     region = context.region
     if region is None:
-        return _on_tape(op, arrays, inputs, params, mask, data)
+        return _on_tape(op, arrays, inputs, params, mask, data, context.whole)
     if op.lacking and not _is_float(data):
         mask = 0
     node = TapeNode(op, inputs, params, mask, data)
     node.region = region
+    node.given = (
+        type(data) is ndarray and data.base is not None and lies_in_given(data, arrays, inputs)
+    )
+    if context.whole >= 0:
+        watched = options_watched(params, context.whole)
+        for k, source in enumerate(inputs):
+            if is_given(source):
+                watched = with_watch(watched, k, source, arrays[k], context.whole)
+        node.watched = watched or None
     if op.random:
         node.state = state
     region.enter(node, arrays)

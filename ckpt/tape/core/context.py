@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ckpt.tape.core.changes import DEFAULT, Check, whole
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -20,9 +22,17 @@ class Context:
     finite: bool = False
     """Raise at the first node that holds a NaN or an infinity."""
     scope: str = ""
+    whole: int = DEFAULT
+    """Up to how many bytes a given array is watched whole (see `ckpt.tape.core.changes`)."""
 
 
 CURRENT: ContextVar[Context | None] = ContextVar("ckpt", default=None)
+
+
+def watching(check: Check) -> dict[str, int]:
+    """What an option ``check`` changes of the context; by default nothing."""
+    limit = whole(check)
+    return {} if check == "default" else {"whole": limit}
 
 
 @contextmanager

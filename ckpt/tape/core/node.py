@@ -8,6 +8,7 @@ from typing import Any
 
 from ckpt.errors import BackwardTwiceError, MutationError
 from ckpt.tape.core.op import Op
+from ckpt.tape.core.sources import said
 
 count = itertools.count(1).__next__
 """The creation counter: positions rise in the order of creation, a topological order."""
@@ -57,6 +58,7 @@ class TapeNode:
         "cotangent",
         "dtype",
         "frees",
+        "given",
         "gradient",
         "inputs",
         "mask",
@@ -69,6 +71,7 @@ class TapeNode:
         "shape",
         "state",
         "value",
+        "watched",
     )  # fmt: skip
 
     frees: int
@@ -95,6 +98,10 @@ class TapeNode:
         self.value: Any = None
         self.cotangent: Any = None
         self.region: Any = None
+        self.given = op is None
+        """Is its memory not the tape's own: a leaf's, a constant's, or a view of such?"""
+        self.watched: Any = None
+        """The `Watch` of each operand and option whose memory is given; of a leaf, its own."""
         self.gradient: Gradient | None = None
         """Where the cotangent comes to rest; of leaves, and of who asked with retain_grad()."""
 
@@ -106,9 +113,10 @@ class TapeNode:
 def lost(node: TapeNode) -> Exception:
     """Why a value that should be here is not."""
     if node.op is None:
+        where = f"{said(node.watched.where)}: " if node.watched else ""
         return MutationError(
-            f"a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward that "
-            "used it and before its backward; change parameters after backward"
+            f"{where}a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward "
+            "that used it and before its backward; change parameters after backward"
         )
     return BackwardTwiceError(
         f"the value of {node!r} was freed by an earlier backward; call that one with "

@@ -83,6 +83,10 @@ class Op:
         self.over = over
         """``over(k, result, *operands, **static)``: that array may be operand k, at the price of so
         many more bytes of workspace; None: not that one."""
+        self.ours = (getattr(forward, "__module__", "") or "numpy").startswith(("ckpt.", "numpy"))
+        """Is it the package's, and not declared by a user?"""
+        self.fresh = self.ours and not view
+        """Nobody else holds the array that the forward returns."""
         self.random = random
         """The forward draws from a generator; a recomputation replays from its saved state."""
         self.operands, self.static, self.variadic = _parameters(forward)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
-from types import FrameType
+from types import CodeType, FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _OURS = tuple(os.path.join(_PACKAGE, room) + os.sep for room in ("tape", "nn"))
@@ -13,11 +13,16 @@ _OURS = tuple(os.path.join(_PACKAGE, room) + os.sep for room in ("tape", "nn"))
 
 def caller() -> str:
     """``file.py:7`` of the nearest frame that is the user's: not the tape's, nor NumPy's."""
+    return said(place())
+
+
+def place() -> tuple[CodeType, int] | str:
+    """The same, to be put in words when they are wanted."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = _users(frame.f_code.co_filename)
-        if name:
-            return f"{name}:{frame.f_lineno}"
+        code = frame.f_code
+        if _users(code.co_filename):
+            return code, frame.f_lasti
         frame = frame.f_back
     return ""
 
@@ -38,6 +43,15 @@ def called() -> str:
             break
         frame = frame.f_back
     return name
+
+
+def said(where: tuple[CodeType, int] | str) -> str:
+    """A `place` in words; what is in words as it is."""
+    if isinstance(where, str):
+        return where
+    code, at = where
+    lines = (line for first, last, line in code.co_lines() if first <= at < last)
+    return f"{_users(code.co_filename)}:{next(lines, code.co_firstlineno)}"
 
 
 @cache

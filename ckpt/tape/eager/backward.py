@@ -39,6 +39,7 @@ def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) 
             reached=descent.reach,
             observer=finite_observer(),
             retain=retain_graph,
+            descent=descent.token,
         )
         descent.rest()
 

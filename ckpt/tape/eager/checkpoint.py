@@ -10,7 +10,8 @@ from typing import Any, TypeVar, overload
 from ckpt.errors import UsageError
 from ckpt.tape.core.abstract import view
 from ckpt.tape.core.apply import apply
-from ckpt.tape.core.context import CURRENT, run_inside
+from ckpt.tape.core.changes import Check
+from ckpt.tape.core.context import CURRENT, run_inside, watching
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
 from ckpt.tape.core.value import Value
@@ -26,10 +27,10 @@ _numbers = count()
 @overload
 def checkpoint(function: F, /) -> F: ...
 @overload
-def checkpoint(*, keep: Keep) -> Callable[[F], F]: ...
+def checkpoint(*, keep: Keep | None = None, check: Check = "default") -> Callable[[F], F]: ...
 
 
-def checkpoint(function: Any = None, /, *, keep: Any = None) -> Any:
+def checkpoint(function: Any = None, /, *, keep: Any = None, check: Check = "default") -> Any:
     """Make a function keep nothing but its inputs until backward, which recomputes what it needs.
 
     ::
@@ -42,22 +43,27 @@ def checkpoint(function: Any = None, /, *, keep: Any = None) -> Any:
 
     The function runs once: backward replays the ops that the tape recorded, not the Python code. So
     side effects happen once, and any arguments, results and captured Values will do. Gradients are
-    those of the plain function, bit for bit. Plain arrays made inside stay in memory, and changing
-    one in place before backward raises MutationError.
+    those of the plain function, bit for bit. Plain arrays made inside stay in memory.
+
+    Changing an array in place that the block read - one it captured, or a parameter's data - before
+    backward has read it again raises MutationError. ``check`` says how closely that is looked for:
+    by default in all of an array up to 64 KiB and in a sample of a larger one, which sees any
+    change of the whole array; ``"all"``: in every byte; None: not at all. The default is what holds
+    around the block, or what the environment variable ``CKPT_CHECK`` says.
     """
     if function is None:
-        return functools.partial(checkpoint, keep=keep)
+        return functools.partial(checkpoint, keep=keep, check=check)
     if not callable(function):
         raise UsageError(f"checkpoint decorates a function, not a {type(function).__name__}")
     policy = None if keep is None else _policy(keep)
-    label = getattr(function, "__name__", type(function).__name__)
+    watched = watching(check)
 
     @functools.wraps(function, updated=())
     def checkpointed(*args: Any, **kwargs: Any) -> Any:
         context = CURRENT.get()
         around = None if context is None else context.region
-        region = Region(around, label, policy, next(_numbers))
-        return run_inside(functools.partial(function, *args, **kwargs), region=region)
+        region = Region(around, policy, next(_numbers))
+        return run_inside(functools.partial(function, *args, **kwargs), region=region, **watched)
 
     return checkpointed
 

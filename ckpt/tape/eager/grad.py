@@ -14,7 +14,8 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import view
 from ckpt.tape.core.apply import apply
-from ckpt.tape.core.context import CURRENT
+from ckpt.tape.core.changes import Check, verify_read
+from ckpt.tape.core.context import CURRENT, run_inside, watching
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
@@ -44,8 +45,11 @@ def stop_gradient(x: Any) -> Any:
 
 def _stopped(value: Value) -> Value:
     """A node where the value may be wanted twice, in a trace or a region; else a constant."""
-    made = value._node.region is not None or getattr(value.data, "abstract", False)
-    return apply(stopped, (value,)) if made else constant(value.data)
+    if value._node.region is not None or getattr(value.data, "abstract", False):
+        return apply(stopped, (value,))
+    made = constant(value.data)
+    made._node.given = value._node.given
+    return made
 
 
 @op(infer=lambda g, x: view(lambda d: d[...], g), view=True)
@@ -58,7 +62,11 @@ unmoved.vjp(g=lambda g: g, x=lambda g, x_shape, x_dtype: np.zeros(x_shape, x_dty
 
 
 def value_and_grad(
-    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+    function: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    check: Check = "default",
 ) -> Callable[..., Any]:
     """A function that returns ``function``'s loss and its gradients.
 
@@ -67,10 +75,15 @@ def value_and_grad(
     nested lists, tuples and dicts; one structure for an int, a tuple of them for a tuple. Called on
     Values, or inside of another `grad` on whose arguments the loss depends, the result is
     differentiable again. With has_aux it returns ``((loss, aux), grads)``.
+
+    An array that the backward reads must not be changed in place between the forward and it: a
+    buffer that is filled again in a loop, say. ``check`` says how closely that is looked for, as in
+    `checkpoint`.
     """
     if not callable(function):
         raise UsageError(f"a function is differentiated, not a {type(function).__name__}")
     numbers = tree.positions_of(argnums)
+    watched = watching(check)
 
     @functools.wraps(function, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
@@ -78,7 +91,8 @@ def value_and_grad(
         nested = _NESTED.get()
         try:
             _NESTED.set(True)
-            returned = function(*followed.args, **kwargs)
+            run = functools.partial(function, *followed.args, **kwargs)
+            returned = run_inside(run, **watched) if watched else run()
         finally:
             _NESTED.set(nested)
         loss, aux = tree.loss_and_aux(returned, has_aux)
@@ -155,13 +169,17 @@ class _Followed:
 
 
 def grad(
-    function: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False
+    function: Callable[..., Any],
+    argnums: int | tuple[int, ...] = 0,
+    *,
+    has_aux: bool = False,
+    check: Check = "default",
 ) -> Callable[..., Any]:
     """A function that returns the gradients of ``function``; see `value_and_grad`.
 
     With ``has_aux`` it returns ``(grads, aux)``.
     """
-    both = value_and_grad(function, argnums, has_aux=has_aux)
+    both = value_and_grad(function, argnums, has_aux=has_aux, check=check)
 
     @functools.wraps(function, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -227,7 +245,7 @@ def gradients(
                         remade.append(step[1])
                     yield step
             if differentiable:
-                _backward_on_values(node, descent.reach)
+                _backward_on_values(node, descent.reach, descent.token)
             else:
                 yield BACKWARD, node
             heappop(heap)
@@ -239,6 +257,7 @@ def gradients(
             reached=descent.reach,
             observer=observer or finite_observer(),
             retain=differentiable,
+            descent=descent.token,
         )
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
@@ -259,9 +278,13 @@ def gradients(
     return results
 
 
-def _backward_on_values(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
+def _backward_on_values(
+    node: TapeNode, reached: Callable[[TapeNode], None], descent: object
+) -> None:
     """The interpreter's Backward with Values for arrays, so that it is itself on the tape."""
     assert node.op is not None and node.inputs is not None
+    if node.watched is not None:
+        verify_read(node, descent)
     g, node.cotangent = node.cotangent, None
     lifted = Stand(node, lambda s: s if s.value is None else Value(s.value, s))
     for k, rule in enumerate(rules_of(node.op, len(node.inputs))):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ckpt.errors import BackwardTwiceError
 from ckpt.tape.core.apply import compute
+from ckpt.tape.core.changes import verify_read, verify_replayed
 from ckpt.tape.core.cotangents import contribute, own_cotangent
 from ckpt.tape.core.generators import replayed
 from ckpt.tape.core.node import TapeNode
@@ -31,16 +32,20 @@ def interpret(
     reached: Callable[[TapeNode], None],
     observer: NodeObserver | None = None,
     retain: bool = True,
+    descent: object = None,
 ) -> None:
     """Perform the instructions in order.
 
-    ``reached`` is told of each node that gets its first cotangent. Unless ``retain``, a Backward
+    ``reached`` is told of each node that gets its first cotangent. What a node watches is verified
+    before it is read, once a ``descent`` (None: each time). Unless ``retain``, a Backward
     also lets go of the inputs it was the last to read, and of its place in the graph.
     """
     for kind, node in instructions:
         if observer is not None:
             observer.before(kind, node)
         if kind == BACKWARD:
+            if node.watched is not None:
+                verify_read(node, descent)
             _backward(node, reached)
             if not retain:
                 frees = node.frees
@@ -48,8 +53,10 @@ def interpret(
                     for k, source in enumerate(node.inputs or ()):
                         if frees >> k & 1:
                             source.value = None
-                node.value = node.inputs = None
+                node.value = node.inputs = node.watched = None
         elif kind == COMPUTE:
+            if node.watched is not None:
+                verify_replayed(node, descent)
             _compute(node)
         else:
             node.value = None

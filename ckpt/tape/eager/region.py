@@ -1,23 +1,17 @@
 """A checkpointed region: what ran inside, to be replayed from the tape when backward comes to it.
 
 The nodes of a region remember op, inputs and parameters and no values. What flows in from outside
-is kept on its own node (a snapshot); plain arrays met inside are captured, and fingerprinted, since
-a change in place between forward and backward would otherwise go unseen.
+is kept on its own node (a snapshot); plain arrays met inside are captured, and watched.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
-from ckpt.errors import MutationError
 from ckpt.tape.core.node import TapeNode, lost
 from ckpt.tape.core.op import OUT
-from ckpt.tape.core.sources import caller
 from ckpt.tape.eager.interpreter import COMPUTE, FREE
 
 Policy = Callable[[TapeNode], bool]
@@ -28,20 +22,15 @@ Heap = list[tuple[int, TapeNode]]
 class Region:
     """One call of a checkpointed function. Holds no nodes: they hold it; it would be a cycle."""
 
-    __slots__ = ("above", "captured", "label", "number", "parent", "policy", "replayed")
+    __slots__ = ("above", "number", "parent", "policy", "replayed")
 
-    def __init__(
-        self, parent: Region | None, label: str, policy: Policy | None, number: int
-    ) -> None:
+    def __init__(self, parent: Region | None, policy: Policy | None, number: int) -> None:
         self.parent = parent
         self.above: Region | None = parent.outermost if parent else None
-        self.label = label
         self.policy = policy
         self.number = number
         self.replayed: object = None
         """The descent that has been here last."""
-        self.captured: dict[int, tuple[Any, int, str]] = {}
-        """id -> (array, fingerprint, where it was met), for the outermost region only."""
 
     @property
     def outermost(self) -> Region:
@@ -72,22 +61,16 @@ class Region:
     # -- forward -----------------------------------------------------------------------------------
 
     def enter(self, node: TapeNode, arrays: list[Any]) -> None:
-        """Keep what flows in from outside, and take the fingerprint of plain memory."""
+        """Keep what flows in from outside."""
         outermost = self.outermost
         assert node.inputs is not None
         frees = 0
         for k, source in enumerate(node.inputs):
-            array = arrays[k]
-            if type(source) is TapeNode:
-                if source.region is not None and source.region.outermost is outermost:
-                    continue
-                if source.value is None:
-                    source.value = array
-                    frees |= (source.op is not None) << k  # a leaf may be read by another loss too
-                if source.op is not None:
-                    continue  # computed by the tape: nobody can write into it
-            if type(array) is np.ndarray and id(array) not in outermost.captured:
-                outermost.captured[id(array)] = (array, fingerprint(array), caller())
+            if type(source) is not TapeNode or source.value is not None:
+                continue
+            if source.region is None or source.region.outermost is not outermost:
+                source.value = arrays[k]
+                frees |= (source.op is not None) << k  # a leaf may be read by another loss too
         node.frees = frees
 
     # -- backward ----------------------------------------------------------------------------------
@@ -108,20 +91,8 @@ class Region:
             region = region.parent
         for region in reversed(around):
             region.replayed = descent
-            if region.parent is None:
-                region.verify()
             roots = [waiting for _, waiting in heap if region.holds(waiting)]
             yield from region._rematerialize(_reachable(roots, region))
-
-    def verify(self) -> None:
-        """Raise MutationError if a captured array isn't what it was in the forward."""
-        for array, before, where in self.captured.values():
-            if fingerprint(array) != before:
-                shape = "x".join(map(str, array.shape))
-                raise MutationError(
-                    f"{where}: a {shape} {array.dtype} array that {self.label} reads was changed "
-                    "in place between forward and backward; pass a copy, or change it afterwards"
-                )
 
     def _rematerialize(self, differentiated: list[TapeNode]) -> Iterator[tuple[int, TapeNode]]:
         """Compute what the Backwards of these nodes read, and free what only led there."""
@@ -218,23 +189,3 @@ def _closure(wanted: list[TapeNode], within: Region | None = None) -> list[TapeN
                 seen.add(source)
                 stack.append(source)
     return sorted(seen, key=_position)
-
-
-_PRIME = 1021
-"""Words a row: prime, so that no row of the array is a row here, and swapped rows are seen."""
-
-
-def fingerprint(array: Any) -> int:
-    """A check sum of an array's bytes: 64-bit column sums over rows of a prime length, then CRC-32.
-
-    Reads the array once, at memory speed, and makes no copy of a contiguous one.
-    """
-    if not array.flags.c_contiguous:
-        array = array.T if array.flags.f_contiguous else np.ascontiguousarray(array)
-    flat = array.reshape(-1).view(np.uint8)
-    words = flat[: flat.size - flat.size % 8].view(np.uint64)
-    if words.size < 4 * _PRIME:
-        return zlib.crc32(flat)
-    whole = words.size - words.size % _PRIME
-    sums = np.add.reduce(words[:whole].reshape(-1, _PRIME), axis=0)
-    return zlib.crc32(flat[8 * whole :], zlib.crc32(sums))

@@ -16,11 +16,13 @@ import numpy as np
 
 from ckpt.machine import simulate
 from ckpt.schedule import Schedule
+from ckpt.tape.core.changes import ALL, DEFAULT
 from ckpt.tape.core.op import NUMPY
 from ckpt.tape.core.value import Value
 from ckpt.tape.execution.arena import beside, block, lifetimes, place
 from ckpt.tape.execution.arguments import check_arguments, expression, reader, structured
 from ckpt.tape.execution.draws import Draws
+from ckpt.tape.execution.guard import Guard, runs_code_of_the_users
 from ckpt.tape.execution.lines import Code, Line, Var, write
 from ckpt.tape.traced.trace import Traced
 from ckpt.units import KIB
@@ -35,10 +37,12 @@ class StraightLine:
     What it returns is never a part of them. Threads that call it at once take turns.
     """
 
-    def __init__(self, traced: Traced, schedule: Schedule) -> None:
+    def __init__(self, traced: Traced, schedule: Schedule, whole: int = DEFAULT) -> None:
         self.traced = traced
         self._draws = Draws(traced, schedule)
-        code = write(traced, schedule, self._draws)
+        guarded = whole == ALL or runs_code_of_the_users(traced)
+        guard = self._guard = Guard(traced, whole) if guarded and whole >= 0 else None
+        code = write(traced, schedule, self._draws, guard)
         self.nbytes = place(code)
         """Of the arena, held between calls."""
         self.beside_nbytes = beside(code)
@@ -46,7 +50,7 @@ class StraightLine:
         promised = simulate(traced.graph, schedule).peak
         if self.nbytes + self.beside_nbytes > promised + promised // 100 + KIB * 64:
             # Lifetimes that leave gaps which nothing fits: keep the promise rather than the speed.
-            code = write(traced, schedule, self._draws)
+            code = write(traced, schedule, self._draws, guard)
             lifetimes(code)
             self.nbytes = 0
             self.beside_nbytes = beside(code)
@@ -63,7 +67,12 @@ class StraightLine:
             arrays = tuple(check_arguments(self.traced, args))
         with self._turn:
             self._draws.begin(args)
-            return self._run(*arrays)
+            if self._guard is None:
+                return self._run(*arrays)
+            self._guard.begin(arrays)
+            result = self._run(*arrays)
+            self._guard.end()
+            return result
 
 
 class _Text:

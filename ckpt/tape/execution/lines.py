@@ -21,6 +21,7 @@ from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
 from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.execution.draws import Draws
+from ckpt.tape.execution.guard import Guard
 from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.flow import Edge, sum_layout
 from ckpt.tape.traced.kernel import Account, At, Kernel, cost
@@ -119,17 +120,18 @@ class Code:
         return [v for v in (self.loss, *self.gradients, *self.aux) if v is not None]
 
 
-def write(traced: Traced, schedule: Schedule, draws: Draws) -> Code:
+def write(traced: Traced, schedule: Schedule, draws: Draws, guard: Guard | None = None) -> Code:
     """The calls that ``schedule`` takes, in its order."""
-    return _Writer(traced, draws).write(schedule)
+    return _Writer(traced, draws, guard).write(schedule)
 
 
 class _Writer:
     """Goes through a schedule as the interpreter does, and writes down the calls."""
 
-    def __init__(self, traced: Traced, draws: Draws) -> None:
+    def __init__(self, traced: Traced, draws: Draws, guard: Guard | None) -> None:
         self.traced = traced
         self.draws = draws
+        self.guard = guard
         self.nodes = [entry.node for entry in traced.entries]
         self.positions = {node: i for i, node in enumerate(self.nodes)}
         self.code = Code()
@@ -181,7 +183,9 @@ class _Writer:
     def _compute(self, i: int) -> Var:
         entry, node = self.traced.entries[i], self.nodes[i]
         if node.op is None:
-            return self._make(lambda array=entry.captured: array[...], [], node.value)
+            array: Any = entry.captured
+            read = self.guard.captured(i) if self.guard else lambda: array[...]
+            return self._make(read, [], node.value)
         if node.op is item:
             return self._take(i)
         sources = self._inputs(node)

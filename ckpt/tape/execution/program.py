@@ -13,12 +13,15 @@ from ckpt.errors import TapeError
 from ckpt.program import Observer
 from ckpt.schedule import Schedule
 from ckpt.tape.core import tree
+from ckpt.tape.core.changes import DEFAULT, Check
+from ckpt.tape.core.context import inside, watching
 from ckpt.tape.core.value import Value
 from ckpt.tape.eager.grad import value_and_grad
 from ckpt.tape.execution.arguments import check_arguments, gather
 from ckpt.tape.execution.compiled import StraightLine
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.eager_peak import eager_peak
+from ckpt.tape.execution.guard import Guard
 from ckpt.tape.execution.lines import write
 from ckpt.tape.execution.run import perform
 from ckpt.tape.traced.trace import record
@@ -38,17 +41,21 @@ class TapeProgram:
         argnums: int | tuple[int, ...] = 0,
         has_aux: bool = False,
         name: str = "",
+        check: Check = "default",
     ) -> None:
         self.function = function
         self.argnums = argnums
         self.has_aux = has_aux
-        self.traced = record(function, args, argnums, has_aux, name)
+        self.check = check
+        self.watching = watching(check)
+        with inside(**self.watching):
+            self.traced = record(function, args, argnums, has_aux, name)
         self.graph = self.traced.graph
         self.witness = Tracemalloc()
 
     def plain(self, *args: Any) -> Any:
         """The loss and its gradients, eagerly."""
-        step = value_and_grad(self.function, self.argnums, has_aux=self.has_aux)
+        step = value_and_grad(self.function, self.argnums, has_aux=self.has_aux, check=self.check)
         return step(*_without_values(args))
 
     def execute(self, schedule: Schedule, *args: Any, observe: Observer | None = None) -> Any:
@@ -58,17 +65,21 @@ class TapeProgram:
         """
         traced = self.traced
         draws = Draws(traced, schedule)
-        code = write(traced, schedule, draws)
+        guard = Guard(traced, self.watching.get("whole", DEFAULT))
+        code = write(traced, schedule, draws, guard)
         arrays = check_arguments(traced, args)
         draws.begin(args)
+        guard.begin(arrays)
         found = perform(code, arrays, observe)
+        guard.end()
         assert code.loss is not None
         gradients = [None if var is None else found[var] for var in code.gradients]
         return gather(traced, found[code.loss], gradients, [found[var] for var in code.aux])
 
     def compile(self, schedule: Schedule) -> StraightLine:
         """The schedule as straight-line code over one arena."""
-        return StraightLine(self.traced, schedule)
+        whole = self.watching.get("whole", DEFAULT)
+        return StraightLine(self.traced, schedule, whole)
 
     def measure(self, step: Any, *args: Any) -> tuple[Any, int]:
         """The result of a step on ``args``, and the peak that tracemalloc sees.
@@ -118,6 +129,7 @@ def trace(
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
     name: str = "",
+    check: Check = "default",
 ) -> TapeProgram:
     """Run ``function(*args)`` on shapes and dtypes alone and return the Program.
 
@@ -125,9 +137,11 @@ def trace(
     anything else, which is passed as it is. Float arrays in the arguments ``argnums`` are the
     parameters. ``function`` returns a scalar loss (with ``has_aux``, a pair of loss and anything).
     Raises TapeError where the loss isn't a scalar that depends on a parameter, and AbstractError
-    where the program needs values.
+    where the program needs values, MutationError where an array that it read changed in place
+    before it returned; ``check`` says how closely that is looked for, here and in a step of it, as
+    in `checkpoint`.
     """
-    return TapeProgram(function, args, argnums, has_aux, name)
+    return TapeProgram(function, args, argnums, has_aux, name, check)
 
 
 def steady(
@@ -136,15 +150,16 @@ def steady(
     argnums: int | tuple[int, ...] = 0,
     has_aux: bool = False,
     name: str = "",
+    check: Check = "default",
 ) -> TapeProgram:
     """`trace`, once it is sure that what the program captures doesn't change from call to call.
 
     Raises TapeError where it makes its arrays anew at every call: a plan would freeze them.
     """
-    program = TapeProgram(function, args, argnums, has_aux, name)
+    program = TapeProgram(function, args, argnums, has_aux, name, check)
     captured = [e for e in program.traced.entries if e.captured is not None]
     if captured:
-        again = TapeProgram(function, args, argnums, has_aux, name)
+        again = TapeProgram(function, args, argnums, has_aux, name, check)
         others = [e for e in again.traced.entries if e.captured is not None]
         for a, b in zip(captured, others, strict=False):
             if not _equal(a.captured, b.captured):
@@ -154,6 +169,10 @@ def steady(
                     "array that differs from call to call, and a plan would freeze it; draw random "
                     "masks with ckpt.nn.dropout, or pass the array as an argument"
                 )
+        program.traced.verify(
+            "from one call of the function to the next, and a plan would freeze it; pass the array "
+            "as an argument"
+        )
         if len(captured) != len(others) or program.graph.digest != again.graph.digest:
             raise TapeError(
                 "two traces of the program differ: it depends on something that changes from call "

@@ -16,6 +16,7 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.graph import Graph, Node
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
+from ckpt.tape.core.changes import Watch, arrays_among, watch
 from ckpt.tape.core.context import CURRENT, run_inside
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
@@ -52,6 +53,8 @@ class Recorder:
         self.captured: dict[int, TapeNode] = {}
         self.results: dict[TapeNode, list[Value]] = {}
         """Of each op with several results: those, made as soon as it is."""
+        self.watches: list[tuple[Watch, Op]] = []
+        """Each reading of a plain array."""
 
     def add(self, entry: Entry) -> TapeNode:
         self.positions[entry.node] = len(self.entries)
@@ -71,8 +74,21 @@ class Recorder:
             node = TapeNode(None, (), None, 0, array)
             node.value = abstract(array)
             self.captured[id(array)] = node
-            self.add(Entry(node, role="captured", captured=array, source=caller()))
+            self.add(Entry(node, role="captured", captured=np.asarray(array), source=caller()))
         return self.captured[id(array)]
+
+    def watch(self, op: Op, array: Any) -> None:
+        """A planned step will read the array where the program reads it now."""
+        context = CURRENT.get()
+        assert context is not None
+        if context.whole >= 0:
+            self.watches.append((watch(array, context.whole), op))
+
+    def verify(self, when: str) -> None:
+        """MutationError if an array isn't what it was each time that the program read it."""
+        descent = object()
+        for watched, op in self.watches:
+            watched.verify(op.name, descent, when)
 
     def record(self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int) -> Value:
         if op is item and inputs[0] in self.results:
@@ -81,17 +97,22 @@ class Recorder:
         context = CURRENT.get()
         assert context is not None
         for k, source in enumerate(inputs):
-            if type(source) is np.ndarray:
+            if isinstance(source, np.ndarray):
                 inputs[k] = self.capture(source)
                 arrays[k] = abstract(source)
+                self.watch(op, source)
             elif type(source) is TapeNode and source not in self.positions:
                 if source.requires_grad:
                     raise TapeError(
                         "the traced function reads a Value that isn't among its arguments; pass it "
                         "in, so that its gradient can be returned"
                     )
-                inputs[k] = self.capture(np.asarray(arrays[k]))
-                arrays[k] = abstract(arrays[k])
+                array = np.asarray(arrays[k])
+                inputs[k] = self.capture(array)
+                arrays[k] = abstract(array)
+                self.watch(op, array)
+        for array in arrays_among(params):
+            self.watch(op, array)
         arrays = [abstract(a) if isinstance(a, np.generic) else a for a in arrays]
         kernel = forward_kernel(op, tuple(arrays), params)
         array = kernel.array
@@ -192,6 +213,8 @@ class Traced:
     has_aux: bool
     aux: Any
     aux_nodes: list[int]
+    verify: Callable[[str], None]
+    """MutationError, which says when, if a captured array isn't what it was in the trace."""
 
 
 def record(
@@ -226,6 +249,10 @@ def record(
                 parameters.append(position)
     given = tree.unflatten(args, stand_ins)
     returned = run_inside(lambda: function(*given), recorder=recorder, region=None)
+    recorder.verify(
+        "before the function returned, and a plan would read it as it is now; let it read a copy "
+        "(array.copy())"
+    )
     result, aux = tree.loss_and_aux(returned, has_aux)
     loss = _loss(result, recorder)
     positions = recorder.positions
@@ -257,6 +284,7 @@ def record(
         has_aux=has_aux,
         aux=aux,
         aux_nodes=aux_nodes,
+        verify=recorder.verify,
     )
 
 
