@@ -81,6 +81,15 @@ class Execution:
     timeline: Timeline
     seconds: float
 
+    @property
+    def value(self) -> Any:
+        """The first half of a result ``(value, grads)``, which is that of `value_and_grad`."""
+        return self.result[0]
+
+    @property
+    def grads(self) -> Any:
+        return self.result[1]
+
 
 def execute(
     program: Program, schedule: Schedule, *args: Any, trace_memory: bool = False
