@@ -35,15 +35,18 @@ def write(
     *,
     title: str = "",
     about: Mapping[str, Any] | None = None,
+    drawn: Sequence[str] = (),
 ) -> None:
     """Draw the figure or write the rows into each path, by its extension.
+
+    ``plot`` draws figures, and the kinds ``drawn`` besides.
 
     Beside a data file, ``about`` says how to make it again.
     """
     from ckpt.reports import exports, figure
 
     for path in paths:
-        if path.suffix.lower() in figure.FIGURE_KINDS:
+        if path.suffix.lower() in (*figure.FIGURE_KINDS, *drawn):
             plot(path)
         else:
             exports.write(path, rows, title=title, metadata=about)

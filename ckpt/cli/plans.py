@@ -8,7 +8,7 @@ from typing import Any
 
 from ckpt.cli.run import note
 
-PLAN_KINDS = (".json", ".png", ".svg", ".pdf")
+PLAN_KINDS = (".json", ".html", ".png", ".svg", ".pdf")
 
 
 def described(plan: Any, verification: Any = None) -> dict[str, Any]:

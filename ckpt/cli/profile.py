@@ -87,6 +87,7 @@ def profile(
         found.plot,
         title=f"ckpt profile {chosen.name}",
         about=reproduction("ckpt profile", {"target": chosen.name, **given}, seed=seed),
+        drawn=[".html"],
     )
     note(f"next: {_next(target, given, bool(paths), found.simulated.recompute_flops)}")
 

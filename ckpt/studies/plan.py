@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import Any, overload
 
 from ckpt.errors import StepMemoryError, UnitError, UsageError, VerificationError
@@ -17,6 +18,7 @@ from ckpt.program import Compiled, Program, execute
 from ckpt.reports import documents
 from ckpt.reports.exports import dumps
 from ckpt.reports.files import write_text
+from ckpt.reports.pages import Reel, is_page, page
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
@@ -56,10 +58,23 @@ class Plan:
         )
 
     def plot(self, path: Any) -> Any:
-        """Draw the schedule - instructions across, nodes up, live bytes below - into ``path``."""
+        """Draw the schedule - instructions across, nodes up, live bytes below - into ``path``;
+        .html is `page`."""
         from ckpt.reports.figure import save, schedule_figure
 
+        if is_page(path):
+            return write_text(path, self.page())
         return save(schedule_figure(self.graph, self.timeline), path)
+
+    def page(self) -> str:
+        """One HTML file, in which the plan plays beside store-all."""
+
+        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
+        return page(
+            f"A plan of {self.graph.name or 'the program'}",
+            [Reel(self.graph, self.timeline, ghost=kept)],
+            parts=[f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
+        )
 
     def save(self, path: Any) -> None:
         """Write the plan as JSON, for `load_plan`; whole or not at all."""

@@ -13,7 +13,9 @@ from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.program import Program
 from ckpt.reports.advice import advice
+from ckpt.reports.files import write_text
 from ckpt.reports.ledger import ledger, why
+from ckpt.reports.pages import Reel, is_page, page
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
@@ -119,10 +121,25 @@ class Profile:
             "ledger": self.rows(),
         }
 
+    def page(self) -> str:
+        """One HTML file: the schedule plays beside store-all, and the table stands below."""
+        from ckpt.reports.exports import to_html
+
+        name = self.graph.name or "the program"
+        kept = make_schedule(self.graph, "store_all")
+        table = to_html(self.ledger(by="line"))
+        return page(
+            f"One step of {name}",
+            [Reel(self.graph, self.simulated, ghost=simulate(self.graph, kept))],
+            parts=[f"<h2>By line</h2>{table}", f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
+        )
+
     def plot(self, path: Any) -> Any:
-        """Draw live bytes over the instructions into ``path`` (.png, .svg or .pdf)."""
+        """Draw live bytes over the instructions into ``path``; .html is `page`."""
         from ckpt.reports.figure import save, timeline_figure
 
+        if is_page(path):
+            return write_text(path, self.page())
         figure = timeline_figure(
             self.simulated,
             self.measured,

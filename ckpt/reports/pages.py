@@ -1,0 +1,184 @@
+"""A page in which schedules play: one HTML file that needs no network and nothing else.
+
+A `Reel` is a simulated schedule, with what a reader chooses to see it. The page shows what is live
+at each of its instructions - on the bytes' curve, on the graph's line of nodes, and in words - and
+lets a reader play, step, scrub, and ask a value for its life (``page/player.js``).
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ckpt.graph import Graph
+from ckpt.schedule import Backward, Compute, Free
+from ckpt.timeline import KINDS, Timeline
+from ckpt.units import format_bytes
+
+GHOST_POINTS = 400
+"""Of the curve of store-all that is drawn beside a schedule's own."""
+
+
+@dataclass(frozen=True)
+class Reel:
+    """A schedule to play. ``timeline`` is a simulation's; ``ghost``, if any, that of store-all."""
+
+    graph: Graph
+    timeline: Timeline
+    at: tuple[str, ...] = ()
+    """What a reader chooses to see it, an option of each of the page's ``choices``."""
+    ghost: Timeline | None = None
+
+
+def page(
+    title: str,
+    reels: Sequence[Reel],
+    *,
+    choices: Sequence[str] = (),
+    missing: Mapping[tuple[str, ...], str] | None = None,
+    verdict: str = "",
+    parts: Sequence[str] = (),
+) -> str:
+    """The page of ``reels``, with ``parts`` (HTML, from `exports.to_html`) below.
+
+    ``choices`` names what tells the reels apart (budget; depth, strategy): a slider each, whose
+    options are in the order in which reels and ``missing`` - why there is no plan - bring them.
+    """
+    gone = dict(missing or {})
+    options: list[list[str]] = [[] for _ in choices]
+    for at in [*(reel.at for reel in reels), *gone]:
+        for known, option in zip(options, at, strict=True):
+            if option not in known:
+                known.append(option)
+    if options and all(option.isdigit() for option in options[0]):
+        options[0].sort(key=int)
+
+    def place(at: tuple[str, ...]) -> list[int]:
+        return [known.index(option) for known, option in zip(options, at, strict=True)]
+
+    graphs: dict[str, Graph] = {reel.graph.digest: reel.graph for reel in reels}
+    numbers = {digest: number for number, digest in enumerate(graphs)}
+    data = {
+        "graphs": [_graph(graph) for graph in graphs.values()],
+        "choices": [
+            {"name": name, "options": known} for name, known in zip(choices, options, strict=True)
+        ],
+        "reels": [_reel(reel, numbers[reel.graph.digest], place(reel.at)) for reel in reels],
+        "missing": {",".join(map(str, place(at))): why for at, why in gone.items()},
+    }
+    return _asset("page.html").format(
+        title=html.escape(title),
+        style=_asset("page.css"),
+        verdict=html.escape(verdict),
+        choosers="".join(_chooser(k, name, options[k]) for k, name in enumerate(choices)),
+        legend="".join(
+            f'<span><i style="background:var(--{kind})"></i>{kind}</span>'
+            for kind in (*KINDS[:4], "workspace")
+        ),
+        parts="\n".join(parts),
+        # No "<" in it: no text of the user's can end the element, or begin another.
+        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        script=_asset("player.js"),
+    )
+
+
+def is_page(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".html"
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("ckpt.reports") / "page" / name).read_text(encoding="utf-8")
+
+
+class _Texts(dict[str, int]):
+    """Texts by number, each once: the layers of a loop read alike."""
+
+    def __missing__(self, text: str) -> int:
+        number = self[text] = len(self)
+        return number
+
+
+def _graph(graph: Graph) -> dict[str, Any]:
+    texts = _Texts()
+    groups = []
+    for node in graph:
+        shape = "x".join(map(str, node.shape)) or "scalar"
+        groups.append(texts[" ".join(filter(None, (node.op, node.source, shape, node.dtype)))])
+    return {
+        "labels": [texts[graph.describe(i)] for i in range(len(graph))],
+        "groups": groups,
+        "scopes": [texts[node.scope] for node in graph],
+        "steps": [
+            texts[graph.describe_step(k).removeprefix("backward ")] for k in range(len(graph.steps))
+        ],
+        "at": [-1 if step.at is None else step.at for step in graph.steps],
+        "reads": [list(step.reads) for step in graph.steps],
+        "counts_gradients": graph.counts_gradients,
+        "texts": list(texts),
+    }
+
+
+def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
+    timeline = reel.timeline
+    whose, kinds, nbytes, born, died = timeline.buffers.columns
+    codes = []
+    for instruction in timeline.schedule:
+        match instruction:
+            case Compute(number):
+                codes.append(3 * number)
+            case Free(number):
+                codes.append(3 * number + 1)
+            case Backward(number):
+                codes.append(3 * number + 2)
+    return {
+        "graph": graph,
+        "at": at,
+        "verdict": _verdict(reel),
+        "budget": timeline.schedule.budget,
+        "instructions": codes,
+        "high": list(timeline.columns["high"]),
+        "whose": [-1 if w is None else w for w in whose],
+        "kinds": [KINDS.index(kind) for kind in kinds],
+        "nbytes": list(nbytes),
+        "born": list(born),
+        "died": list(died),
+        "ghost": None if reel.ghost is None else _thinned(reel.ghost.columns["high"]),
+    }
+
+
+def _thinned(values: Sequence[int]) -> list[int]:
+    """At most GHOST_POINTS of them, each the most of its share."""
+    each = -(-len(values) // GHOST_POINTS) or 1
+    return [max(values[k : k + each]) for k in range(0, len(values), each)]
+
+
+def _verdict(reel: Reel) -> str:
+    timeline, ghost = reel.timeline, reel.ghost
+    text = f"Peak {format_bytes(timeline.peak)}"
+    if ghost is not None and timeline.peak < ghost.peak:
+        times = ghost.peak / timeline.peak
+        text += f" of store-all's {format_bytes(ghost.peak)}, {times:.1f} times less"
+    if not timeline.recompute_flops:
+        return f"{text}; nothing is recomputed."
+    step = timeline.recompute_flops / ((timeline.step_flops - timeline.recompute_flops) or 1)
+    return (
+        f"{text}, for {timeline.overhead:.1%} of a forward in recompute: "
+        f"a step is {step:.1%} longer."
+    )
+
+
+def _chooser(k: int, name: str, options: Sequence[str]) -> str:
+    hidden = " hidden" if len(options) < 2 else ""
+    return (
+        f'<div class="bar"{hidden}><label for="choice{k}">{html.escape(name)}</label>'
+        f'<input type="range" id="choice{k}" min="0" max="{len(options) - 1}" value="0">'
+        f'<output id="chosen{k}" for="choice{k}"></output></div>'
+    )
