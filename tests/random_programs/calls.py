@@ -109,7 +109,7 @@ np.linalg.cholesky({spd}) | np.linalg.inv({spd}) | np.linalg.inv({sq} + 3 * np.e
 np.linalg.det({sq}) | np.linalg.slogdet({spd})[1] | np.linalg.slogdet({sq})[1] | np.linalg.eigh({spd})[0] | np.linalg.eigvalsh({spd}) | np.linalg.eigh({spd}).eigenvectors ** 2
 np.linalg.svd({m}, full_matrices=False)[1] | np.linalg.svd({m}, compute_uv=False) | np.linalg.svdvals({m}) | np.linalg.qr({m})[1] ** 2 | np.linalg.qr({tall}).Q ** 2
 np.linalg.pinv({m}) | np.linalg.eigvals({sq2} + 0j) | np.linalg.tensorsolve(np.eye(4).reshape(2, 2, 2, 2) + np.broadcast_to(np.sum({x}), (2, 2, 2, 2)), np.ones((2, 2)))
-np.linalg.eigh({herm})[0] | np.linalg.cholesky({herm}) | np.linalg.inv({herm}) | np.linalg.solve({herm}, {c1}) | np.linalg.matrix_power({spd}, -1) | np.linalg.svd({m})[0] ** 2
+np.linalg.eigh({herm})[0] | np.linalg.cholesky({herm}) | np.linalg.inv({herm}) | np.linalg.solve({herm}, {c1}) | np.linalg.matrix_power({spd}, -1) | np.linalg.svd({m}, full_matrices=False)[0] ** 2
 """
 
 TRANSFORMS = """

@@ -20,7 +20,12 @@ import ckpt
 from ckpt.errors import BudgetError, TapeError, UsageError
 from ckpt.planners import make_schedule
 from ckpt.tape.core import tree
+from ckpt.tape.core.abstract import AbstractParts
+from ckpt.tape.execution.arguments import check_arguments
+from ckpt.tape.execution.draws import Draws
+from ckpt.tape.execution.lines import write
 from ckpt.tape.execution.program import steady
+from ckpt.tape.execution.run import _run as run_line
 from tests.random_programs.writing import Written
 
 PLANNERS = (
@@ -147,7 +152,7 @@ class Check:
             with violation("several losses raise"):
                 parts = names["loss"](*given)[1]["parts"]
                 for part in parts:
-                    if part.requires_grad:
+                    if isinstance(part, ckpt.Value) and part.requires_grad:
                         part.backward(retain_graph=True)
             leaves = [v for k in numbers for v in tree.leaves(given[k])]
             results.append([np.zeros(v.shape) if v.grad is None else v.grad for v in leaves])
@@ -205,6 +210,7 @@ class Check:
             if again.digest != graph.digest:
                 raise Violation("document", "a graph read back has another digest")
         store_all = make_schedule(graph, "store_all")
+        self.layouts(program, store_all)
         whole = ckpt.simulate(graph, store_all).peak
         done = set()
         for planner in self.planners:
@@ -216,6 +222,34 @@ class Check:
                     continue
                 self.schedules(program, schedule, f"{planner} at {budget}", other=not done)
                 done.add(schedule.instructions)
+
+    def layouts(self, program: Any, schedule: Any) -> None:
+        """Every array of a run has the shape, the dtype and the strides that were foreseen."""
+        args = self.names["arguments"]()
+        traced, draws = program.traced, Draws(program.traced, schedule)
+        code = write(traced, schedule, draws)
+        draws.begin(args)
+        env = dict(zip(code.arguments, check_arguments(traced, args), strict=True))
+        for line in code.lines:
+            try:
+                run_line(line, env)
+            except Exception as error:
+                raise Violation("execute raises", f"{type(error).__name__}: {error}") from error
+            if line.result is None or isinstance(line.result.array, AbstractParts):
+                continue
+            foreseen, real = line.result.array, env[line.result]
+            if (real.shape, real.dtype) != (foreseen.shape, foreseen.dtype):
+                raise Violation(
+                    "foreseen shape",
+                    f"{real.dtype}{real.shape}, foreseen {foreseen.dtype}{foreseen.shape}; "
+                    f"{line.function} {line.params}",
+                )
+            if real.size > 1 and real.shape and steps(real) != steps(foreseen):
+                raise Violation(
+                    "foreseen strides",
+                    f"{real.strides} of {real.dtype}{real.shape}, foreseen {foreseen.strides}; "
+                    f"{line.function} {line.params}",
+                )
 
     def schedule(self, graph: Any, planner: str, budget: Any, options: Any) -> Any:
         """The planner's schedule within the budget, or within the smallest it names."""
@@ -355,6 +389,11 @@ def states(args: Any) -> list[Any]:
     ]
 
 
+def steps(array: Any) -> list[int]:
+    """The strides of the axes that are longer than one."""
+    return [s for n, s in zip(array.shape, array.strides, strict=True) if n > 1]
+
+
 def unchanged(args: Any, before: list[Any]) -> None:
     for a, b in zip(tree.leaves(args), before, strict=True):
         if isinstance(a, np.ndarray) and a.tobytes() != b.tobytes():
@@ -432,11 +471,16 @@ def judge(at: Callable[[float], float], slope: float) -> str:
     """Is the slope that of the function at 0?"""
     try:
         with np.errstate(all="raise", under="ignore"):
-            size = max(abs(at(0.0)), 1.0)
             steps = (3e-4, 1.5e-4, 7.5e-5)
-            first = [(at(h) - at(-h)) / (2 * h) for h in steps]
+            here = at(0.0)
+            sides = [(at(h), at(-h)) for h in steps]
     except (FloatingPointError, np.linalg.LinAlgError):
         return "no word: out of the domain"
+    size = max(abs(here), 1.0)
+    first = [(above - below) / (2 * h) for h, (above, below) in zip(steps, sides, strict=True)]
+    bends = [abs(a - 2 * here + b) / h for h, (a, b) in zip(steps, sides, strict=True)]
+    if bends[2] > 1e-5 * size and bends[2] > 0.4 * bends[0]:  # a quarter if it is smooth
+        return "no word: a kink"
     better = [(4 * b - a) / 3 for a, b in zip(first, first[1:], strict=False)]
     doubt = abs(better[1] - better[0]) + 1e-11 * size / steps[-1]
     off = abs(better[1] - slope)

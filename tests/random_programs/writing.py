@@ -113,6 +113,8 @@ class Writer:
         self.rng = rng = np.random.default_rng(self.seed)
         self.large = rng.random() < 0.04
         sizes = [24, 32, 40, 130] if self.large else [1, 2, 3, 4, 5, 6]
+        if not self.large and rng.random() < 0.3:
+            sizes = [2, 7, 9, 12, 17]
         self.dims = [int(d) for d in rng.choice(sizes, 2 if self.large else 3, replace=False)]
         self.env: dict[str, Any] = {"draw": draw, **WORLD, "rng": np.random.default_rng(0)}
         self.scope: list[str] = []
@@ -611,7 +613,7 @@ class Writer:
 
     def rebind(self) -> None:
         x = self.pick(lambda a: kind(a) == "f")
-        if x[0] not in "vh":
+        if x[0] not in "vh" or x not in self.tainted:  # plain arrays can't add Values in place
             raise Retry
         op = self.of(["+=", "*=", "-="])
         y = self._y()

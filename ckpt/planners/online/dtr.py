@@ -64,19 +64,21 @@ def dtr(
     instructions = run(ceiling if budget is None else budget)
     if instructions is None:
         assert budget is not None
-        low, high, found = budget, ceiling, run(ceiling)
-        while high - low > max(1, high // 100):
+        # A step may write over a value that dies, which a run can't foresee: the peak that is named
+        # lies below the budget that gave it, and asked for it we must come by the same ones again.
+        low, high, instructions = 0, ceiling, run(ceiling)
+        assert instructions is not None  # at the store-all peak nothing is evicted for room
+        timeline = simulate(graph, Schedule(tuple(instructions)))
+        while not fits(timeline, budget):
+            if high - low <= max(1, high // 100):
+                raise over_budget(graph, timeline, "dtr", budget)
             middle = (low + high) // 2
             attempt = run(middle)
             if attempt is None:
                 low = middle
             else:
-                high, found = middle, attempt
-        assert found is not None  # at the store-all peak nothing is ever evicted for room
-        timeline = simulate(graph, Schedule(tuple(found)))
-        if not fits(timeline, budget):
-            raise over_budget(graph, timeline, "dtr", budget)
-        instructions = found  # a step may write over a value that dies, which the run can't foresee
+                high, instructions = middle, attempt
+                timeline = simulate(graph, Schedule(tuple(instructions)))
     plain = price.forward(graph) + price.backward()
     computed = sum(price.nodes[s.node] for s in instructions if isinstance(s, Compute))
     slowdown = (computed + price.backward()) / plain if plain else 1.0

@@ -23,7 +23,7 @@ from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard
 from ckpt.tape.ops.parts import item
-from ckpt.tape.traced.flow import Edge, sum_layout
+from ckpt.tape.traced.flow import Edge, copied, sum_layout
 from ckpt.tape.traced.kernel import Account, At, Kernel, cost
 from ckpt.tape.traced.trace import Traced
 from ckpt.timeline import KINDS
@@ -272,7 +272,7 @@ class _Writer:
         match edge.merge:
             case "first":
                 if self.nodes[dep].op is None and edge.kind != "fresh":
-                    return self._make(copy, [new], new.array)  # a gradient owns its array
+                    return self._make(copy, [new], copied(new.array))  # a gradient owns its array
                 return new
             case "into old":
                 return self._add(self.cotangents[dep], new)
@@ -362,7 +362,7 @@ class _Writer:
         if edge.merge == "into old":
             return self.cotangents[dep]
         if edge.merge != "first":
-            return self._make(copy, [self.cotangents[dep]], self.cotangents[dep].array)
+            return self._make(copy, [self.cotangents[dep]], copied(self.cotangents[dep].array))
         node = self.nodes[dep]
         array = node.value
         if isinstance(array, AbstractParts) or not array.shape:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ckpt.graph import BackwardRow, BackwardStep, Node, Overwrites
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
+from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import OUT, Op
 from ckpt.tape.core.rules import Rule, Stand, rules_of
@@ -122,7 +123,7 @@ class Flow:
             turn = Turn(rule)
             if kernel is None:
                 kind: Kind = "part"
-                made = _zeros(node.inputs[k]) if before is None else before.array
+                made = _added_into(node.inputs[k], before)
                 cost = node.op.into_workspace
                 turn.account = Account((), cost(made, incoming.array, node) if cost else 0, None)
                 flops += int(incoming.array.size)
@@ -300,6 +301,13 @@ def _zeros(node: TapeNode) -> Any:
     return AbstractArray(node.shape, node.dtype)
 
 
+def _added_into(node: TapeNode, before: _Cotangent | None) -> Any:
+    """The array that a part is added into; see `cotangents.own_cotangent`."""
+    if before is None:
+        return _zeros(node)
+    return before.array if before.own else copied(before.array)
+
+
 def _takes_g(kernel: Kernel | None) -> bool:
     return kernel is None or kernel.cotangent is not None
 
@@ -334,6 +342,11 @@ def _merge(kind: Kind, before: _Cotangent | None) -> Merge:
     if before.own:
         return "into old"
     return "into new" if kind == "fresh" else "anew"
+
+
+def copied(x: AbstractArray) -> AbstractArray:
+    """The layout of a copy of ``x``, which may be broadcast or reversed."""
+    return fresh(copy, x.shape, x)
 
 
 def sum_layout(x: AbstractArray, y: AbstractArray) -> AbstractArray:
