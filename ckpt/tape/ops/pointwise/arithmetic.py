@@ -55,8 +55,8 @@ ufunc(np.true_divide).vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y
 
 
 def quotient(x: Any, y: Any) -> Any:
-    """x / y where y bounds x: 0 where y is 0, and where only y is infinite."""
-    return x / np.where(np.equal(y, 0), np.inf, y)
+    """x / y where y bounds x: 0 where y is 0, and 1 or -1 where both are infinite."""
+    return np.where(np.isinf(x), np.sign(x), x / np.where(np.equal(y, 0), np.inf, y))
 
 
 def _angle_x(g: Any, x: Any, y: Any) -> Any:
@@ -123,7 +123,7 @@ ufunc(np.fabs).vjp(x=lambda g, x: g * np.sign(x))
 ufunc(np.reciprocal).vjp(x=lambda g, out: -g * (out * out))
 ufunc(np.square).vjp(x=lambda g, x: g * (2 * x))
 ufunc(np.sqrt).vjp(x=lambda g, out: g * 0.5 / out)
-ufunc(np.cbrt).vjp(x=lambda g, out: g / (3 * (out * out)))
+ufunc(np.cbrt).vjp(x=lambda g, out: g / 3 / out / out)
 ufunc(np.exp).vjp(x=lambda g, out: g * out)
 ufunc(np.exp2).vjp(x=lambda g, out: g * (LN2 * out))
 ufunc(np.expm1).vjp(x=lambda g, out: g * (out + 1))
@@ -136,14 +136,16 @@ ufunc(np.cos).vjp(x=lambda g, x: -g * np.sin(x))
 ufunc(np.tan).vjp(x=lambda g, out: g * (1 + out * out))
 ufunc(np.arcsin).vjp(x=lambda g, x: g / np.sqrt((1 - x) * (1 + x)))
 ufunc(np.arccos).vjp(x=lambda g, x: -g / np.sqrt((1 - x) * (1 + x)))
-ufunc(np.arctan).vjp(x=lambda g, x: g / (1 + x * x))
+ufunc(np.arctan).vjp(
+    x=lambda g, x: g / (1 + x * x) if x.dtype.kind == "c" else g / np.hypot(x, 1) / np.hypot(x, 1)
+)
 ufunc(np.sinh).vjp(x=lambda g, x: g * np.cosh(x))
 ufunc(np.cosh).vjp(x=lambda g, x: g * np.sinh(x))
 ufunc(np.tanh).vjp(x=lambda g, out: g * (1 - out * out))
 ufunc(np.arcsinh).vjp(
     x=lambda g, x: g / (np.sqrt(x * x + 1) if x.dtype.kind == "c" else np.hypot(x, 1))
 )
-ufunc(np.arccosh).vjp(x=lambda g, x: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
+ufunc(np.arccosh).vjp(x=lambda g, x: g / np.sqrt(x - 1) / np.sqrt(x + 1))
 ufunc(np.arctanh).vjp(x=lambda g, x: g / ((1 - x) * (1 + x)))
 for _to_radians in (np.deg2rad, np.radians):
     ufunc(_to_radians).vjp(x=lambda g: g * DEGREE)

@@ -62,7 +62,7 @@ def _unknown(name: str, operand: str) -> Callable[..., Any]:
 
 def _logistic(sp: Any) -> None:
     _rules(sp.expit, x=lambda g, out: g * (out * (1 - out)))
-    _rules(sp.logit, x=lambda g, x: g / (x * (1 - x)))
+    _rules(sp.logit, x=lambda g, x: g / x / (1 - x))
     _rules(sp.log_expit, x=lambda g, x: g * sp.expit(-x))
     _rules(sp.entr, x=lambda g, x: -g * (np.log(x) + 1))
     # Nothing times a logarithm is nothing, also at 0; by x it has no slope there: 0, as in PyTorch.
@@ -95,16 +95,29 @@ def _logistic(sp: Any) -> None:
 
 
 def _error_functions(sp: Any) -> None:
-    _rules(sp.erf, x=lambda g, x: g * (2 / SQRT_PI * np.exp(-np.square(x))))
-    _rules(sp.erfc, x=lambda g, x: g * (-2 / SQRT_PI * np.exp(-np.square(x))))
+    _rules(sp.erf, x=lambda g, x: g * (2 / SQRT_PI * _gauss(x, -1)))
+    _rules(sp.erfc, x=lambda g, x: g * (-2 / SQRT_PI * _gauss(x, -1)))
     _rules(sp.erfcx, x=lambda g, out, x: g * _erfcx_slope(x, out))
-    _rules(sp.erfi, x=lambda g, x: g * (2 / SQRT_PI * np.exp(np.square(x))))
+    _rules(sp.erfi, x=lambda g, x: g * (2 / SQRT_PI * _gauss(x, 1)))
     _rules(sp.erfinv, x=lambda g, out: g * (SQRT_PI / 2 * np.exp(np.square(out))))
     _rules(sp.erfcinv, x=lambda g, out: g * (-SQRT_PI / 2 * np.exp(np.square(out))))
     _rules(sp.dawsn, x=lambda g, out, x: g * _dawsn_slope(x, out))
-    _rules(sp.ndtr, x=lambda g, x: g * (1 / sqrt(2 * pi) * np.exp(-0.5 * np.square(x))))
-    _rules(sp.log_ndtr, x=lambda g, x: g * (sqrt(2 / pi) / sp.erfcx(x * -sqrt(0.5))))
+    _rules(sp.ndtr, x=lambda g, x: g * (1 / sqrt(2 * pi) * _gauss(x, -0.5)))
+    _rules(sp.log_ndtr, x=lambda g, out, x: g * _log_ndtr_slope(sp, x, out))
     _rules(sp.ndtri, x=lambda g, out: g * (sqrt(2 * pi) * np.exp(0.5 * np.square(out))))
+
+
+def _gauss(x: Any, factor: float) -> Any:
+    """exp(factor * x**2), and no infinity times 0 where that is nothing, or infinite."""
+    return np.exp(factor * np.square(np.clip(x, -100, 100)))
+
+
+def _log_ndtr_slope(sp: Any, x: Any, out: Any) -> Any:
+    """The density over the distribution: on the left as sqrt(2 / pi) / erfcx(-x / sqrt(2))."""
+    right = np.greater(x, 0)
+    density = _gauss(np.where(right, x, 0), -0.5) / np.exp(np.where(right, out, 0))
+    left = sqrt(2 / pi) / sp.erfcx(np.where(right, 0, x) * -sqrt(0.5))
+    return np.where(right, density / sqrt(2 * pi), left)
 
 
 def _erfcx_slope(x: Any, out: Any) -> Any:
@@ -130,11 +143,13 @@ def _polynomial(t: Any, coefficients: list[float]) -> Any:
     return made
 
 
-def _near(t: Any, reach: float, series: list[float], far: Callable[[Any], Any]) -> Any:
-    """A function of t with a removable singularity at 0: near it by its power series."""
-    near = np.less(np.absolute(t), reach)
-    made = _polynomial(np.where(near, t, 0), series)
-    return np.where(near, made, far(np.where(near, 0.5, t)))
+def _near(
+    x: Any, place: float, reach: float, series: list[float], far: Callable[[Any], Any]
+) -> Any:
+    """A function with a removable singularity at a place: near it by its power series."""
+    near = np.less(np.absolute(x - place), reach)
+    made = _polynomial(np.where(near, x - place, 0), series)
+    return np.where(near, made, far(np.where(near, place + 0.5, x)))
 
 
 def _gamma_functions(sp: Any) -> None:
@@ -206,7 +221,12 @@ def _bessel_functions(sp: Any) -> None:
     _rules(sp.k0, x=lambda g, x: -g * sp.k1(x))
     _rules(sp.j1, x=lambda g, x: g * (0.5 * (sp.j0(x) - sp.jv(2.0, x))))
     _rules(sp.y1, x=lambda g, x: g * (0.5 * (sp.y0(x) - sp.yv(2.0, x))))
-    _rules(sp.i1, x=lambda g, x: g * (0.5 * (sp.i0(x) + sp.iv(2.0, x))))
+    _rules(  # scipy's iv is NaN of a subnormal number, and there as of 0
+        sp.i1,
+        x=lambda g, x: (
+            g * (0.5 * (sp.i0(x) + sp.iv(2.0, np.where(np.less(np.absolute(x), 1e-150), 0, x))))
+        ),
+    )
     _rules(sp.k1, x=lambda g, x: g * (-0.5 * (sp.k0(x) + sp.kv(2.0, x))))
     _rules(sp.i0e, x=lambda g, out, x: g * (sp.i1e(x) - np.sign(x) * out))
     _rules(sp.i1e, x=lambda g, out, x: g * (0.5 * (sp.i0e(x) + sp.ive(2.0, x)) - np.sign(x) * out))
@@ -245,7 +265,7 @@ def _others(sp: Any) -> None:
     logs = [-((-1.0) ** k) / (k + 1) for k in range(24)]
     _rules(
         sp.spence,  # of x = 1 + t
-        x=lambda g, x: g * _near(x - 1, 0.2, logs, lambda t: -np.log1p(t) / t),
+        x=lambda g, x: g * _near(x, 1, 0.2, logs, lambda x: np.log(x) / (1 - x)),
     )
     squares = [1.0]  # of the central binomial coefficients over 4**n
     for n in range(1, 26):
@@ -255,13 +275,14 @@ def _others(sp: Any) -> None:
     _rules(
         sp.ellipk,
         x=lambda g, x: (
-            g * _near(x, 0.2, k_slope, lambda m: (sp.ellipe(m) / (1 - m) - sp.ellipk(m)) / (2 * m))
+            g
+            * _near(x, 0, 0.2, k_slope, lambda m: (sp.ellipe(m) / (1 - m) - sp.ellipk(m)) / (2 * m))
         ),
     )
     _rules(
         sp.ellipe,
         x=lambda g, x: (
-            g * _near(x, 0.2, e_slope, lambda m: (sp.ellipe(m) - sp.ellipk(m)) / (2 * m))
+            g * _near(x, 0, 0.2, e_slope, lambda m: (sp.ellipe(m) - sp.ellipk(m)) / (2 * m))
         ),
     )
     _rules(sp.gammasgn, x=None)
