@@ -17,7 +17,10 @@ PI = mp.pi
 LN2, LN10 = mp.log(2), mp.log(10)
 SQ = mp.sqrt
 
-REAL = "0 -0.0 5e-324 -5e-324 1e-310 1e-200 -1e-200 1e-30 1e-12 -1e-7 6e-8 1e-3 -0.1 0.5 -0.5 1 -1 2 -2"
+REAL = (
+    "0 -0.0 5e-324 -5e-324 1e-310 1e-200 -1e-200 1e-30 1e-12 -1e-7 6e-8 1e-3 -0.1 0.5 -0.5 1 -1 "
+    "2 -2"
+)
 LARGE = "30 -30 400 -400 1e10 -1e10 1e160 -1e160 1e300 inf -inf"
 POSITIVE = (
     "5e-324 1e-310 1e-200 1e-30 1e-12 6e-8 1e-3 0.5 1 1.0000000000000002 0.9999999999999999 2 30"
@@ -67,7 +70,9 @@ FIRST = {
     "cosh": (mp.sinh, REAL + " 30 -30 400"),
     "tanh": (lambda x: mp.sech(x) ** 2, REAL + " " + LARGE),
     "arcsinh": (lambda x: 1 / SQ(x * x + 1), REAL + " " + LARGE),
-    "arccosh": (lambda x: 1 / SQ((x - 1) * (x + 1)), "1.0000000000000002 1.001 2 30 1e10 1e160 1e300 inf"),
+    "arccosh": (
+        lambda x: 1 / SQ((x - 1) * (x + 1)), "1.0000000000000002 1.001 2 30 1e10 1e160 1e300 inf",
+    ),
     "arctanh": (lambda x: 1 / ((1 - x) * (1 + x)), UNIT),
     "sinc": (sinc1, REAL + " 30 -400 1000.5"),
     "special.expit": (lambda x: mp.sech(x / 2) ** 2 / 4, REAL + " " + LARGE),

@@ -70,20 +70,24 @@ ufunc(np.hypot).vjp(
 )
 
 
-def _log_share(x: Any, out: Any) -> Any:
-    """x - out, also where both are infinite: of nothing nothing, and of infinity the whole."""
-    endless = np.isinf(out) & np.equal(x, out)
-    return np.where(endless, np.minimum(out, 0), x - np.where(endless, 0, out))
+def _log_share(x: Any, y: Any, exp: Any) -> Any:
+    """exp(x) / (exp(x) + exp(y)) without overflow; half where both are the same infinity."""
+    endless = np.isinf(x) & np.equal(x, y)
+    ahead = np.where(endless, 0, x) - np.where(endless, 0, y)
+    larger = np.greater_equal(ahead, 0)
+    other = exp(np.where(larger, -ahead, ahead))
+    return np.where(larger, 1, other) / (1 + other)
 
 
-ufunc(np.logaddexp).vjp(
-    x=lambda g, out, x: g * np.exp(_log_share(x, out)),
-    y=lambda g, out, y: g * np.exp(_log_share(y, out)),
-)
-ufunc(np.logaddexp2).vjp(
-    x=lambda g, out, x: g * np.exp2(_log_share(x, out)),
-    y=lambda g, out, y: g * np.exp2(_log_share(y, out)),
-)
+def _of_sum(exp: Any) -> dict[str, Callable[..., Any]]:
+    return {
+        "x": lambda g, x, y: g * _log_share(x, y, exp),
+        "y": lambda g, x, y: g * _log_share(y, x, exp),
+    }
+
+
+ufunc(np.logaddexp).vjp(**_of_sum(np.exp))
+ufunc(np.logaddexp2).vjp(**_of_sum(np.exp2))
 # The quotient that NumPy took: floor(1 / 0.1) is 10, and 1 % 0.1 is 1 - 9 * 0.1.
 ufunc(np.remainder).vjp(x=lambda g: g, y=lambda g, x, y: -g * np.floor_divide(x, y))
 ufunc(np.fmod).vjp(x=lambda g: g, y=lambda g, out, x, y: -g * np.rint((x - out) / y))

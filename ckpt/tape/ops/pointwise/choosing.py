@@ -41,20 +41,27 @@ def _where(condition: Any, *branches: Any) -> Any:
     return where(operand(condition), *map(operand, branches))
 
 
-def _to_winner(loses: np.ufunc, over_nan: bool) -> dict[str, Callable[..., Any]]:
+def _to_winner(loses: np.ufunc) -> dict[str, Callable[..., Any]]:
     """To the winner; half where they are equal, and to both where one is NaN, as in PyTorch."""
 
     def share(g: Any, x: Any, y: Any) -> Any:
-        made = np.where(np.equal(x, y), 0.5 * g, np.where(loses(x, y), 0, g))
-        return np.where(np.isnan(x) & np.equal(y, y), 0, made) if over_nan else made
+        return np.where(np.equal(x, y), 0.5 * g, np.where(loses(x, y), 0, g))
 
     return {"x": lambda g, x, y: share(g, x, y), "y": lambda g, x, y: share(g, y, x)}
 
 
-ufunc(np.maximum).vjp(**_to_winner(np.less, False))
-ufunc(np.minimum).vjp(**_to_winner(np.greater, False))
-ufunc(np.fmax).vjp(**_to_winner(np.less, True))
-ufunc(np.fmin).vjp(**_to_winner(np.greater, True))
+def _to_number(wins: np.ufunc) -> dict[str, Callable[..., Any]]:
+    """To the winner, the first where they are equal, and to what isn't NaN, as in PyTorch."""
+    return {
+        "x": lambda g, x, y: np.where(wins(x, y) | np.isnan(y), g, 0),
+        "y": lambda g, x, y: np.where(wins(x, y) | np.isnan(y), 0, g),
+    }
+
+
+ufunc(np.maximum).vjp(**_to_winner(np.less))
+ufunc(np.minimum).vjp(**_to_winner(np.greater))
+ufunc(np.fmax).vjp(**_to_number(np.greater_equal))
+ufunc(np.fmin).vjp(**_to_number(np.less_equal))
 
 
 @op(infer=elementwise(np.clip), flops=size, workspace=buffers)
