@@ -85,11 +85,13 @@ PAIRS = {
         (0.0, 0.0, 0.5, 0.5), (-INF, 1.0, 0, 1), (1.0, -INF, 1, 0), (-INF, -INF, 0.5, 0.5),
         (INF, 1.0, 1, 0), (1e160, 1e160, 0.5, 0.5), (800.0, -800.0, 1, 0), (-1e300, 1e300, 0, 1),
     ],
-    "logaddexp2": [(0.0, 0.0, 0.5, 0.5), (-INF, 1.0, 0, 1), (INF, 1.0, 1, 0), (1e160, 1e160, 0.5, 0.5)],
+    "logaddexp2": [
+        (0.0, 0.0, 0.5, 0.5), (-INF, 1.0, 0, 1), (INF, 1.0, 1, 0), (1e160, 1e160, 0.5, 0.5),
+    ],
     "power": [
         (0.0, 0.0, 0, 0), (0.0, 1.0, 1, 0), (0.0, 2.0, 0, 0), (0.0, 0.5, INF, 0),
-        (0.0, -1.0, -INF, -INF), (2.0, 0.0, 0, np.log(2)), (INF, 0.0, 0, INF), (-2.0, 3.0, 12, None),
-        (1e-200, 2.0, 2e-200, 0),
+        (0.0, -1.0, -INF, -INF), (2.0, 0.0, 0, np.log(2)), (INF, 0.0, 0, INF),
+        (-2.0, 3.0, 12, None), (1e-200, 2.0, 2e-200, 0),
     ],
     "remainder": [(1.0, 0.1, 1, -9), (-1.0, 3.0, 1, 1), (1.0, INF, 1, 0), (5.0, 2.0, 1, -2)],
     "fmod": [(1.0, 0.1, 1, -9), (-1.0, 3.0, 1, 0), (1.0, INF, 1, 0), (-5.0, 2.0, 1, 2)],
@@ -100,7 +102,9 @@ PAIRS = {
     "fmax": [(1.0, 1.0, 1, 0), (np.nan, 1.0, 0, 1), (1.0, np.nan, 1, 0), (-INF, 1.0, 0, 1)],
     "fmin": [(1.0, 1.0, 1, 0), (np.nan, 1.0, 0, 1), (1.0, np.nan, 1, 0), (-INF, 1.0, 1, 0)],
     "true_divide": [(0.0, 2.0, 0.5, 0), (1.0, INF, 0, 0), (1.0, 1e200, 1e-200, 0)],
-    "special.xlogy": [(0.0, 0.0, 0, 0), (0.0, 2.0, np.log(2), 0), (3.0, 0.0, -INF, INF), (1e-310, 1.0, 0, 1e-310)],
+    "special.xlogy": [
+        (0.0, 0.0, 0, 0), (0.0, 2.0, np.log(2), 0), (3.0, 0.0, -INF, INF), (1e-310, 1.0, 0, 1e-310),
+    ],
     "special.xlog1py": [(0.0, -1.0, 0, 0), (0.0, 1.0, np.log(2), 0)],
     "special.rel_entr": [(0.0, 0.0, None, 0), (0.0, 2.0, -INF, 0), (1.0, 1.0, 1, -1)],
     "special.kl_div": [(0.0, 0.0, None, 1), (1.0, 1.0, 0, 0)],
@@ -142,8 +146,7 @@ def test_the_second_derivative_of_terms_of_any_distance(f):
 def hessian(f, x):
     """The matrix of second derivatives."""
     rows = [
-        ckpt.grad(lambda x: np.ravel(ckpt.grad(f)(x))[k])(x).ravel()  # noqa: B023
-        for k in range(x.size)
+        ckpt.grad(lambda x, k=k: np.ravel(ckpt.grad(f)(x))[k])(x).ravel() for k in range(x.size)
     ]
     return np.array(rows)
 
@@ -182,8 +185,9 @@ def test_axes_of_none_and_of_one(f, shape):
             continue
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            g = ckpt.grad(lambda x: np.sum(f(x, axis=axis) * 2.0))(x)  # noqa: B023
-            again = ckpt.grad(lambda x: np.sum(ckpt.grad(lambda x: np.sum(f(x, axis=axis)))(x)))(x)  # noqa: B023
+            first = ckpt.grad(lambda x, axis=axis: np.sum(f(x, axis=axis) * 2.0))
+            g = first(x)
+            again = ckpt.grad(lambda x, first=first: np.sum(first(x)))(x)
         assert g.shape == again.shape == shape
         if shape[axis] == 1:
             one = {np.std: 0.0, np.var: 0.0}.get(f, 2.0)
@@ -201,11 +205,13 @@ def test_spreads_and_norms_where_they_have_a_kink():
         np.testing.assert_array_equal(ckpt.grad(f)(zeros), zeros)
     np.testing.assert_array_equal(ckpt.grad(np.std)(ones), zeros)
     np.testing.assert_array_equal(ckpt.grad(lambda x: np.std(x, ddof=1))(ones), zeros)
-    assert np.isnan(ckpt.grad(lambda x: np.var(x, ddof=4))(ones)).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isnan(ckpt.grad(lambda x: np.var(x, ddof=4))(ones)).all()
     x = np.array([0.0, -0.0, 3.0, -4.0])
     for order in (1.5, 2, 2.5, 3, 7):
         right = np.sign(x) * (np.abs(x) / np.linalg.norm(x, order)) ** (order - 1)
-        np.testing.assert_allclose(ckpt.grad(lambda x: np.linalg.norm(x, order))(x), right)  # noqa: B023
+        np.testing.assert_allclose(ckpt.grad(lambda x, p=order: np.linalg.norm(x, p))(x), right)
     np.testing.assert_allclose(ckpt.grad(lambda x: np.linalg.norm(x, np.inf))(-ones), -ones / 4)
     z = np.array([0j, 3 + 4j])
     np.testing.assert_allclose(ckpt.grad(np.linalg.norm)(z), [0, 0.6 - 0.8j])
@@ -227,11 +233,11 @@ def test_clip_at_its_bounds():
 
 
 @pytest.mark.parametrize(
-    "z", [1e-310 + 1e-310j, 3e-200 - 4e-200j, 3e200 + 4e200j, -2.0 + 0j, 5e-324j]
+    "z", [1e-310 + 1e-310j, 3e-200 - 4e-200j, 3e200 + 4e200j, -2.0 + 0j, 5e-324j, complex(INF, 1)]
 )
 def test_the_length_of_a_complex_number(z):
     unit = np.sign(z)
-    assert abs(abs(unit) - 1) < 1e-15
+    assert abs(abs(unit) - 1) < 1e-12
     np.testing.assert_allclose(ckpt.grad(np.abs)(np.complex128(z)), np.conjugate(unit), rtol=1e-12)
 
 
@@ -252,18 +258,17 @@ def test_the_sign_of_a_complex_number_turns_with_it():
 @pytest.mark.parametrize(
     "f",
     [
-        np.mean, np.average, np.nanmean, lambda x: np.mean(x, axis=0), lambda x: ckpt.nn.mse(x, 0 * x),
-        lambda x: np.max(x) * 1.0, np.var, np.std, lambda x: np.var(x, ddof=1),
-        lambda x: np.sum(np.mean(x[None], axis=(0, 1))),
+        np.mean, np.average, np.nanmean, np.max, np.var, lambda x: np.var(x, ddof=1),
+        lambda x: np.mean(x, axis=0), lambda x: np.sum(np.mean(x[None], axis=(0, 1))),
+        lambda x: ckpt.nn.mse(x, 0 * x), lambda x: np.std(x[:2048]),
     ],
 )  # fmt: skip
 def test_counts_of_float16(f, count):
     """The gradient that float64 has, times a scale that keeps it in float16's range."""
     x = np.where(np.arange(count) % 2, 1.0, -1.0)
-    if f(x) == 1 and f is not np.mean and np.max(x) == f(-x):
-        x[:] = 1.0
     scale = 60_000.0
     right = ckpt.grad(lambda x: f(x))(x) * scale
-    half = ckpt.grad(lambda x: f(x) * np.float16(scale))(x.astype(np.float16))
+    with np.errstate(over="ignore"):  # NumPy's own sum of squares is infinite
+        half = ckpt.grad(lambda x: f(x) * np.float16(scale))(x.astype(np.float16))
     assert half.dtype == np.float16
     np.testing.assert_allclose(half.astype(float), right, rtol=4e-3, atol=2e-7)
