@@ -15,8 +15,8 @@ _SORT = (
     "recompute_flops, computed, op, source, ...), or order, as executed."
 )
 _COLUMNS = (
-    "name", "op", "line", "scope", "nodes", "source", "shape", "dtype", "nbytes", "kept_nbytes",
-    "forward_flops", "backward_flops", "recompute_flops", "computed",
+    "what", "name", "op", "line", "scope", "source", "shape", "kept_nbytes", "share_percent",
+    "forward_flops", "backward_flops", "recompute_flops", "dtype", "nodes", "computed", "nbytes",
 )  # fmt: skip
 
 
@@ -28,7 +28,9 @@ def profile(
     dtype: o.Dtype = None,
     segments: o.Segments = None,
     set_: o.Set = None,
-    by: Annotated[str | None, typer.Option(help="Sum the table by op, line or scope.")] = None,
+    by: Annotated[
+        str, typer.Option(help="A row for what is alike, or a node, op, line or scope.")
+    ] = "alike",
     sort: Annotated[str, typer.Option(help=_SORT)] = "kept_nbytes",
     top: Annotated[int, typer.Option(min=1, help="Rows of the table; the rest are one row.")] = 15,
     planner: Annotated[
@@ -70,7 +72,7 @@ def profile(
     program = chosen.program(numbers if len(numbers) > 1 else numbers[0])
     common: dict[str, Any] = {"planner": planner, "budget": budget}
     found = run(program, measure=False, **common)
-    ledger = found.ledger(sort=sort, top=top, by=by)
+    ledger = found.ledger(sort=sort, top=top, by=None if by == "node" else by)
     if measure is not False and not chosen.real:
         note(f"{target} returns shapes alone, so nothing is measured")
     elif measure is not False and _fits(found.simulated.whole_peak, chosen.name, bool(measure)):
@@ -79,8 +81,8 @@ def profile(
     if json:
         document(dumps(found.to_dict()))
     else:
+        print(f"{found}\n")
         table.show(ledger, _COLUMNS)
-        print(f"\n{found}")
     outputs.write(
         paths,
         found.rows(),

@@ -6,15 +6,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph
-from ckpt.reports.rows import Row, as_mappings, columns_of, group
+from ckpt.graph import Graph, Node
+from ckpt.reports.rows import Row, as_mappings, columns_of
 from ckpt.timeline import Holding
 from ckpt.units import format_bytes
 
-GROUPS = {"op": "op", "line": "source", "scope": "scope"}
-"""What ``by`` may be, and the column that it reads."""
+GROUPS = {
+    "alike": ("op", "source", "shape", "dtype"),
+    "op": ("op",),
+    "line": ("source",),
+    "scope": ("scope",),
+}
+"""What ``by`` may be, and the columns that a group's rows have in common."""
 
 COUNTED = (
+    "nodes",
     "nbytes",
     "kept_nbytes",
     "forward_flops",
@@ -29,38 +35,87 @@ COUNTED = (
 def ledger(
     rows: Iterable[Any], *, sort: str = "nbytes", top: int | None = None, by: str | None = None
 ) -> list[Row]:
-    """A ledger's rows - one a node, or with ``by`` (op, line, scope) one a group - and their total.
+    """A ledger's rows - one a node, or with ``by`` one a group - and their total.
 
-    Sorted by ``sort``: numbers largest first, texts from a to z, ``order`` as executed. Of more
-    than ``top`` rows the rest is one row that says how many it adds up. Raises UsageError for an
-    unknown ``sort`` or ``by`` and for a ``top`` below 1.
+    ``by``: alike (the same op, line, shape and dtype: the layers of a loop), op, line, or scope,
+    each with those inside it under it. Sorted by ``sort``: numbers largest first, texts from a to
+    z, ``order`` as executed; scopes stay in order. Of more than ``top`` rows the rest is one row
+    that says how many it adds up. Raises UsageError for an unknown ``sort`` or ``by`` and for a
+    ``top`` below 1.
     """
     table = as_mappings(rows)
     if top is not None and top < 1:
         raise UsageError(f"top must be at least 1, not {top}")
+    if by not in (None, *GROUPS):
+        raise UsageError(f"can't group by {by!r}; use {', '.join(GROUPS)}")
+    total = _sum(table)
     if by is not None:
-        if by not in GROUPS:
-            raise UsageError(f"can't group by {by!r}; use {', '.join(GROUPS)}")
-        table = [
-            {by: value or f"(no {by})", "nodes": len(members), **_sum(members)}
-            for value, members in group(table, GROUPS[by]).items()
-        ]
+        total["nodes"] = len(table)
+        table = _scopes(table) if by == "scope" else _groups(table, by)
     columns = columns_of(table)
     if not table:
         return []
-    if sort != "order":
+    if sort != "order" and by != "scope":
         if sort not in columns:
             known = dict.fromkeys(["order", *columns])
             raise UsageError(f"can't sort by {sort!r}; use {', '.join(known)}")
         table.sort(key=lambda row: _descending(row.get(sort)))
     label = columns[0] if by is not None or "name" not in columns else "name"
-    total: dict[str, Any] = {label: "total", **_sum(table)}
-    if by is not None:
-        total["nodes"] = sum(row["nodes"] for row in table)
+    total = {label: "total", **total}
     if top is not None and len(table) > top:
         rest = table[top:]
-        table = [*table[:top], {label: f"{len(rest)} more", **_sum(rest)}]
-    return [*table, total]
+        sums = {} if by == "scope" else _sum(rest)  # some of these are inside others
+        table = [*table[:top], {label: f"{len(rest)} more", **sums}]
+    return [_with_share(row, total) for row in (*table, total)]
+
+
+def _with_share(row: Row, total: Row) -> Row:
+    whole = total.get("kept_nbytes")
+    if not whole or row.get("kept_nbytes") is None:
+        return row
+    return {**row, "share_percent": 100 * row["kept_nbytes"] / whole}
+
+
+def _groups(table: Sequence[Row], by: str) -> list[Row]:
+    columns = GROUPS[by]
+    found: dict[Any, list[Row]] = {}
+    for row in table:
+        found.setdefault(tuple(row.get(column) for column in columns), []).append(row)
+    rows: list[Row] = []
+    for values, members in found.items():
+        count = f"{len(members)} x " if len(members) > 1 else ""
+        named = (
+            {"what": f"{count}{values[0]}", **dict(zip(columns[1:], values[1:], strict=True))}
+            if by == "alike"
+            else {by: values[0] or f"(no {by})"}
+        )
+        rows.append({**named, "nodes": len(members), **_sum(members)})
+    return rows
+
+
+def _scopes(table: Sequence[Row]) -> list[Row]:
+    """Each scope with the sum of all inside it, in order, those inside another indented."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in table:
+        path = tuple(filter(None, str(row.get("scope") or "").split("/"))) or ("(no scope)",)
+        for depth in range(1, len(path) + 1):
+            found.setdefault(path[:depth], []).append(row)
+    return [
+        {"scope": "  " * (len(path) - 1) + path[-1], "nodes": len(found[path]), **_sum(found[path])}
+        for path in _as_tree(found)
+    ]
+
+
+def _as_tree(
+    paths: Iterable[tuple[str, ...]], above: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
+    """The paths in the order in which they come, each before those inside it."""
+    paths = list(paths)
+    rows = []
+    for path in paths:
+        if path[:-1] == above:
+            rows += [path, *_as_tree(paths, path)]
+    return rows
 
 
 def _sum(rows: Sequence[Row]) -> dict[str, Any]:
@@ -86,22 +141,22 @@ def why(
     Buffers that read alike (the layers of a loop) share a line, with their number and sum. ``peak``
     adds the workspace that completes it.
     """
-    alike: dict[str, list[int]] = {}
+    found: dict[str, list[int]] = {}
     for held in holdings:
-        alike.setdefault(_told(graph, held), []).append(held.nbytes)
-    lines = [(sum(sizes), len(sizes), text) for text, sizes in alike.items()]
+        found.setdefault(_told(graph, held), []).append(held.nbytes)
+    lines = [(sum(sizes), len(sizes), text) for text, sizes in found.items()]
     if peak is not None and (rest := peak - sum(size for size, _, _ in lines)) > 0:
         lines.append((rest, 1, "workspace of this instruction"))
     lines.sort(key=lambda line: (-line[0], line[2]))
     shown = lines if top is None else lines[:top]
-    texts = [
-        f"{format_bytes(size):>9}  {f'{count} x ' if count > 1 else ''}{text}"
+    if more := lines[len(shown) :]:
+        shown = [*shown, (sum(size for size, _, _ in more), 1, f"{len(more)} more")]
+    whole = sum(size for size, _, _ in lines) or 1
+    return [
+        f"{format_bytes(size):>9} {100 * size / whole:4.0f} %  "
+        f"{f'{count} x ' if count > 1 else ''}{text}"
         for size, count, text in shown
     ]
-    if len(shown) < len(lines):
-        rest = sum(size for size, _, _ in lines[len(shown) :])
-        texts.append(f"{format_bytes(rest):>9}  {len(lines) - len(shown)} more")
-    return texts
 
 
 _OF = {
@@ -114,11 +169,20 @@ _OF = {
 
 
 def _told(graph: Graph, held: Holding) -> str:
-    """One buffer: what it is, and of a value, who still reads it."""
-    what = "nobody's" if held.whose is None else graph.describe(held.whose)
-    text = f"{_OF[held.kind]}{what}"
+    """One buffer: what it is, and of a value, who still reads it. Layers of a loop read alike."""
+    if held.whose is None:
+        return f"{_OF[held.kind]}nobody's"
+    node = graph[held.whose]
+    text = " ".join(filter(None, [_OF[held.kind] + alike(node), node.source]))
     if held.kind not in ("activations", "captured"):
         return text
     if held.reader is None:
         return f"{text}, read by no backward to come"
-    return f"{text}, read by the {graph.describe_step(held.reader)}"
+    step = graph.steps[held.reader]
+    return f"{text}, for {step.label}" + (f" {step.source}" if step.source != node.source else "")
+
+
+def alike(node: Node) -> str:
+    """What a value has in common with its like in other layers: ``tanh 64x256 float32``."""
+    named = f"{node.op} {node.name!r}" if node.name and node.name != node.op else node.op
+    return f"{named} {'x'.join(map(str, node.shape)) or 'scalar'} {node.dtype}"

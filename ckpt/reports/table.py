@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
@@ -12,6 +14,8 @@ from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
 
 WIDEST = 240
 """Characters of a cell; one long name would else widen every row."""
+LINE = 80
+"""Characters of a line, where no terminal says otherwise."""
 
 SWEEP_COLUMNS = (
     "depth",
@@ -53,32 +57,71 @@ def show(
         out.write(render(rows, columns, title=title))
 
 
-def render(rows: Iterable[Any], columns: Sequence[str] | None = None, *, title: str = "") -> str:
+def render(
+    rows: Iterable[Any],
+    columns: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    width: int = LINE,
+) -> str:
     """The rows as aligned plain text: a title, a heading, a line a row, and what a FLOP is.
 
-    ``columns`` that no row has are left out; without it, every column is shown.
+    ``columns`` are in the order of their weight. Those that no row has are left out; those that are
+    the same in every row are said once, below; and of those that don't fit into ``width`` the last
+    are named there. Without it, every column is shown.
     """
     table = as_mappings(rows)
-    chosen = chosen_columns(table, columns)
     if not table:
         return f"{printable(title)}\n(no rows)\n" if title else "(no rows)\n"
-    texts = [[heading(column) for column in chosen]]
-    texts += [[cell(column, row.get(column)) for column in chosen] for row in table]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    right = [is_number(table, column) for column in chosen]
-    lines = [
-        "  ".join(
-            text.rjust(width) if to_right else text.ljust(width)
-            for text, width, to_right in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in texts
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    chosen, below = _layout(table, columns, width)
+    lines = [line.rstrip() for line in _lines(table, chosen)]
     if title:
         lines.insert(0, printable(title))
-    if note := footnote(chosen):
-        lines.append(note)
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *below]) + "\n"
+
+
+def _lines(table: Sequence[Row], chosen: Sequence[str]) -> list[str]:
+    blocks = []
+    for column in chosen:
+        cells = [cell(column, row.get(column)) for row in table]
+        name = heading(column)
+        widest = max(*map(len, cells), *map(len, name.split()))
+        head = textwrap.wrap(name, widest) or [""]
+        put = str.rjust if is_number(table, column) else str.ljust
+        blocks.append((head, [put(text, widest) for text in cells], widest, put))
+    tall = max(len(head) for head, *_ in blocks)
+    heads = [
+        [put(text, widest) for text in ([""] * (tall - len(head)) + head)]
+        for head, _, widest, put in blocks
+    ]
+    rules = ["-" * widest for _, _, widest, _ in blocks]
+    columns = [
+        [*head, rule, *cells]
+        for head, rule, (_, cells, _, _) in zip(heads, rules, blocks, strict=True)
+    ]
+    return ["  ".join(line) for line in zip(*columns, strict=True)]
+
+
+def _layout(
+    table: Sequence[Row], columns: Sequence[str] | None, width: int
+) -> tuple[list[str], list[str]]:
+    """The columns that are shown, and the lines below that speak of the others."""
+    chosen = chosen_columns(table, columns)
+    below = [footnote(chosen)] if footnote(chosen) else []
+    if columns is None:
+        return chosen, below
+    told = [row for row in table if row.get(chosen[0]) != "total"]
+    if len(told) > 1:
+        same = [c for c in chosen[1:] if len({cell(c, row.get(c)) for row in told}) == 1]
+        chosen = [c for c in chosen if c not in same]
+        said = ", ".join(f"{heading(c)} {cell(c, told[0].get(c))}" for c in same)
+        below = [*([f"in every row: {said}"] if said else []), *below]
+    gone: list[str] = []
+    while len(chosen) > 2 and len(_lines(table, chosen)[-1]) > width:
+        gone.insert(0, chosen.pop())
+    if gone:
+        below.append(f"too wide for here: {', '.join(map(heading, gone))} (-o table.csv has all)")
+    return chosen, [line for long in below for line in textwrap.wrap(long, width)]
 
 
 def _show_rich(
@@ -89,12 +132,13 @@ def _show_rich(
     from rich.table import Table
     from rich.text import Text
 
-    chosen = chosen_columns(rows, columns)
+    width = max(LINE, shutil.get_terminal_size().columns)
+    chosen, below = _layout(rows, columns, width) if rows else (list(columns or ()), [])
     table = Table(
         box=box.SIMPLE_HEAD,
         title=Text(printable(title)) if title else None,
         title_justify="left",
-        caption=Text(footnote(chosen)) if footnote(chosen) else None,
+        caption=Text("\n".join(below)) if below else None,
         caption_justify="left",
         pad_edge=False,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from ckpt.errors import UsageError
+from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
@@ -16,15 +16,18 @@ from ckpt.reports.advice import advice
 from ckpt.reports.files import write_text
 from ckpt.reports.ledger import ledger, why
 from ckpt.reports.pages import Reel, is_page, page
-from ckpt.schedule import Schedule
+from ckpt.schedule import Schedule, describe_instruction
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
-from ckpt.text import paragraph
-from ckpt.timeline import Timeline, holdings
-from ckpt.units import FLOP_NOTE, at_least, format_bytes, format_flops, format_seconds
+from ckpt.text import paragraph, printable
+from ckpt.timeline import KINDS, Timeline, holdings
+from ckpt.units import at_least, format_bytes, format_flops, format_seconds
+
+ADVISED_NODES = 600
+"""Of more, `chain` may take longer than a reader of a profile wants to wait."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Profile:
     """One step of a program: its graph, a schedule of it, and what that does in memory and time.
 
@@ -134,11 +137,14 @@ class Profile:
             parts=[f"<h2>By line</h2>{table}", f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
         )
 
-    def plot(self, path: Any) -> Any:
-        """Draw live bytes over the instructions into ``path``; .html is `page`."""
+    def plot(self, path: Any = None) -> Any:
+        """Draw live bytes over the instructions into ``path``; .html is `page`.
+
+        Without a path, the Figure itself.
+        """
         from ckpt.reports.figure import save, timeline_figure
 
-        if is_page(path):
+        if path is not None and is_page(path):
             return write_text(path, self.page())
         figure = timeline_figure(
             self.simulated,
@@ -146,13 +152,61 @@ class Profile:
             graph=self.graph,
             title=f"Live bytes over one step of {self.graph.name or 'the program'}",
         )
-        return save(figure, path)
+        return figure if path is None else save(figure, path)
 
     def __str__(self) -> str:
+        return paragraph([*self.verdict(), *self.details()])
+
+    def verdict(self) -> list[str]:
+        """What it peaks at, where, what that is made of, and what it would save to plan it."""
+        s, m = self.simulated, self.measured
+        name, at = self.graph.name or "the program", s.peak_position
+        seen = f", measured {format_bytes(m.peak)}" if m is not None else ""
+        where = describe_instruction(self.schedule.instructions[at], self.graph) if len(s) else ""
+        parts = [(s.columns[kind][at], kind) for kind in KINDS[:4]] if len(s) else []
+        parts.append((s.peak - sum(n for n, _ in parts), "workspace"))
+        made = ", ".join(f"{format_bytes(n)} {kind}" for n, kind in parts if n > 0)
+        again = (
+            f"It recomputes {s.overhead:.1%} of a forward ({s.recomputations} values)."
+            if s.recompute_flops
+            else "Nothing is recomputed."
+        )
+        return [
+            f"One step of {name} peaks at {format_bytes(s.peak)}{seen},",
+            f"in {where}:" if where else "and does nothing.",
+            f"{made or '0 B'}. {again}",
+            *self._against_plans(),
+        ]
+
+    def _against_plans(self) -> list[str]:
+        """Beside store-all, and beside what `chain` does in half of that."""
+        s = self.simulated
+        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
+        lines = []
+        if s.peak > kept.peak:
+            lines.append(
+                f"Its checkpoints raise the peak: with all kept it is {format_bytes(kept.peak)}, "
+                "since a block that is recomputed whole is live at once, beside what is kept."
+            )
+        elif s.peak < kept.peak:
+            lines.append(f"With all kept it would be {format_bytes(kept.peak)}.")
+        if len(self.graph) > ADVISED_NODES:
+            return [*lines, "(not tried here: a plan at half of it; see ckpt plan)"]
+        try:
+            half = simulate(self.graph, make_schedule(self.graph, "chain", "50%"))
+        except BudgetError:
+            return [*lines, "No plan was found in half of what store-all needs."]
+        return [
+            *lines,
+            f"Planned, a step holds {format_bytes(half.peak)} for {half.overhead:.1%} of a forward "
+            "in recompute.",
+        ]
+
+    def details(self) -> list[str]:
+        """The figures, what is live at the peak, and advice."""
         s, m = self.simulated, self.measured
         lines = [
-            f"{self.graph.name or 'program'}: {len(self.graph)} nodes, "
-            f"{len(self.schedule)} instructions ({self.schedule.planner})",
+            f"{len(self.graph)} nodes, {len(self.schedule)} instructions ({self.schedule.planner})",
             f"  peak        {format_bytes(s.peak):>11}  predicted",
         ]
         if m is not None:
@@ -161,24 +215,31 @@ class Profile:
         if self.eager_peak_nbytes is not None:
             lines.append(
                 f"              {format_bytes(self.eager_peak_nbytes):>11}  in an eager step, "
-                "where the caller's variables hold values too"
+                "with what the caller's variables hold"
             )
         lines += [
-            f"  whole peak  {format_bytes(s.whole_peak):>11}  with inputs and parameters "
-            f"({format_bytes(s.resident)}) and gradients ({format_bytes(s.gradients_beside)})",
+            f"  whole peak  {format_bytes(s.whole_peak):>11}  with inputs, parameters "
+            f"{format_bytes(s.resident)}, gradients {format_bytes(s.gradients_beside)}",
             f"  forward     {format_flops(s.forward_flops):>11}",
-            f"  recompute   {format_flops(s.recompute_flops):>11}  "
-            f"{100 * s.overhead:.1f} % of forward, {s.recomputations} values computed again",
-            f"  backward    {format_flops(s.backward_flops):>11}  "
-            f"{self.backward_forward_ratio:.2f} times forward",
         ]
+        if s.recompute_flops:
+            lines.append(f"  recompute   {format_flops(s.recompute_flops):>11}")
+        lines.append(
+            f"  backward    {format_flops(s.backward_flops):>11}  "
+            f"{self.backward_forward_ratio:.2f} times forward"
+        )
         if self.seconds is not None:
             lines.append(f"  time        {format_seconds(self.seconds):>11}  one step, untraced")
-        lines += ["live at the peak, largest first:"]
+        lines += ["live at the peak, largest first, and for whose backward:"]
         lines += [f"  {line}" for line in self.why()]
         lines += [f"note: {line}" for line in self.advice]
-        lines.append(FLOP_NOTE)
-        return paragraph(lines)
+        return lines
+
+    def __repr__(self) -> str:
+        return printable(
+            f"<Profile of {self.graph.name or 'a program'} by {self.schedule.planner}: "
+            f"{len(self.graph)} nodes, peak {format_bytes(self.simulated.peak)}>"
+        )
 
     def _repr_html_(self) -> str:
         from ckpt.reports.exports import to_html

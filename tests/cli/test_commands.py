@@ -55,10 +55,12 @@ def test_profile_of_a_file(capsys: pytest.CaptureFixture[str], folder: Path) -> 
 def test_profile_groups_sorts_and_cuts_off(capsys: pytest.CaptureFixture[str]) -> None:
     options = "profile mlp --depth 5 --no-measure --by op --sort forward_flops --top 1"
     lines = run(capsys, options).out.splitlines()
-    assert lines[0].split()[:2] == ["op", "nodes"]
-    assert lines[2].split()[:2] == ["matmul", "5"]
-    assert lines[3].startswith("4 more") or lines[3].split()[1] == "more"
-    assert lines[4].startswith("total")
+    assert lines[0].startswith("One step of mlp peaks at ")
+    at = next(n for n, line in enumerate(lines) if line.startswith("op "))
+    assert lines[at + 2].startswith("matmul")
+    assert lines[at + 3].split()[1] == "more"
+    assert lines[at + 4].startswith("total")
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,26 @@ def test_plain_tables_are_aligned_and_say_what_a_flop_is() -> None:
     lines = text.splitlines()
     assert lines[0] == "Sweep"
     assert "1 multiply-add = 2 FLOPs" in lines[-1]
-    assert len({line.index("MiB") for line in lines[3:6]}) == 1
-    assert "measured whole peak" not in lines[1]  # no row has it
-    assert "MiB" in lines[3]
+    body = [line for line in lines if "MiB" in line]
+    assert len(body) == len(sweep_rows())
+    assert len({line.index("MiB") for line in body}) == 1
+    assert max(map(len, lines)) <= 80
+    assert "whole" not in text  # no row has it
+
+
+def test_what_is_the_same_in_every_row_is_said_once_and_headings_fold() -> None:
+    rows = [
+        {"depth": d, "a_rather_long_heading": d * 10, "dtype": "float32", "wide": "x" * 70}
+        for d in (1, 2)
+    ]
+    text = render(rows, ["depth", "a_rather_long_heading", "dtype", "wide"])
+    assert text.splitlines()[:3] == ["       a rather", "           long", "depth   heading"]
+    assert "in every row: " in text
+    assert "dtype float32" in text
+    changed = [*rows, {**rows[0], "wide": "y"}]
+    assert "too wide for here: wide" in render(
+        changed, ["depth", "a_rather_long_heading", "wide"], width=40
+    )
 
 
 def test_dataclass_rows_and_no_rows() -> None:
@@ -136,14 +153,40 @@ def test_the_ledger_groups_by_op_line_and_scope() -> None:
         "m.py:1",
         "total",
     ]
-    assert {row["scope"] for row in ledger(NODES, by="scope")} == {"f", "(no scope)", "total"}
+    scopes = [row["scope"] for row in ledger(NODES, by="scope")]
+    assert scopes == ["(no scope)", "f", "total"]
+
+
+def test_what_is_alike_is_one_row_with_its_share() -> None:
+    layers = [
+        {"op": "gelu", "source": "m.py:1", "shape": "8x8", "dtype": "float32", "scope": f"layer {k}",
+         "kept_nbytes": 30}
+        for k in range(2)
+    ]  # fmt: skip
+    other = {**layers[0], "op": "add", "kept_nbytes": 40}
+    found = ledger([*layers, other], sort="kept_nbytes", by="alike")
+    assert [(row["what"], row.get("nodes"), row["share_percent"]) for row in found] == [
+        ("2 x gelu", 2, 60.0), ("add", 1, 40.0), ("total", 3, 100.0),
+    ]  # fmt: skip
+
+
+def test_scopes_are_a_tree_with_sums_of_all_inside_in_the_order_of_the_program() -> None:
+    paths = ("layer 2/attention", "layer 2", "layer 10/attention", "layer 2/attention")
+    rows = [{"op": "f", "scope": path, "nbytes": 1} for path in paths]
+    found = ledger(rows, by="scope")
+    assert [(row["scope"], row["nbytes"]) for row in found] == [
+        ("layer 2", 3), ("  attention", 2), ("layer 10", 1), ("  attention", 1), ("total", 4),
+    ]  # fmt: skip
+    assert [row["scope"] for row in ledger(rows, by="scope", top=1)] == [
+        "layer 2", "3 more", "total",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"sort": "size"}, "can't sort by 'size'; use order, name"),
-        ({"by": "file"}, "can't group by 'file'; use op, line, scope"),
+        ({"by": "file"}, "can't group by 'file'; use alike, op, line, scope"),
         ({"top": 0}, "top must be at least 1, not 0"),
     ],
 )
@@ -158,9 +201,7 @@ def test_why_names_what_is_live_at_the_peak_and_adds_up_to_it() -> None:
     held = holdings(graph, line, at)
     lines = why(graph, held, peak=line.peak)
     assert any(
-        "3 MiB  3 x 256x1024 float32, 1 MiB, output of matmul, model.py:7, "
-        "read by the backward of gelu, model.py:8" in text
-        for text in lines
+        "3 x matmul 256x1024 float32 model.py:7, for gelu model.py:8" in text for text in lines
     ), lines
     assert any(text.endswith("workspace of this instruction") for text in lines)
     sizes = {"KiB": 2**10, "MiB": 2**20, "B": 1}
