@@ -51,6 +51,7 @@ def frontier(
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
+    from ckpt.studies.journal import set_aside
 
     paths = outputs.check(output or _DEFAULTS)
     journal = outputs.partial(paths)
@@ -69,6 +70,7 @@ def frontier(
         beside = program.graph.resident_nbytes + program.graph.gradient_nbytes
         require(peak + beside, f"one step of {chosen.name}")
     total = len(names) * len(limits or range(points))
+    set_aside(journal)
     with exports.JsonlWriter(journal) as written, progress(total, chosen.name) as tell:
 
         def keep(row: study.Row) -> None:

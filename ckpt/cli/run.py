@@ -86,65 +86,54 @@ def _let_go(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-_documents: list[str] = []
+_stdout: list[TextIO] = []
+"""Where the document goes while `_aside`."""
 
 
 def document(text: str) -> None:
-    """The one document of ``--json``, which goes to stdout when the command is done."""
-    _documents.append(text)
+    """Print the one document of ``--json``."""
+    print(text, file=_stdout[-1], flush=True)
 
 
 @contextmanager
 def _aside() -> Iterator[None]:
-    """What is printed meanwhile, by whatever means, goes to stderr."""
+    """What is printed meanwhile, by whatever means, goes to stderr; stdout is the document's."""
     out = sys.stdout
-    try:
-        there = out.fileno()
-        kept = os.dup(there)
-        os.dup2(sys.stderr.fileno(), there)
-    except (OSError, ValueError):  # no real file, as under a test
-        kept = there = -1
+    out.flush()
+    stream = out
+    with suppress(OSError, ValueError):  # no real file, as under a test
+        stream = open(os.dup(out.fileno()), "w", encoding="utf-8")  # noqa: SIM115
+        os.dup2(sys.stderr.fileno(), out.fileno())
+    _stdout.append(stream)
     sys.stdout = sys.stderr
     try:
         yield
     finally:
         sys.stdout = out
-        if kept >= 0:
-            with suppress(OSError, ValueError):
+        _stdout.pop()
+        if stream is not out:
+            with suppress(OSError, ValueError):  # what a program wrote to sys.__stdout__
                 out.flush()
-            os.dup2(kept, there)
-            os.close(kept)
+            os.dup2(stream.fileno(), out.fileno())
+            with suppress(OSError):
+                stream.close()
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """``command``, leaving with a line on stderr and an exit code whatever goes wrong."""
 
-    def perform(kwargs: dict[str, Any]) -> None:
-        if sys.stdout is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
-        with _aside() if kwargs.get("json") else nullcontext():
-            command(**kwargs)
-
-    def show() -> None:
-        for text in _documents:
-            print(text)
-        sys.stdout.flush()  # here, where a reader that went away can still be dealt with
-
     @functools.wraps(command)
     def wrapped(**kwargs: Any) -> None:
-        code = 0
-        _documents.clear()
-        for part in (functools.partial(perform, kwargs), show):
-            try:
-                part()
-            except typer.Exit:
-                raise
-            except BaseException as error:
-                code = report(error, kwargs.get("target", ""))
-                if sys.stdout is None:
-                    break
-        if code:
-            raise typer.Exit(code)
+        try:
+            if sys.stdout is None:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+            with _aside() if kwargs.get("json") else nullcontext():
+                command(**kwargs)
+            sys.stdout.flush()  # here, where a reader that went away can still be dealt with
+        except typer.Exit:
+            raise
+        except BaseException as error:
+            raise typer.Exit(report(error, kwargs.get("target", ""))) from None
 
     return wrapped
 

@@ -7,12 +7,14 @@ A whole file appears at once or not at all (`write`). A long run's rows reach th
 from __future__ import annotations
 
 import csv
+import errno
 import html
 import io
 import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -20,7 +22,14 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from ckpt.errors import UsageError
-from ckpt.reports.files import check_kind, parse_json, read_json, unwritable, write_text
+from ckpt.reports.files import (
+    check_kind,
+    parse_json,
+    read_bytes,
+    read_json,
+    unwritable,
+    write_text,
+)
 from ckpt.reports.rows import Row, as_mappings, columns_of
 from ckpt.reports.table import cell, heading, is_number
 
@@ -216,8 +225,10 @@ class JsonlWriter:
 
     def write(self, row: Any) -> None:
         """Append one row, in one write."""
+        line = (dumps(row, indent=None) + "\n").encode()
         try:
-            self._file.write((dumps(row, indent=None) + "\n").encode())
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise unwritable(self.path, error) from None
 
@@ -237,19 +248,16 @@ class JsonlWriter:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, without a last line that was cut off; no file, no rows.
+    """The rows of a JSONL file; no file, no rows. It warns of a last line that was cut off.
 
     Raises UsageError, naming the line, where any other line is damaged.
     """
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"can't read {os.fspath(path)!r}: {reason}") from None
+    data = read_bytes(path) if Path(path).exists() else b""
     rows = []
-    for number, line in enumerate(_whole_lines(data).splitlines(), 1):
+    whole = _whole_lines(data)
+    if len(whole) < len(data):
+        warnings.warn(f"{os.fspath(path)}: its last line was cut off and is left out", stacklevel=2)
+    for number, line in enumerate(whole.splitlines(), 1):
         row = _parse(line)
         if row is None:
             raise UsageError(

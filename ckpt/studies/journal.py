@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ckpt.reports import exports
-from ckpt.reports.files import write_text
+from ckpt.reports.files import unwritable, write_text
 
 
 class Journal:
     """A JSONL file of rows, and beside it what they were made from.
 
     ``rows`` are those of an earlier run, if that was made from the same ``about`` (arguments, seed,
-    versions, BLAS, threads); else the file begins anew. UsageError if it can't be read or written.
+    versions, BLAS, threads), without those that aren't ``sound``, of which it warns. A file that is
+    of another run is kept under another name. UsageError if it can't be read or written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        about: Mapping[str, Any],
+        sound: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+    ) -> None:
         self.path = Path(path)
         same = exports.read_sidecar(path) == exports.plain(about)
-        self.rows = exports.read_jsonl(path) if same else []
+        if not same:
+            set_aside(self.path)
+        found = exports.read_jsonl(path) if same else []
+        self.rows = [row for row in found if sound(row)]
+        if len(self.rows) < len(found):
+            lost = len(found) - len(self.rows)
+            warnings.warn(f"{path}: {lost} of {len(found)} rows are damaged and made anew",
+                          stacklevel=2)  # fmt: skip
         self._writer = exports.JsonlWriter(path, resume=same)
         write_text(exports.sidecar_path(path), exports.dumps(about) + "\n")
 
@@ -33,6 +49,22 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
+
+
+def set_aside(path: Path) -> None:
+    """Give a file that is there another name, and warn of it: ``sweep.partial.1.jsonl``."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    aside = next(
+        new for k in count(1) if not (new := path.with_suffix(f".{k}{path.suffix}")).exists()
+    )
+    with suppress(OSError):  # there may be none
+        os.replace(exports.sidecar_path(path), exports.sidecar_path(aside))
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    warnings.warn(f"{path} is of another run, and is now {aside}", stacklevel=3)
 
 
 def discard(path: str | os.PathLike[str]) -> None:

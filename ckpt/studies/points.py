@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -55,6 +55,31 @@ COLUMNS = (
     "exit_code",
 )
 """Of a row, in order; what wasn't measured is None."""
+
+
+_TEXTS = ("model", "strategy", "planner", "dtype", "gradients_digest")
+_FLAGS = ("gradients_equal", "agrees")
+_MAY_LACK = (
+    "segments", "measured_peak_nbytes", "measured_whole_peak_nbytes", "eager_peak_nbytes",
+    "seconds", "gradients_equal", "agrees", "gradients_digest", "width", "batch", "exit_code",
+)  # fmt: skip
+
+
+def is_row(row: Mapping[str, Any]) -> bool:
+    """Is this, from a file, a row as `run_point` makes them where nothing went wrong?"""
+
+    def sound(column: str, value: Any) -> bool:
+        if value is None or column == "error":
+            return value is None and (column == "error" or column in _MAY_LACK)
+        if column in _TEXTS:
+            return isinstance(value, str)
+        if column in _FLAGS:
+            return isinstance(value, bool)
+        if column in ("seconds", "overhead"):
+            return isinstance(value, (int, float)) and 0 <= value < math.inf
+        return type(value) is int and 0 <= value < 2**63
+
+    return row.keys() == set(COLUMNS) and all(map(sound, row.keys(), row.values()))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ckpt.models import build
 from ckpt.reports.reproduce import reproduction
 from ckpt.studies import workers
 from ckpt.studies.journal import Journal
-from ckpt.studies.points import Point, check_strategy, run_point, sqrt_segments
+from ckpt.studies.points import Point, check_strategy, is_row, run_point, sqrt_segments
 from ckpt.units import at_least, format_bytes, listed
 
 REFERENCE = "store_all"
@@ -143,7 +143,7 @@ def run(
     """The rows of ``points``, in their order; see `sweep` for the rest."""
     tell = on_row or (lambda row: None)
     rows: dict[tuple[int, str], Row] = {}
-    with nullcontext() if path is None else Journal(path, about(points, jobs)) as journal:
+    with nullcontext() if path is None else Journal(path, about(points, jobs), is_row) as journal:
         for row in journal.rows if journal else ():
             rows[row["depth"], row["strategy"]] = row
             tell(row)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,9 @@ def test_a_stopped_run_is_resumed_wherever_it_was_cut(cut: int, tmp_path: Path) 
         writer.write({"depth": 2})
     data = path.read_bytes()
     path.write_bytes(data[:-cut])
-    there = read_jsonl(path)
+    row_is_cut = 1 < cut < len('{"depth": 2}\n')
+    with pytest.warns(UserWarning, match="cut off") if row_is_cut else nullcontext():
+        there = read_jsonl(path)
     # Only the line's end is missing, or the row is cut, or it is gone.
     assert there == ([{"depth": 1}, {"depth": 2}] if cut == 1 else [{"depth": 1}])
     with JsonlWriter(path, resume=True) as writer:

@@ -220,10 +220,14 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path) -> None:
     assert all(row["gradients_equal"] for row in rows)
 
 
-def test_a_sweep_of_other_arguments_begins_anew(tmp_path: Path) -> None:
+def test_a_sweep_of_other_arguments_begins_anew_and_keeps_the_old_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     first = sweep(depths=[3], path=path, measure=False, **SMALL)
-    again = sweep(depths=[3], path=path, measure=False, **{**SMALL, "batch": 128})
+    written = path.read_bytes()
+    with pytest.warns(UserWarning, match="of another run, and is now .*rows.1.jsonl"):
+        again = sweep(depths=[3], path=path, measure=False, **{**SMALL, "batch": 128})
+    assert (tmp_path / "rows.1.jsonl").read_bytes() == written
+    assert (tmp_path / "rows.1.jsonl.meta.json").exists()
     assert [r["batch"] for r in again] == [128] * len(first)
     assert len(path.read_text().splitlines()) == len(first)
 
