@@ -163,7 +163,8 @@ def frontier(
     if measure:
         if program is None or not are_arrays(args):
             raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
-        _execute(found, schedules, program, args)
+        with program.restored(*args):
+            _execute(found, schedules, program, args)
     return found
 
 

@@ -311,7 +311,8 @@ def _price(graph: Graph, program: Program | None, args: tuple[Any, ...], cost: s
             raise UsageError("a Graph alone can't be run, so cost can't be 'seconds'")
         from ckpt.studies.seconds import measured_cost
 
-        return measured_cost(program, args)
+        with program.restored(*args):
+            return measured_cost(program, args)
     return moved(graph) if cost == "bytes" else None
 
 

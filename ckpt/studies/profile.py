@@ -277,8 +277,9 @@ def profile(
     if measure:
         if program is None or not are_arrays(args):
             raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
-        execution, found.seconds = measured(program, schedule, args, repeats=repeats)
-        found.measured = execution.timeline
-        found.eager_seconds = seconds_of(lambda: program.plain(*args))
-        _, found.eager_peak_nbytes = program.measure(program.plain, *args)
+        with program.restored(*args):
+            execution, found.seconds = measured(program, schedule, args, repeats=repeats)
+            found.measured = execution.timeline
+            found.eager_seconds = seconds_of(lambda: program.plain(*args))
+            _, found.eager_peak_nbytes = program.measure(program.plain, *args)
     return found

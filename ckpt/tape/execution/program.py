@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class TapeProgram:
         self.has_aux = has_aux
         self.check = check
         self.watching = watching(check)
-        with inside(**self.watching):
+        with undisturbed(args), inside(**self.watching):
             self.traced = record(function, args, argnums, has_aux, name)
         self.graph = self.traced.graph
         self.witness = Tracemalloc()
@@ -95,16 +96,9 @@ class TapeProgram:
         returned = sum(self.graph[i].nbytes for i in self.traced.aux_nodes)
         return result, step.nbytes + peak - self.graph.gradient_nbytes - returned
 
-    @contextmanager
-    def restored(self, *args: Any) -> Iterator[None]:
-        """Put the random generators among the arguments back into their states."""
-        generators = [leaf for leaf in tree.leaves(args) if isinstance(leaf, np.random.Generator)]
-        states = [generator.bit_generator.state for generator in generators]
-        try:
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.bit_generator.state = state
+    def restored(self, *args: Any) -> AbstractContextManager[None]:
+        """Put random generators back into their states; see `undisturbed`."""
+        return undisturbed(args)
 
     def digest(self, result: Any) -> str:
         """A hash of the bits of a result's numbers."""
@@ -116,6 +110,22 @@ class TapeProgram:
             made.update(f"{array.shape}{array.dtype}".encode())
             made.update(np.ascontiguousarray(array).tobytes())
         return made.hexdigest()[:16]
+
+
+@contextmanager
+def undisturbed(args: tuple[Any, ...]) -> Iterator[None]:
+    """Put the random generators among the arguments, NumPy's global one and Python's back into
+    their states."""
+    generators = [leaf for leaf in tree.leaves(args) if isinstance(leaf, np.random.Generator)]
+    states = [generator.bit_generator.state for generator in generators]
+    numpys, pythons = np.random.get_state(legacy=False), random.getstate()
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.bit_generator.state = state
+        np.random.set_state(numpys)
+        random.setstate(pythons)
 
 
 def _without_values(args: tuple[Any, ...]) -> tuple[Any, ...]:
