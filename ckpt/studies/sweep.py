@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -143,7 +143,12 @@ def run(
     """The rows of ``points``, in their order; see `sweep` for the rest."""
     tell = on_row or (lambda row: None)
     rows: dict[tuple[int, str], Row] = {}
-    with nullcontext() if path is None else Journal(path, about(points, jobs), is_row) as journal:
+    keys = {p.key for p in with_references(points)}
+
+    def sound(row: Mapping[str, Any]) -> bool:
+        return is_row(row) and (row["depth"], row["strategy"]) in keys
+
+    with nullcontext() if path is None else Journal(path, about(points, jobs), sound) as journal:
         for row in journal.rows if journal else ():
             rows[row["depth"], row["strategy"]] = row
             tell(row)

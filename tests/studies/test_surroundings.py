@@ -1,4 +1,4 @@
-"""What is the user's - sessions, settings, states - is as it was before, whatever is asked of us."""
+"""Sessions, settings, states: what is the user's is as it was before, whatever is asked of us."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def drawn(folder: Path) -> None:
     found._repr_html_()
 
 
+def refused(_: Path) -> None:
+    with pytest.raises(ckpt.BudgetError):
+        ckpt.plan(plain, W, budget="1B")
+
+
 ACTIONS: dict[str, Callable[[Path], Any]] = {
     "trace": lambda folder: ckpt.trace(loss, W),
     "profile": lambda folder: ckpt.profile(loss, W, np.random.default_rng(0)),
@@ -59,7 +64,7 @@ ACTIONS: dict[str, Callable[[Path], Any]] = {
     "gradcheck": lambda folder: ckpt.gradcheck(plain, W),
     "rows": lambda folder: write(folder / "a.html", [{"depth": 1}]),
     "draw": drawn,
-    "refused": lambda folder: pytest.raises(ckpt.BudgetError, ckpt.plan, plain, W, budget="1B"),
+    "refused": refused,
 }
 
 

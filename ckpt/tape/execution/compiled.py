@@ -25,6 +25,7 @@ from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard, runs_code_of_the_users
 from ckpt.tape.execution.lines import Code, Line, Var, write
 from ckpt.tape.traced.trace import Traced
+from ckpt.text import printable
 from ckpt.units import KIB
 
 KEYWORD_OUT = (np.maximum, np.minimum)
@@ -56,7 +57,9 @@ class StraightLine:
             self.beside_nbytes = beside(code)
         writer = _Text(traced, code, block(self.nbytes))
         self.source = writer.text()
-        exec(compile(self.source, f"<step of {traced.graph.name}>", "exec"), writer.names)
+        exec(
+            compile(self.source, f"<step of {printable(traced.graph.name)}>", "exec"), writer.names
+        )
         self._run: Callable[..., Any] = writer.names["step"]
         self._read = reader(traced)
         self._turn = threading.RLock()
