@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.cli.running import spawn
 
@@ -100,3 +103,100 @@ def test_the_module_is_the_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0
     assert done.stdout.startswith("ckpt ")
+
+
+SHORT = ("profile", "mlp", "--depth", "2", "--width", "8", "--batch", "4")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("where", "code", "says"),
+    [
+        (">/dev/full", 2, "standard output: no space left"),
+        (">&-", 2, "standard output: bad file descriptor"),
+        ("2>/dev/full", 0, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_streams_that_take_nothing(
+    tmp_path: Path, options: tuple[str, ...], where: str, code: int, says: str
+) -> None:
+    command = shlex.join([sys.executable, "-m", "ckpt", *SHORT, *options])
+    done = shell(f"{command} {where}", tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    if code == 0 and options:
+        json.loads(done.stdout)
+
+
+PRINTING = r"""
+import atexit, os, sys
+import numpy as np
+print("loading")
+atexit.register(print, "leaving")
+os.system("echo from a child")
+
+def go():
+    os.write(1, b"raw\n")
+    sys.__stdout__.write("dunder\n")
+    return (lambda w: np.sum(np.tanh(w) ** 2)), np.ones(64)
+"""
+
+
+def test_a_target_that_prints_leaves_the_document_alone(tmp_path: Path) -> None:
+    (tmp_path / "my model.py").write_text(PRINTING)
+    done = shell(f"{sys.executable} -m ckpt profile 'my model.py:go' --json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    json.loads(done.stdout)
+    for said in ("loading", "from a child", "raw", "dunder", "leaving"):
+        assert said in done.stderr
+    [hint] = [line for line in done.stderr.splitlines() if line.startswith("next: ckpt ")]
+    again = shell(f"{sys.executable} -m {hint.removeprefix('next: ')}", tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = shell(f"cd gone && rmdir ../gone && {sys.executable} -m ckpt sweep --depth 2", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: the working folder is gone; change to one that is there\n"
+
+
+def test_a_backend_that_there_is_not_is_no_hindrance(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, "-m", "ckpt", *SHORT, "-o", "a.svg"])
+    done = shell(f"MPLBACKEND=nonsense {command}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.svg").exists()
+
+
+def test_a_sweep_that_is_ended_from_outside_says_so(tmp_path: Path) -> None:
+    process = spawn(*SWEEP, folder=tmp_path)
+    wait_for_rows(tmp_path / "o" / "s.partial.jsonl", 1)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert err.splitlines()[-1] == "stopped"
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_while_the_command_is_imported_is_told_of_in_a_line() -> None:
+    program = (
+        "import sys, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Press:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\nfrom ckpt.cli import main\nmain(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
