@@ -80,7 +80,8 @@ def test_what_is_the_same_in_every_row_is_said_once_and_headings_fold() -> None:
         for d in (1, 2)
     ]
     text = render(rows, ["depth", "a_rather_long_heading", "dtype", "wide"])
-    assert text.splitlines()[:3] == ["       a rather", "           long", "depth   heading"]
+    heads = ["             a", "        rather", "          long", "depth  heading"]
+    assert text.splitlines()[:4] == heads
     assert "in every row: " in text
     assert "dtype float32" in text
     changed = [*rows, {**rows[0], "wide": "y"}]
