@@ -661,12 +661,12 @@ def test_the_options(option: str) -> None:
 
     def one_element(w: Any) -> Any:
         loss = np.sum(w * array)
-        array.reshape(-1)[at] = RNG.standard_normal()
+        array.reshape(-1)[at] += 1
         return loss
 
     def everything(w: Any) -> Any:
         loss = np.sum(w * array)
-        array[...] = RNG.standard_normal(array.shape)
+        array[...] += 1
         return loss
 
     with pytest.raises(MutationError):

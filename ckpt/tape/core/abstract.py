@@ -191,12 +191,17 @@ def _pattern(x: Any) -> Pattern:
     return a.dtype, lengths, signs
 
 
-def _miniature(pattern: Pattern) -> Any:
+def miniature(x: AbstractArray, fill: Callable[..., Any] = np.ones) -> Any:
+    """An array whose axes lie as those of ``x``, and are two long at most."""
+    return _miniature(_pattern(x), fill)
+
+
+def _miniature(pattern: Pattern, fill: Callable[..., Any] = np.ones) -> Any:
     if isinstance(pattern, type):
         return pattern(1)
     dtype, lengths, signs = pattern
     room = 2 * sum(abs(s) for s in signs) + 1
-    base = np.ones(room, dtype)
+    base = fill(room, dtype)
     steps = tuple(s * base.itemsize for s in signs)
     start = -sum(s for s in signs if s < 0)
     made = as_strided(base[start:], lengths, steps)

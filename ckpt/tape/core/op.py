@@ -95,7 +95,8 @@ class Op:
         no rule yet, and backward says so if it comes there."""
         self.accumulators: dict[str, Callable[..., None]] = {}
         self.into_workspace: Callable[[Any, Any, Any], int] | None = None
-        self.kernels: dict[Any, Any] = {}
+        self.is_ours = _is_ours(forward)
+        """Is it one of the catalogue, or of a NumPy function alone?"""
         self.reset()
         BY_NAME[name] = self
 
@@ -110,6 +111,7 @@ class Op:
         """Forget what was derived from the rules; they have changed."""
         self.rules: dict[int, tuple[Any, ...]] = {}
         """See `ckpt.tape.core.rules.rules_of`."""
+        self.kernels: dict[Any, Any] = {}
         self.kept: dict[int, tuple[int, ...]] = {}
         names = self.names
         self.lacking = tuple(name for name in names if name not in self.functions)
@@ -221,6 +223,11 @@ def reads(sources: tuple[Source, ...]) -> tuple[int, ...]:
         elif kind in ("rest", "others"):
             found.update(dict.fromkeys(of))
     return tuple(found)
+
+
+def _is_ours(forward: Callable[..., Any]) -> bool:
+    home = getattr(forward, "__module__", None) or "numpy"
+    return home.partition(".")[0] in ("ckpt", "numpy", "scipy")
 
 
 def _takes_out(forward: Callable[..., Any]) -> bool:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from types import CodeType, FrameType
+from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _OURS = tuple(os.path.join(_PACKAGE, room) + os.sep for room in ("tape", "nn"))
 
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+
 
 def caller() -> str:
-    """``file.py:7`` of the nearest frame that is the user's: not the tape's, nor NumPy's."""
+    """``file.py:7`` of the nearest frame that is the user's: not ours, NumPy's or Python's own."""
     return said(place())
 
 
@@ -54,9 +58,41 @@ def said(where: tuple[CodeType, int] | str) -> str:
     return f"{_users(code.co_filename)}:{next(lines, code.co_firstlineno)}"
 
 
+class LineOf:
+    """``with LineOf(happened) as found``: the user's line in which ``happened()`` comes true.
+
+    Follows the program line by line, in place of a debugger or a coverage tool, and is slow.
+    """
+
+    def __init__(self, happened: Callable[[], Any]) -> None:
+        self.happened = happened
+        self.line = ""
+        self._last = ""
+
+    def __enter__(self) -> LineOf:
+        self._before = sys.gettrace()
+        sys.settrace(self._follow)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _follow(self, frame: FrameType, event: str, arg: Any) -> Any:
+        name = _users(frame.f_code.co_filename)
+        if self.line or not name:
+            return None
+        if self._last and self.happened():
+            self.line = self._last
+            return None
+        self._last = f"{name}:{frame.f_lineno}"
+        return self._follow
+
+
 @cache
 def _users(path: str) -> str:
     """The file's name if it is the user's, else nothing."""
     if path.startswith(_OURS) or f"{os.sep}numpy{os.sep}" in path or path[:1] == "<":
+        return ""
+    if path.startswith(_STDLIB) and "-packages" not in path:
         return ""
     return os.path.basename(path)

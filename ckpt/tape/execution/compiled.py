@@ -206,10 +206,9 @@ class _Name(str):
 
 
 def _is_transpose(line: Line) -> bool:
-    source, result = line.sources[0], line.result
-    if result is None or not isinstance(source, Var) or len(result.shape) != 2:
-        return False
-    if line.function not in (NUMPY[np.transpose].forward, NUMPY[np.swapaxes].forward):
-        return False  # the real part of one complex number looks the same
-    x, y = source.array, result.array
-    return bool(x.shape == y.shape[::-1] and x.strides == y.strides[::-1])
+    axes = (line.params or {}).get("axes")
+    two = line.result is not None and len(line.result.shape) == 2
+    return two and line.function is _TRANSPOSE and (axes is None or tuple(axes) == (1, 0))
+
+
+_TRANSPOSE = NUMPY[np.transpose].forward

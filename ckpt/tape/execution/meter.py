@@ -24,6 +24,8 @@ class Meter:
     def __init__(self, residents: Iterable[Any]) -> None:
         self.totals = [0] * len(KINDS)
         self._residents = {id(owner(array)) for array in residents}
+        self._captured: dict[Var, int] = {}
+        """Bytes of each captured array: of its base, be that an argument, only that part."""
         self._held: dict[tuple[int, int], list[int]] = {}
         """(kind, id of an owner) -> how many hold it, and its bytes."""
         self._under: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -35,7 +37,15 @@ class Meter:
         for kind, node in latest:
             self.drop(kind, node)
         for (kind, node), var in latest.items():
-            if var is not None:
+            if var is None:
+                continue
+            if kind == CAPTURED:
+                self._captured[var] = env[var].nbytes
+            if var.root in self._captured:
+                key = KINDS.index(CAPTURED), id(var.root)
+                self._under[KINDS.index(kind), node] = [key]
+                self._hold(key, self._captured[var.root])
+            else:
                 self.hold(kind, node, env[var], var.taken_from is not None)
         return self.totals, self.totals[KINDS.index(CAPTURED)]
 
@@ -49,7 +59,7 @@ class Meter:
             held = self._held[key]
             held[0] -= 1
             if not held[0]:
-                self.totals[group] -= held[1]
+                self.totals[key[0]] -= held[1]
                 del self._held[key]
 
     def hold(self, kind: str, node: int, value: Any, shared: bool = False) -> None:
@@ -67,13 +77,13 @@ class Meter:
                 under.append((-1, array.nbytes))
                 continue
             whole = owner(array)
-            if id(whole) in self._residents:
-                continue
-            if kind == CAPTURED:
-                whole = array  # of its base, only that part
-            key = group, id(whole)
-            held = self._held.setdefault(key, [0, whole.nbytes])
-            if not held[0]:
-                self.totals[group] += whole.nbytes
-            held[0] += 1
-            under.append(key)
+            if id(whole) not in self._residents:
+                under.append((group, id(whole)))
+                self._hold(under[-1], whole.nbytes)
+
+    def _hold(self, key: tuple[int, int], nbytes: int) -> None:
+        """One more holds the bytes of that key."""
+        held = self._held.setdefault(key, [0, nbytes])
+        if not held[0]:
+            self.totals[key[0]] += held[1]
+        held[0] += 1

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.errors import TapeError
 from ckpt.program import Observer
 from ckpt.schedule import Schedule
 from ckpt.tape.core import tree
@@ -25,7 +24,8 @@ from ckpt.tape.execution.eager_peak import eager_peak
 from ckpt.tape.execution.guard import Guard
 from ckpt.tape.execution.lines import write
 from ckpt.tape.execution.run import perform
-from ckpt.tape.traced.trace import record
+from ckpt.tape.traced.frozen import Checksums, check_alike, check_draws
+from ckpt.tape.traced.trace import Traced, record
 from ckpt.witness import Tracemalloc
 
 
@@ -53,6 +53,32 @@ class TapeProgram:
             self.traced = record(function, args, argnums, has_aux, name)
         self.graph = self.traced.graph
         self.witness = Tracemalloc()
+        self._steady = False
+
+    def check_steady(self) -> None:
+        """Trace once more; TapeError where that makes a difference, or draws random numbers."""
+        if self._steady:
+            return
+        checksums = Checksums(self.traced.entries)
+        again = self._again(find_draws=bool(self.traced.moved))
+        if again.moved and not self.traced.moved:
+            again = self._again(find_draws=True)
+        check_draws(again.moved or self.traced.moved)
+        self.traced.verify(
+            "from one call of the function to the next, and a plan would freeze it; pass the array "
+            "as an argument"
+        )
+        checksums.check()
+        check_alike(self.traced, again)
+        self._steady = True
+
+    def _again(self, *, find_draws: bool) -> Traced:
+        given = self.traced.arguments
+        name = self.graph.name
+        with inside(**self.watching):
+            return record(
+                self.function, given, self.argnums, self.has_aux, name, find_draws=find_draws
+            )
 
     def plain(self, *args: Any) -> Any:
         """The loss and its gradients, eagerly."""
@@ -62,8 +88,9 @@ class TapeProgram:
     def execute(self, schedule: Schedule, *args: Any, observe: Observer | None = None) -> Any:
         """Perform ``schedule`` on ``args``: arrays of the shapes and dtypes that were traced.
 
-        Raises TapeError where an argument isn't.
+        Raises TapeError where an argument isn't, or for a program as `compile` refuses it.
         """
+        self.check_steady()
         traced = self.traced
         draws = Draws(traced, schedule)
         guard = Guard(traced, self.watching.get("whole", DEFAULT))
@@ -78,9 +105,21 @@ class TapeProgram:
         return gather(traced, found[code.loss], gradients, [found[var] for var in code.aux])
 
     def compile(self, schedule: Schedule) -> StraightLine:
-        """The schedule as straight-line code over one arena."""
-        whole = self.watching.get("whole", DEFAULT)
-        return StraightLine(self.traced, schedule, whole)
+        """The schedule as straight-line code over one arena, as it was traced.
+
+        Raises TapeError where a second trace of the function differs from the first - in an op, an
+        operand, an index, a shift, a bound, a branch, a captured array, a constant in aux -, or
+        where a random generator that the function reaches, or a global one, moves meanwhile:
+        eagerly, each call draws anew. (`ckpt.nn.dropout` is drawn anew by a step, too.) No trace
+        can see: a number, an attribute or a global that is changed between calls by other code
+        (pass it as an argument); what is alike in two calls on end and not in a later one, such as
+        a schedule by a counter's thousands, the date, or a file; draws from elsewhere that happen
+        to show nothing; and what the forward of a primitive (an op with ``infer``) reads beside its
+        operands. What the function does beside computing - prints, appends - happens when it is
+        traced, twice, and not when the step is called.
+        """
+        self.check_steady()
+        return StraightLine(self.traced, schedule, self.watching.get("whole", DEFAULT))
 
     def measure(self, step: Any, *args: Any) -> tuple[Any, int]:
         """The result of a step on ``args``, and the peak that tracemalloc sees.
@@ -162,34 +201,10 @@ def steady(
     name: str = "",
     check: Check = "default",
 ) -> TapeProgram:
-    """`trace`, once it is sure that what the program captures doesn't change from call to call.
+    """`trace`, once it is sure that the program is the same from call to call.
 
-    Raises TapeError where it makes its arrays anew at every call: a plan would freeze them.
+    Raises TapeError where it isn't: see `TapeProgram.compile`.
     """
     program = TapeProgram(function, args, argnums, has_aux, name, check)
-    captured = [e for e in program.traced.entries if e.captured is not None]
-    if captured:
-        again = TapeProgram(function, args, argnums, has_aux, name, check)
-        others = [e for e in again.traced.entries if e.captured is not None]
-        for a, b in zip(captured, others, strict=False):
-            if not _equal(a.captured, b.captured):
-                assert a.captured is not None
-                raise TapeError(
-                    f"{a.source}: the program makes a {list(a.captured.shape)} {a.captured.dtype} "
-                    "array that differs from call to call, and a plan would freeze it; draw random "
-                    "masks with ckpt.nn.dropout, or pass the array as an argument"
-                )
-        program.traced.verify(
-            "from one call of the function to the next, and a plan would freeze it; pass the array "
-            "as an argument"
-        )
-        if len(captured) != len(others) or program.graph.digest != again.graph.digest:
-            raise TapeError(
-                "two traces of the program differ: it depends on something that changes from call "
-                "to call; pass that as an argument"
-            )
+    program.check_steady()
     return program
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")

@@ -9,11 +9,14 @@ which also works on Values.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, Shared
 from ckpt.tape.core.apply import apply
+from ckpt.tape.core.context import CURRENT
+from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
 from ckpt.tape.core.value import Value
 
@@ -21,8 +24,26 @@ from ckpt.tape.core.value import Value
 def parts(value: Any) -> tuple[Any, ...]:
     """The results that a tuple value holds: arrays, or `item` Values."""
     if isinstance(value, Value):
-        return tuple(apply(item, (value,), {"k": k}) for k in range(len(value._array)))
+        return tuple(_taken(value, k) for k in range(len(value._array)))
     return tuple(value)
+
+
+def _taken(value: Value, k: int) -> Value:
+    """The k-th result, one node however often it is asked for, as in a trace: else what comes to
+    it in a backward would be summed in another order."""
+    node, context = value._node, CURRENT.get()
+    if not node.requires_grad or (context is not None and context.recorder is not None):
+        return apply(item, (value,), {"k": k})
+    taken = _TAKEN.setdefault(node, WeakValueDictionary())
+    known = taken.get(k)
+    if known is not None and known.inputs is not None:
+        return Value(item.forward(value._array, k=k), known)
+    made = apply(item, (value,), {"k": k})
+    taken[k] = made._node
+    return made
+
+
+_TAKEN: WeakKeyDictionary[TapeNode, WeakValueDictionary[int, TapeNode]] = WeakKeyDictionary()
 
 
 @op(infer=lambda x, *, k: Shared(x[k]), view=True)

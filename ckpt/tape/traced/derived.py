@@ -14,11 +14,18 @@ from ckpt.tape.core.rules import rules_of
 from ckpt.tape.traced.kernel import Kernel, cost, infer, moved, trace_kernel
 
 
-def forward_kernel(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
-    """What the op's forward does on such operands; remembered by their shapes and strides."""
+def forward_kernel(
+    op: Op,
+    arrays: tuple[Any, ...],
+    params: dict[str, Any] | None,
+    kernels: dict[Any, Kernel] | None = None,
+) -> Kernel:
+    """What the op's forward does on such operands; remembered by their shapes and strides, in
+    ``kernels`` or on the op."""
+    kernels = op.kernels if kernels is None else kernels
     key = _key(arrays, params)
     try:
-        kernel = op.kernels.get(key)
+        kernel = kernels.get(key)
     except TypeError:  # an option that can't be hashed
         kernel, key = None, None
     if kernel is None:
@@ -27,7 +34,7 @@ def forward_kernel(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | Non
         else:
             kernel = _primitive(op, arrays, params)
         if key is not None:
-            remember(op.kernels, key, kernel)
+            remember(kernels, key, kernel)
     return kernel
 
 
@@ -78,9 +85,13 @@ def _rule_kernel(k: int, node: TapeNode, g: AbstractArray) -> Kernel:
         return made
 
     kernel = trace_kernel(fitted, arguments)
-    holds_more = kernel.is_fresh and kernel.nbytes > kernel.array.nbytes
-    if holds_more or not (kernel.is_fresh or kernel.arguments[kernel.root] is g):
-        # It holds more than it shows, or it is a residual, which a sum would write into.
+    if kernel.is_fresh:
+        copied = kernel.nbytes > kernel.array.nbytes
+    else:
+        root = kernel.arguments[kernel.root]
+        copied = root is not g or type(root) is not type(kernel.array)
+    if copied:
+        # It holds more than it shows, is one of several, or a residual, which a sum would write to.
         kernel = trace_kernel(lambda *given: np.positive(fitted(*given)), arguments)
     kernel.cotangent = next((k for k, a in enumerate(kernel.arguments) if a is g), None)
     return kernel

@@ -322,10 +322,7 @@ def _makes_its_own(op: Op | None) -> bool:
 
     One of ours does, and one made of ours; a primitive of the user's may return what it likes.
     """
-    if op is None:
-        return False
-    home = getattr(op.forward, "__module__", None) or "numpy"
-    return op.infer is None or home.partition(".")[0] in ("ckpt", "numpy", "scipy")
+    return op is not None and (op.infer is None or op.is_ours)
 
 
 def _kind(kernel: Kernel) -> Kind:

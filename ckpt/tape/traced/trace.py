@@ -6,6 +6,8 @@ Nothing is computed and nothing of the arrays' size is allocated.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,9 +20,10 @@ from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
 from ckpt.tape.core.changes import Watch, arrays_among, watch
 from ckpt.tape.core.context import CURRENT, run_inside
+from ckpt.tape.core.generators import Generators
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
-from ckpt.tape.core.sources import caller
+from ckpt.tape.core.sources import LineOf, caller
 from ckpt.tape.core.value import Value
 from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.derived import forward_kernel
@@ -55,6 +58,11 @@ class Recorder:
         """Of each op with several results: those, made as soon as it is."""
         self.watches: list[tuple[Watch, Op]] = []
         """Each reading of a plain array."""
+        self.kernels: dict[Op, dict[Any, Kernel]] = {}
+        """Of the user's ops, which may depend on what changes from trace to trace."""
+
+    def _kernels(self, op: Op) -> dict[Any, Kernel]:
+        return op.kernels if op.is_ours else self.kernels.setdefault(op, {})
 
     def add(self, entry: Entry) -> TapeNode:
         self.positions[entry.node] = len(self.entries)
@@ -114,7 +122,7 @@ class Recorder:
         for array in arrays_among(params):
             self.watch(op, array)
         arrays = [abstract(a) if isinstance(a, np.generic) else a for a in arrays]
-        kernel = forward_kernel(op, tuple(arrays), params)
+        kernel = forward_kernel(op, tuple(arrays), params, self._kernels(op))
         array = kernel.array
         several = isinstance(array, AbstractParts)
         if not several and array.dtype.kind not in "fc":
@@ -215,6 +223,8 @@ class Traced:
     aux_nodes: list[int]
     verify: Callable[[str], None]
     """MutationError, which says when, if a captured array isn't what it was in the trace."""
+    moved: str
+    """Which random generator moved meanwhile, in words, and before it the line, if looked for."""
 
 
 def record(
@@ -223,8 +233,13 @@ def record(
     argnums: int | tuple[int, ...],
     has_aux: bool,
     name: str,
+    *,
+    find_draws: bool = False,
 ) -> Traced:
-    """Run ``function(*args)`` on shapes and dtypes alone; see `ckpt.trace`."""
+    """Run ``function(*args)`` on shapes and dtypes alone; see `ckpt.trace`.
+
+    Random generators are put back; with ``find_draws`` it is found out which line moves them.
+    """
     if not callable(function):
         raise UsageError(f"a function is traced, not a {type(function).__name__}")
     numbers = tree.chosen(tree.positions_of(argnums), args)
@@ -248,7 +263,15 @@ def record(
             if differentiated:
                 parameters.append(position)
     given = tree.unflatten(args, stand_ins)
-    returned = run_inside(lambda: function(*given), recorder=recorder, region=None)
+    watching = Generators(function, given)
+    try:
+        with LineOf(watching.moved) if find_draws else nullcontext() as found:
+            returned = run_inside(lambda: function(*given), recorder=recorder, region=None)
+        moved = watching.moved()
+        if moved and found is not None and found.line:
+            moved = f"{found.line}: {moved}"
+    finally:
+        watching.restore()
     recorder.verify(
         "before the function returned, and a plan would read it as it is now; let it read a copy "
         "(array.copy())"
@@ -285,6 +308,7 @@ def record(
         aux=aux,
         aux_nodes=aux_nodes,
         verify=recorder.verify,
+        moved=moved,
     )
 
 
@@ -292,6 +316,8 @@ def _abstracted(leaf: Any, number: int, differentiated: bool) -> Any:
     """An argument's leaf as the trace takes it: an AbstractArray, or what is no array as it is."""
     if isinstance(leaf, Value):
         leaf = leaf.data
+    if isinstance(leaf, np.random.Generator):
+        return deepcopy(leaf)  # what is given in its place is known by it, and isn't moved
     if not isinstance(leaf, (np.ndarray, AbstractArray, np.generic)):
         if not differentiated or not isinstance(leaf, (bool, int, float, complex)):
             return leaf

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import AbstractError, UnsupportedError
-from ckpt.tape.core.abstract import AbstractArray, Shared, abstract, contiguous, view
+from ckpt.tape.core.abstract import (
+    AbstractArray,
+    Shared,
+    abstract,
+    contiguous,
+    miniature,
+    view,
+)
 from ckpt.tape.core.apply import apply
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
@@ -124,22 +131,16 @@ def _gathered_shape(shape: Any, indices: list[Any], template: tuple[Any, ...]) -
 def gathered_strides(
     x: AbstractArray, arrays: list[AbstractArray], template: tuple[Any, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """In the order of axes that NumPy gives a miniature, every axis of it two long."""
-    small = _zeros_like(x, [2] * x.ndim)
-    zeros = [_zeros_like(a, [1 if n == 1 else 2 for n in a.shape]) for a in arrays]
+    """In the order of axes that NumPy gives a miniature: its slices first, then the arrays."""
+    basic = tuple(i if i is None or isinstance(i, slice) else slice(None) for i in template)
+    sliced = view(lambda d: d[basic], x).array
     index = tuple(
-        slice(None) if isinstance(i, slice) else 0 if isinstance(i, (int, np.integer)) else i
+        HERE if i is HERE else slice(None) if i is None or isinstance(i, slice) else 0
         for i in template
     )
-    made = small[_filled(index, zeros)]
+    made = miniature(sliced)[_filled(index, [miniature(a, np.zeros) for a in arrays])]
     axes = tuple(sorted(range(made.ndim), key=lambda k: (-made.strides[k], k)))
     return contiguous(shape, x.itemsize, axes)
-
-
-def _zeros_like(x: AbstractArray, lengths: list[int]) -> Any:
-    """An array of these lengths whose axes lie in the order of ``x``."""
-    order = sorted(range(x.ndim), key=lambda k: (-abs(x.strides[k]), k))
-    return np.zeros([lengths[k] for k in order], int).transpose(np.argsort(order))
 
 
 def index_buffers(*indices: Any) -> int:
