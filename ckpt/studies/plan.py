@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +18,7 @@ from ckpt.planners.base.cost import Cost, moved
 from ckpt.planners.bounds.certificate import Certificate, certify
 from ckpt.program import Compiled, Program, execute
 from ckpt.reports import documents
-from ckpt.reports.exports import dumps
+from ckpt.reports.exports import dumps, plain
 from ckpt.reports.files import write_text
 from ckpt.reports.pages import Reel, is_page, page
 from ckpt.reports.words import in_words
@@ -27,7 +29,7 @@ from ckpt.timeline import Timeline
 from ckpt.units import KIB, format_bytes, parse_bytes
 
 FORMAT = "ckpt-plan"
-VERSION = 2
+VERSION = 3
 
 COSTS = ("flops", "bytes", "seconds")
 """What a plan may minimise."""
@@ -85,7 +87,7 @@ class Plan:
             "schedule": self.schedule.to_json(),
             "certificate": self.certificate.to_json(),
         }
-        write_text(path, dumps(data, indent=None))
+        write_text(path, dumps({**data, "digest": _digest(data)}, indent=None))
 
     @classmethod
     def from_json(cls, data: Any) -> Plan:
@@ -105,6 +107,10 @@ class Plan:
         if found.timeline.peak != certificate.peak:
             raise UsageError(
                 f"this {FORMAT} document is damaged: its certificate is not that of its schedule"
+            )
+        if data.get("digest") != _digest(data):
+            raise UsageError(
+                f"this {FORMAT} document was changed after it was saved, or is damaged: plan again"
             )
         return found
 
@@ -127,6 +133,12 @@ class Plan:
                 f"{program.graph.digest} ({len(program.graph)} nodes); plan again"
             )
         return Step(program.graph, self.schedule, self.certificate, program)
+
+
+def _digest(data: dict[str, Any]) -> str:
+    """A hash of all that a plan document says, budget and bounds included."""
+    said = plain({key: item for key, item in data.items() if key != "digest"})
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 documents.READERS[FORMAT] = Plan.from_json
@@ -179,8 +191,8 @@ class Step(Plan):
         """Run the step on ``args`` and hold it to its promises.
 
         Raises VerificationError if a peak that the program's witness sees exceeds the promised one
-        (by more than array headers), or if loss or gradients differ from plain backward in a single
-        bit.
+        (by more than array headers), or if loss, aux or gradients differ from plain backward in a
+        single bit.
         """
         program = self.program
         with program.restored(*args):
@@ -218,7 +230,7 @@ class Verification:
     reused: int
     """Peak of the compiled step: its buffers, and what it allocates beside them."""
     equal: bool
-    """Loss and gradients are plain backward's, bit for bit."""
+    """Loss, aux and gradients are plain backward's, bit for bit."""
 
     def __str__(self) -> str:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import ckpt
 from ckpt import nn
-from ckpt.errors import VerificationError
+from ckpt.errors import TapeError, UsageError, VerificationError
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((16, 16))
@@ -144,3 +145,96 @@ def test_generators_are_where_they_were() -> None:
     rng = np.random.default_rng(7)
     assert step.verify(W, rng).equal
     assert rng.bit_generator.state == np.random.default_rng(7).bit_generator.state
+
+
+# -- with aux --------------------------------------------------------------------------------------
+
+
+def with_aux(w: Any) -> Any:
+    h = np.tanh(w)
+    return np.sum(h * np.sin(w)), {"h": h, "more": [np.exp(w[0]), 3, None, "text"]}
+
+
+def changed_aux(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Any], Any]:
+    def changed(result: Any) -> Any:
+        (value, aux), gradient = result
+        return (value, change(dict(aux))), gradient
+
+    return changed
+
+
+AUX: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "an array": lambda aux: {**aux, "h": np.nextafter(aux["h"], 2.0)},
+    "one within": lambda aux: {**aux, "more": [aux["more"][0] * 2, *aux["more"][1:]]},
+    "a number": lambda aux: {**aux, "more": [aux["more"][0], 4, None, "text"]},
+    "a text": lambda aux: {**aux, "more": [aux["more"][0], 3, None, "other"]},
+    "a key": lambda aux: {"k": aux["h"], "more": aux["more"]},
+    "nothing": lambda aux: {},
+}
+
+
+@pytest.mark.parametrize("which", ["plain", "execute", "compile"])
+@pytest.mark.parametrize("name", AUX)
+def test_aux_is_compared(which: str, name: str) -> None:
+    step = ckpt.plan(with_aux, W, has_aux=True, planner="store_all")
+    assert step.verify(W).equal
+    with pytest.raises(VerificationError, match="differ from plain backward"):
+        spoil(step, which, changed_aux(AUX[name])).verify(W)
+
+
+@pytest.mark.parametrize("which", ["plain", "execute", "compile"])
+def test_with_aux_loss_and_gradients_are_compared_too(which: str) -> None:
+    def change(result: Any) -> Any:
+        (value, aux), gradient = result
+        return (value, aux), one_bit_off_in_the_gradient((value, gradient))[1]
+
+    with pytest.raises(VerificationError, match="differ"):
+        spoil(ckpt.plan(with_aux, W, has_aux=True), which, change).verify(W)
+
+
+class Holder:
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+@pytest.mark.parametrize("make", [Holder, lambda h: {h}], ids=["object", "set"])
+def test_aux_that_no_step_could_fill_in_is_refused(make: Any) -> None:
+    with pytest.raises(TapeError, match="use dicts, lists and tuples"):
+        ckpt.plan(lambda w: (np.sum(w * w), {"a": make(np.sin(w))}), W, has_aux=True)
+    ckpt.plan(lambda w: (np.sum(w * w), Holder(3)), W, has_aux=True).verify(W)
+
+
+# -- a saved plan ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        (("schedule",), "budget", 1 << 40),
+        (("certificate",), "budget", 1 << 40),
+        (("certificate",), "floor", 1),
+        (("certificate",), "recompute", 0),
+        (("certificate", "bounds", 0), "recompute_cost", 0),
+        (("graph",), "name", "another"),
+        (("graph", "nodes", 3), "source", "elsewhere.py:1"),
+        (("schedule",), "planner", "brute"),
+        ((), "added", 1),
+    ],
+)
+def test_a_plan_that_was_edited_is_refused(tmp_path: Any, part: Any, key: str, value: Any) -> None:
+    path = tmp_path / "plan.json"
+    ckpt.plan(loss, W, budget="100%").save(path)
+    assert ckpt.load_plan(path).bind(loss, W).verify(W).equal
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document, indent=3))  # laid out otherwise, it says the same
+    ckpt.load_plan(path)
+    at = document
+    for step in part:
+        at = at[step]
+    if at.get(key) == value:
+        value = 7
+    at[key] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(UsageError) as raised:
+        ckpt.load_plan(path)
+    assert "\n" not in str(raised.value)

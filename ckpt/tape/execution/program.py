@@ -142,12 +142,8 @@ class TapeProgram:
     def digest(self, result: Any) -> str:
         """A hash of the bits of a result's numbers."""
         made = hashlib.sha256()
-        for leaf in tree.leaves(result):
-            array = np.asarray(leaf.data if isinstance(leaf, Value) else leaf)
-            if array.dtype.hasobject:
-                continue
-            made.update(f"{array.shape}{array.dtype}".encode())
-            made.update(np.ascontiguousarray(array).tobytes())
+        for said in _bits(result):
+            made.update(said)
         return made.hexdigest()[:16]
 
 
@@ -165,6 +161,28 @@ def undisturbed(args: tuple[Any, ...]) -> Iterator[None]:
             generator.bit_generator.state = state
         np.random.set_state(numpys)
         random.setstate(pythons)
+
+
+def _bits(result: Any) -> Iterator[bytes]:
+    """All that a result says: the bits of its numbers, the keys of dicts, what else aux holds."""
+    if isinstance(result, dict):
+        for key, item in result.items():
+            yield repr(key).encode()
+            yield from _bits(item)
+    elif isinstance(result, (list, tuple)):
+        yield f"{len(result)} of".encode()
+        for item in result:
+            yield from _bits(item)
+    elif hasattr(result, "__dict__") and not isinstance(result, (Value, np.ndarray, type)):
+        yield type(result).__qualname__.encode()
+        yield from _bits(vars(result))
+    else:
+        array = np.asarray(result.data if isinstance(result, Value) else result)
+        yield f"{array.shape}{array.dtype}".encode()
+        if not array.dtype.hasobject:
+            yield np.ascontiguousarray(array).tobytes()
+        elif array.ndim:
+            yield from _bits(array.tolist())
 
 
 def _without_values(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -278,6 +278,8 @@ def record(
     )
     result, aux = tree.loss_and_aux(returned, has_aux)
     loss = _loss(result, recorder)
+    for leaf in tree.leaves(aux):
+        _check_aux(leaf)
     positions = recorder.positions
     aux_nodes = [
         positions[v._node]
@@ -329,6 +331,17 @@ def _abstracted(leaf: Any, number: int, differentiated: bool) -> Any:
             "make it float, or move it to another argument"
         )
     return array
+
+
+def _check_aux(leaf: Any) -> None:
+    """Raise TapeError for an object that holds Values, which a step could not put arrays into."""
+    held = list(leaf) if isinstance(leaf, (set, frozenset)) else []
+    held.extend(getattr(leaf, "__dict__", {}).values())
+    if any(isinstance(item, Value) for item in tree.leaves(held)):
+        raise TapeError(
+            f"aux holds a {type(leaf).__name__} with traced values in it, which no step could "
+            "fill in: use dicts, lists and tuples"
+        )
 
 
 def _loss(result: Any, recorder: Recorder) -> int:
