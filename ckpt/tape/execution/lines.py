@@ -167,9 +167,7 @@ class _Writer:
         code.loss = self.values[traced.loss]
         code.gradients = [self.cotangents.get(p) for p in traced.parameters]
         code.held = list(self.values.values())
-        code.aux = [
-            self._make(copy, [self.values[p]], self.nodes[p].value) for p in traced.aux_nodes
-        ]
+        code.aux = [self._copy(self.values[p]) for p in traced.aux_nodes]
         return code
 
     def _hold(self, kind: str, node: int, var: Var | None) -> None:
@@ -272,7 +270,7 @@ class _Writer:
         match edge.merge:
             case "first":
                 if self.nodes[dep].op is None and edge.kind != "fresh":
-                    return self._make(copy, [new], copied(new.array))  # a gradient owns its array
+                    return self._copy(new)  # a gradient owns its array
                 return new
             case "into old":
                 return self._add(self.cotangents[dep], new)
@@ -349,6 +347,11 @@ class _Writer:
         self.code.lines.append(Line("call", function, sources, result))
         return result
 
+    def _copy(self, var: Var) -> Var:
+        """A copy, which is dense, in the order of the axes."""
+        array = var.array
+        return self._make(copy, [var], copied(array) if isinstance(array, AbstractArray) else array)
+
     def _add(self, target: Var, other: Var) -> Var:
         """Add in place where ``target`` is an array; a number is replaced."""
         if not target.shape:
@@ -362,7 +365,7 @@ class _Writer:
         if edge.merge == "into old":
             return self.cotangents[dep]
         if edge.merge != "first":
-            return self._make(copy, [self.cotangents[dep]], copied(self.cotangents[dep].array))
+            return self._copy(self.cotangents[dep])
         node = self.nodes[dep]
         array = node.value
         if isinstance(array, AbstractParts) or not array.shape:

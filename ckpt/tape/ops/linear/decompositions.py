@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import AbstractError, TapeError, UnsupportedError
-from ckpt.tape.core.abstract import AbstractArray, AbstractParts
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, contiguous
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.ops.linear.linalg import (
@@ -271,6 +271,8 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
     q, r = out
     wide = 16 if q.dtype.kind == "c" else 8
     held = x.size * wide
+    if len(x.shape) > 2 and x.strides != contiguous(x.shape, x.itemsize):
+        held += x.nbytes
     if q.dtype.char in "fF":
         return int(held + q.size * wide + r.nbytes)
     mask = r.shape[-2] * r.shape[-1]
@@ -280,6 +282,8 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
 
 @op(infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)
 def qr(x: Any, *, mode: str = "reduced") -> Any:
+    if np.ndim(x) > 2:
+        x = np.ascontiguousarray(x)  # NumPy lays out its results as the stack lies
     return tuple(np.linalg.qr(x, mode))  # type: ignore[call-overload]
 
 
