@@ -234,7 +234,7 @@ def test_a_parameter_changed_before_backward():
         loss.backward()
     loss = np.sum(np.tanh(w @ w))
     w.data = w.data - 0.1
-    with pytest.raises(MutationError, match=r"test_checkpoint\.py:\d+: .* changed \(p\.data"):
+    with pytest.raises(MutationError, match=r"changed \(p\.data"):
         loss.backward()
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from ckpt.errors import NonFiniteError, TapeError
 from ckpt.tape.core.changes import (
     DEFAULT,
+    OPTION,
+    arrays_among,
     is_given,
     lies_in_given,
-    options_watched,
-    watch_operand,
+    watched,
 )
 from ckpt.tape.core.context import CURRENT, Context
 from ckpt.tape.core.generators import random_state
@@ -89,12 +90,14 @@ def _on_tape(
     if kept is None:
         kept = op.keeps(count, mask)
     frees = 0
-    watched = None if params is None or whole < 0 else options_watched(params, whole)
+    watches = None
+    for option in arrays_among(params) if params else ():
+        watches = watched(watches, OPTION, option, whole)
     for k in kept:
         if k == OUT:
             node.value = data
             if node.given:
-                watched = with_watch(watched, k, node, data, whole)
+                watches = watched(watches, k, data, whole)
             continue
         source = inputs[k]
         if type(source) is TapeNode:
@@ -103,11 +106,11 @@ def _on_tape(
                 if source.op is not None:  # a leaf may be read by another loss's backward too
                     frees |= 1 << k
             if source.given:
-                watched = with_watch(watched, k, source, arrays[k], whole)
+                watches = watched(watches, k, arrays[k], whole)
         elif isinstance(source, ndarray):
-            watched = with_watch(watched, k, source, source, whole)
+            watches = watched(watches, k, source, whole)
     node.frees = frees
-    node.watched = watched
+    node.watched = watches
     if mask + 1 != 1 << count:  # not every operand is a Value that needs a gradient
         for k, source in enumerate(inputs):
             if type(source) is ndarray and k not in kept:
@@ -118,17 +121,6 @@ def _on_tape(
 def _is_float(data: Any) -> bool:
     """Can a gradient flow to the result? Of an op without rules nobody knows before."""
     return isinstance(data, Parts) or data.dtype.kind in "fc"
-
-
-def with_watch(watched: Any, k: int, source: Any, array: Any, whole: int) -> Any:
-    """The watches of a node, with that of operand k."""
-    if whole < 0 or not isinstance(array, ndarray):
-        return watched
-    made = watch_operand(source, array, whole)
-    if not watched:
-        return {k: made}
-    watched[k] = made
-    return watched
 
 
 def compute(op: Op, arrays: Any, params: dict[str, Any] | None) -> Any:
@@ -207,12 +199,11 @@ def _apply_within(
     node.given = (
         type(data) is ndarray and data.base is not None and lies_in_given(data, arrays, inputs)
     )
-    if context.whole >= 0:
-        watched = options_watched(params, context.whole)
-        for k, source in enumerate(inputs):
-            if is_given(source):
-                watched = with_watch(watched, k, source, arrays[k], context.whole)
-        node.watched = watched or None
+    for option in arrays_among(params):
+        node.watched = watched(node.watched, OPTION, option, context.whole)
+    for k, source in enumerate(inputs):
+        if is_given(source):
+            node.watched = watched(node.watched, k, arrays[k], context.whole)
     if op.random:
         node.state = state
     region.enter(node, arrays)

@@ -20,17 +20,15 @@ import os
 import sys
 from functools import lru_cache
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
 
 from ckpt.errors import MutationError, UsageError
+from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.sources import place, said
 from ckpt.units import KIB
-
-if TYPE_CHECKING:
-    from ckpt.tape.core.node import TapeNode
 
 Check = Literal["default", "all"] | None
 """How closely arrays are watched."""
@@ -137,53 +135,85 @@ def _coordinates(shape: tuple[int, ...]) -> Any:
 
 # -- what is watched -------------------------------------------------------------------------------
 
+Watch = tuple[int, Any, int, int, CodeType | str, int, Any]
+"""``(k, array, print, whole, code, at, rest)``: operand k of a node (or `OUT`, or `OPTION`) as the
+program's line ``code, at`` read it, and the node's other watches: a list of plain tuples, which is
+the quickest to make and the least for Python's cycle collector to walk."""
+
+OPTION = -2
+"""The operand's number of an array among the options."""
 
 BETWEEN = (
     "between forward and backward; let it read a copy (array.copy()), or change it after backward"
 )
 
 
-class Watch:
-    """An array as it was when a line of the program read it."""
-
-    __slots__ = ("array", "print", "verified", "where", "whole")
-
-    def __init__(self, array: Any, found: int, whole: int, where: Any) -> None:
-        self.array = array
-        self.print = found
-        self.whole = whole
-        self.where: tuple[CodeType, int] | str = where
-        self.verified: object = None
-        """The descent that found it unchanged."""
-
-    def verify(self, reader: str, descent: object = None, when: str = BETWEEN) -> None:
-        """Raise MutationError unless the array is what it was. Once a descent."""
-        if descent is not None and self.verified is descent:
-            return
-        array = self.array
-        if fingerprint(array, self.whole) != self.print:
-            shape = "x".join(map(str, array.shape)) or "0-d"
-            raise MutationError(
-                f"{said(self.where)}: a {shape} {array.dtype} array that {reader} reads was "
-                f"changed in place {when}"
-            )
-        self.verified = descent
-
-
-def watch(array: Any, whole: int, where: Any = None) -> Watch:
-    """Take the array's fingerprint, for the line of the program that runs."""
-    return Watch(array, fingerprint(array, whole), whole, where or place())
-
-
-def watch_operand(source: Any, array: Any, whole: int) -> Watch:
-    """The same for an operand; what a leaf's readers find alike is watched once."""
-    if isinstance(source, ndarray) or source.op is not None:
-        return watch(array, whole)
+def watched(rest: Watch | None, k: int, array: Any, whole: int, depth: int = 4) -> Watch | None:
+    """``rest``, and operand k beside. ``depth``: of the first frame that may be the user's."""
+    if whole < 0 or not isinstance(array, ndarray):
+        return rest
     found = fingerprint(array, whole)
-    known: Watch | None = source.watched
-    if known is None or known.print != found or known.whole != whole:
-        known = source.watched = Watch(array, found, whole, place())
-    return known
+    code, at = place(depth)
+    return k, array, found, whole, code, at, rest
+
+
+def watch(array: Any, whole: int, where: str = "") -> Watch:
+    """An array as it is now, read at ``where`` or by the line that runs."""
+    code, at = (where, 0) if where else place()
+    return OPTION, array, fingerprint(array, whole), whole, code, at, None
+
+
+def verify(watch: Watch, reader: str, when: str = BETWEEN) -> None:
+    """Raise MutationError unless the array is what it was."""
+    _, array, before, whole, code, at, _ = watch
+    if fingerprint(array, whole) != before:
+        raise _changed(array, code, at, reader, when)
+
+
+def _changed(array: Any, code: Any, at: int, reader: str, when: str) -> MutationError:
+    shape = "x".join(map(str, array.shape)) or "0-d"
+    return MutationError(
+        f"{said(code, at)}: a {shape} {array.dtype} array that {reader} reads was changed in place "
+        f"{when}"
+    )
+
+
+def verify_read(node: TapeNode, descent: object) -> None:
+    """Before the rules of a node read: is what they read unchanged?
+
+    The data of a leaf is looked at once a descent (None: each time), however many read it.
+    """
+    op, inputs = node.op, node.inputs
+    assert op is not None and inputs is not None
+    # In a region what a replay alone reads is watched as well.
+    reads = None if node.region is None else op.keeps(len(inputs), node.mask)
+    watch = node.watched
+    while watch is not None:
+        k, array, before, whole, code, at, watch = watch
+        if reads is not None and k not in reads and k != OPTION:
+            continue
+        leaf = inputs[k] if k >= 0 else None
+        if type(leaf) is TapeNode and leaf.op is None and descent is not None:
+            seen = leaf.watched
+            if seen is None or seen[0] is not descent or seen[1] != whole:
+                seen = leaf.watched = descent, whole, fingerprint(array, whole)
+            found = seen[2]
+        else:
+            found = fingerprint(array, whole)
+        if found != before:
+            raise _changed(array, code, at, op.name, BETWEEN)
+
+
+def verify_replayed(node: TapeNode) -> None:
+    """The same before its forward runs again, of all that it reads."""
+    assert node.op is not None
+    watch = node.watched
+    while watch is not None:
+        verify(watch, node.op.name)
+        watch = watch[-1]
+
+
+# -- what is given ---------------------------------------------------------------------------------
 
 
 def is_given(source: Any) -> bool:
@@ -199,16 +229,11 @@ def lies_in_given(data: Any, arrays: Any, inputs: Any) -> bool:
     )
 
 
-def options_watched(params: dict[str, Any] | None, whole: int) -> dict[Any, Watch]:
-    """The arrays among an op's options, which its rules may read."""
-    return {("option", k): watch(array, whole) for k, array in enumerate(arrays_among(params))}
-
-
 def arrays_among(params: dict[str, Any] | None) -> list[Any]:
     """The arrays that an op's options are, or hold."""
     found: list[Any] = []
-    if params:
-        for value in params.values():
+    for value in params.values() if params else ():
+        if isinstance(value, (ndarray, tuple, list)):
             _gather(value, found)
     return found
 
@@ -219,20 +244,3 @@ def _gather(value: Any, found: list[Any]) -> None:
     elif isinstance(value, (tuple, list)):
         for item in value:
             _gather(item, found)
-
-
-def verify_read(node: TapeNode, descent: object) -> None:
-    """Before the rules of a node read: is what they read unchanged?"""
-    assert node.op is not None and node.inputs is not None and node.watched is not None
-    # A region watches whatever its replay reads as well.
-    reads = None if node.region is None else node.op.keeps(len(node.inputs), node.mask)
-    for k, watched in node.watched.items():
-        if reads is None or k in reads or type(k) is tuple:
-            watched.verify(node.op.name, descent)
-
-
-def verify_replayed(node: TapeNode, descent: object) -> None:
-    """The same before its forward runs again."""
-    assert node.op is not None and node.watched is not None
-    for watched in node.watched.values():
-        watched.verify(node.op.name, descent)

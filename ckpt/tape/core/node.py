@@ -8,7 +8,6 @@ from typing import Any
 
 from ckpt.errors import BackwardTwiceError, MutationError
 from ckpt.tape.core.op import Op
-from ckpt.tape.core.sources import said
 
 count = itertools.count(1).__next__
 """The creation counter: positions rise in the order of creation, a topological order."""
@@ -101,7 +100,8 @@ class TapeNode:
         self.given = op is None
         """Is its memory not the tape's own: a leaf's, a constant's, or a view of such?"""
         self.watched: Any = None
-        """The `Watch` of each operand and option whose memory is given; of a leaf, its own."""
+        """Its operands whose memory is given, as it read them; of a leaf, what it was found to be
+        (see `ckpt.tape.core.changes`)."""
         self.gradient: Gradient | None = None
         """Where the cotangent comes to rest; of leaves, and of who asked with retain_grad()."""
 
@@ -113,9 +113,8 @@ class TapeNode:
 def lost(node: TapeNode) -> Exception:
     """Why a value that should be here is not."""
     if node.op is None:
-        where = f"{said(node.watched.where)}: " if node.watched else ""
         return MutationError(
-            f"{where}a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward "
+            f"a parameter ({node!r}) was changed (p.data = …, p.data -= …) after a forward "
             "that used it and before its backward; change parameters after backward"
         )
     return BackwardTwiceError(

@@ -17,18 +17,18 @@ _STDLIB = os.path.dirname(os.__file__) + os.sep
 
 def caller() -> str:
     """``file.py:7`` of the nearest frame that is the user's: not ours, NumPy's or Python's own."""
-    return said(place())
+    return said(*place())
 
 
-def place() -> tuple[CodeType, int] | str:
-    """The same, to be put in words when they are wanted."""
-    frame: FrameType | None = sys._getframe(1)
+def place(depth: int = 1) -> tuple[CodeType | str, int]:
+    """The same, to be put in words when they are wanted; so many frames are known to be ours."""
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
         if _users(code.co_filename):
             return code, frame.f_lasti
         frame = frame.f_back
-    return ""
+    return "", 0
 
 
 def called() -> str:
@@ -49,11 +49,10 @@ def called() -> str:
     return name
 
 
-def said(where: tuple[CodeType, int] | str) -> str:
+def said(code: CodeType | str, at: int) -> str:
     """A `place` in words; what is in words as it is."""
-    if isinstance(where, str):
-        return where
-    code, at = where
+    if isinstance(code, str):
+        return code
     lines = (line for first, last, line in code.co_lines() if first <= at < last)
     return f"{_users(code.co_filename)}:{next(lines, code.co_firstlineno)}"
 

@@ -56,7 +56,7 @@ def interpret(
                 node.value = node.inputs = node.watched = None
         elif kind == COMPUTE:
             if node.watched is not None:
-                verify_replayed(node, descent)
+                verify_replayed(node)
             _compute(node)
         else:
             node.value = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.changes import Watch, arrays_among, watch
+from ckpt.tape.core.changes import Watch, arrays_among, verify, watch
 from ckpt.tape.traced.trace import Traced
 
 
@@ -51,7 +51,7 @@ class Guard:
     def end(self) -> None:
         """MutationError if one of them has changed."""
         for watched in self.watches:
-            watched.verify("the step")
+            verify(watched, "the step")
         self.watches.clear()
 
     def _watch(self, where: str, array: Any) -> None:

@@ -18,7 +18,7 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.graph import Graph, Node
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
-from ckpt.tape.core.changes import Watch, arrays_among, watch
+from ckpt.tape.core.changes import Watch, arrays_among, verify, watch
 from ckpt.tape.core.context import CURRENT, run_inside
 from ckpt.tape.core.generators import Generators
 from ckpt.tape.core.node import TapeNode
@@ -94,9 +94,8 @@ class Recorder:
 
     def verify(self, when: str) -> None:
         """MutationError if an array isn't what it was each time that the program read it."""
-        descent = object()
         for watched, op in self.watches:
-            watched.verify(op.name, descent, when)
+            verify(watched, op.name, when)
 
     def record(self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int) -> Value:
         if op is item and inputs[0] in self.results:
