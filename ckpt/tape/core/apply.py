@@ -80,11 +80,13 @@ def _on_tape(
     """
     if op.lacking and not _is_float(data):
         mask = 0
-    node = TapeNode(op if mask else None, inputs if mask else (), params, mask, data)
-    shared = type(data) is ndarray and data.base is not None
-    node.given = shared and lies_in_given(data, arrays, inputs)
     if not mask:
+        node = TapeNode(None, (), None, 0, data)
+        node.given = not op.fresh and lies_in_given(data, arrays, inputs)
         return Value(data, node)
+    node = TapeNode(op, inputs, params, mask, data)
+    if not op.fresh:
+        node.given = lies_in_given(data, arrays, inputs)
     count = len(inputs)
     kept = op.kept.get(mask | 1 << count)
     if kept is None:
@@ -196,9 +198,8 @@ def _apply_within(
         mask = 0
     node = TapeNode(op, inputs, params, mask, data)
     node.region = region
-    node.given = (
-        type(data) is ndarray and data.base is not None and lies_in_given(data, arrays, inputs)
-    )
+    if not op.fresh:
+        node.given = lies_in_given(data, arrays, inputs)
     for option in arrays_among(params):
         node.watched = watched(node.watched, OPTION, option, context.whole)
     for k, source in enumerate(inputs):

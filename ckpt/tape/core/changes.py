@@ -5,7 +5,7 @@ arrays, arrays of indices, memory-mapped files, and views of them. Where such me
 again - by a rule, by a replay, by a later line of a planned step - its *fingerprint* is taken as
 the forward reads it and again before it is read the next time; MutationError where they differ.
 
-By default arrays up to 64 KiB are read whole, and larger ones where 256 runs of 32 bytes lie,
+By default arrays up to 64 KiB are read whole, and larger ones where 128 runs of 32 bytes lie,
 spread evenly, and at their end: whatever changes the whole array is seen, and what changes a small
 part of it may not be. ``check="all"`` reads every byte of every array, ``check=None`` none at all;
 the environment variable ``CKPT_CHECK`` (``all``, ``default``, ``none``), read as ckpt is imported,
@@ -27,15 +27,19 @@ import numpy as np
 
 from ckpt.errors import MutationError, UsageError
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.sources import place, said
+from ckpt.tape.core.sources import is_users, place, said
 from ckpt.units import KIB
 
 Check = Literal["default", "all"] | None
 """How closely arrays are watched."""
 
-RUNS, RUN = 256, 32
+SMALL = 4 * KIB
+"""Up to here an array is read faster than it is told whether it must be."""
+
+RUNS, RUN = 128, 32
 """What is read of a large array: so many runs of so many bytes."""
 
+_RUN = np.dtype(f"V{RUN}")
 ndarray = np.ndarray
 
 
@@ -88,10 +92,15 @@ def _of_large(array: Any, whole: int) -> int:
         return _of_all(array)
     if not array.flags.c_contiguous:
         return crc32(array[_coordinates(array.shape)])
-    memory = array.reshape(-1).view(np.uint8)
-    count = memory.size // RUN
-    runs = memory[: count * RUN].view(f"V{RUN}")
-    return crc32(memory[-RUN:], crc32(runs.take(_spread(count))))
+    memory, rest = array.reshape(-1), array.nbytes % RUN
+    if rest:
+        memory = memory.view(np.uint8)
+        made = crc32(memory[-rest:].tobytes())
+        memory = memory[:-rest]
+    else:
+        made = 0
+    runs = memory.view(_RUN)
+    return crc32(runs.take(_spread(runs.size)), made)
 
 
 def _in_memory_order(array: Any) -> Any:
@@ -120,25 +129,24 @@ def _of_all(array: Any) -> int:
 
 @lru_cache(64)
 def _spread(count: int) -> Any:
-    """Places among ``count``, as even as can be, and at no equal distances."""
-    golden = np.arange(RUNS) * 0.6180339887498949
-    return np.sort((golden % 1.0 * count).astype(np.intp))
+    """Places among ``count``, as even as can be, at no equal distances, and the last of all."""
+    places = (np.arange(RUNS) * 0.6180339887498949 % 1.0 * count).astype(np.intp)
+    return np.append(np.sort(places), count - 1)
 
 
 @lru_cache(64)
 def _coordinates(shape: tuple[int, ...]) -> Any:
     count = int(np.prod(shape))
-    within = np.arange(min(RUN // 8, count))
-    places = np.minimum(_spread(count)[:, None] + within, count - 1).ravel()
-    return np.unravel_index(np.append(places, count - 1), shape)
+    places = np.minimum(_spread(count)[:, None] + np.arange(RUN // 4), count - 1)
+    return np.unravel_index(places.ravel(), shape)
 
 
 # -- what is watched -------------------------------------------------------------------------------
 
 Watch = tuple[int, Any, int, int, CodeType | str, int, Any]
 """``(k, array, print, whole, code, at, rest)``: operand k of a node (or `OUT`, or `OPTION`) as the
-program's line ``code, at`` read it, and the node's other watches: a list of plain tuples, which is
-the quickest to make and the least for Python's cycle collector to walk."""
+program's line ``code, at`` read it, and the node's other watches; ``whole`` is 0 of a small array in
+C order. Plain tuples are quickest to make, and the least for Python's cycle collector to walk."""
 
 OPTION = -2
 """The operand's number of an array among the options."""
@@ -150,11 +158,21 @@ BETWEEN = (
 
 def watched(rest: Watch | None, k: int, array: Any, whole: int, depth: int = 4) -> Watch | None:
     """``rest``, and operand k beside. ``depth``: of the first frame that may be the user's."""
-    if whole < 0 or not isinstance(array, ndarray):
+    if type(array) is not ndarray and not isinstance(array, ndarray):
         return rest
-    found = fingerprint(array, whole)
-    code, at = place(depth)
-    return k, array, found, whole, code, at, rest
+    if array.nbytes <= SMALL and whole >= SMALL and array.flags.c_contiguous:
+        found, whole = crc32(array), 0  # type: ignore[arg-type]
+    elif whole >= 0:
+        found = fingerprint(array, whole)
+    else:
+        return rest
+    frame: Any = sys._getframe(depth)
+    while frame is not None:
+        code = frame.f_code
+        if is_users(code.co_filename):
+            return k, array, found, whole, code, frame.f_lasti, rest
+        frame = frame.f_back
+    return k, array, found, whole, "", 0, rest
 
 
 def watch(array: Any, whole: int, where: str = "") -> Watch:
@@ -166,7 +184,7 @@ def watch(array: Any, whole: int, where: str = "") -> Watch:
 def verify(watch: Watch, reader: str, when: str = BETWEEN) -> None:
     """Raise MutationError unless the array is what it was."""
     _, array, before, whole, code, at, _ = watch
-    if fingerprint(array, whole) != before:
+    if fingerprint(array, whole or SMALL) != before:
         raise _changed(array, code, at, reader, when)
 
 
@@ -178,27 +196,26 @@ def _changed(array: Any, code: Any, at: int, reader: str, when: str) -> Mutation
     )
 
 
-def verify_read(node: TapeNode, descent: object) -> None:
+def verify_read(node: Any, descent: object) -> None:
     """Before the rules of a node read: is what they read unchanged?
 
-    The data of a leaf is looked at once a descent (None: each time), however many read it.
+    The data of a leaf is looked at once a descent, however many read it alike.
     """
-    op, inputs = node.op, node.inputs
-    assert op is not None and inputs is not None
+    watch, op = node.watched, node.op
     # In a region what a replay alone reads is watched as well.
-    reads = None if node.region is None else op.keeps(len(inputs), node.mask)
-    watch = node.watched
+    reads = None if node.region is None else op.keeps(len(node.inputs), node.mask)
     while watch is not None:
         k, array, before, whole, code, at, watch = watch
         if reads is not None and k not in reads and k != OPTION:
             continue
-        leaf = inputs[k] if k >= 0 else None
-        if type(leaf) is TapeNode and leaf.op is None and descent is not None:
-            seen = leaf.watched
-            if seen is None or seen[0] is not descent or seen[1] != whole:
-                seen = leaf.watched = descent, whole, fingerprint(array, whole)
-            found = seen[2]
+        if not whole:
+            found = crc32(array)
         else:
+            leaf = node.inputs[k] if k >= 0 else None
+            if type(leaf) is TapeNode and leaf.op is None:
+                if leaf.watched == (descent, before):
+                    continue
+                leaf.watched = descent, before
             found = fingerprint(array, whole)
         if found != before:
             raise _changed(array, code, at, op.name, BETWEEN)
@@ -223,7 +240,7 @@ def is_given(source: Any) -> bool:
 
 def lies_in_given(data: Any, arrays: Any, inputs: Any) -> bool:
     """Is a result a view of memory that isn't the tape's?"""
-    return any(
+    return isinstance(data, ndarray) and any(
         is_given(source) and isinstance(array, ndarray) and np.may_share_memory(array, data)
         for array, source in zip(arrays, inputs, strict=True)
     )

@@ -25,7 +25,7 @@ def place(depth: int = 1) -> tuple[CodeType | str, int]:
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        if _users(code.co_filename):
+        if is_users(code.co_filename):
             return code, frame.f_lasti
         frame = frame.f_back
     return "", 0
@@ -54,7 +54,7 @@ def said(code: CodeType | str, at: int) -> str:
     if isinstance(code, str):
         return code
     lines = (line for first, last, line in code.co_lines() if first <= at < last)
-    return f"{_users(code.co_filename)}:{next(lines, code.co_firstlineno)}"
+    return f"{is_users(code.co_filename)}:{next(lines, code.co_firstlineno)}"
 
 
 class LineOf:
@@ -88,7 +88,7 @@ class LineOf:
 
 
 @cache
-def _users(path: str) -> str:
+def is_users(path: str) -> str:
     """The file's name if it is the user's, else nothing."""
     if path.startswith(_OURS) or f"{os.sep}numpy{os.sep}" in path or path[:1] == "<":
         return ""
