@@ -145,8 +145,8 @@ def _coordinates(shape: tuple[int, ...]) -> Any:
 
 Watch = tuple[int, Any, int, int, CodeType | str, int, Any]
 """``(k, array, print, whole, code, at, rest)``: operand k of a node (or `OUT`, or `OPTION`) as the
-program's line ``code, at`` read it, and the node's other watches; ``whole`` is 0 of a small array in
-C order. Plain tuples are quickest to make, and the least for Python's cycle collector to walk."""
+program's line ``code, at`` read it, and the node's other watches; ``whole`` is 0 of a small array
+in C order. Plain tuples are quickest to make, and the least for the cycle collector to walk."""
 
 OPTION = -2
 """The operand's number of an array among the options."""

@@ -77,7 +77,7 @@ class LineOf:
         sys.settrace(self._before)
 
     def _follow(self, frame: FrameType, event: str, arg: Any) -> Any:
-        name = _users(frame.f_code.co_filename)
+        name = is_users(frame.f_code.co_filename)
         if self.line or not name:
             return None
         if self._last and self.happened():

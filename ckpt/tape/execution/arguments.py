@@ -21,7 +21,8 @@ from ckpt.tape.traced.trace import Traced
 
 
 def check_arguments(traced: Traced, args: tuple[Any, ...]) -> list[Any]:
-    """The argument arrays, one a leaf; TapeError if they aren't as they were when traced."""
+    """The argument arrays, one a leaf, as they lie; TapeError for other shapes and dtypes than were
+    traced."""
     matched = _matched(traced, args)
     places = dict(traced.leaves)
     for at, (path, given, expected) in enumerate(matched):
@@ -42,7 +43,7 @@ def check_arguments(traced: Traced, args: tuple[Any, ...]) -> list[Any]:
                 f"argument {path} is {array.dtype}{list(array.shape)}, but {expected.dtype}"
                 f"{list(expected.shape)} was traced: trace it again for other shapes and dtypes"
             )
-        arrays.append(_with_strides(array, expected))
+        arrays.append(array if array.ndim else array[()])
     return arrays
 
 
@@ -57,24 +58,6 @@ def _matched(traced: Traced, args: tuple[Any, ...]) -> list[tuple[str, Any, Any]
     if len(args) != len(arguments):
         raise TapeError(f"traced with {len(arguments)} arguments, called with {len(args)}")
     return [leaf for k, like in enumerate(arguments) for leaf in tree.paired(args[k], like, str(k))]
-
-
-def _with_strides(array: Any, traced: Any) -> Any:
-    """The array in the memory order that was traced, which decides the bits of sums over it."""
-    if array.ndim == 0:
-        return array[()]
-    if array.strides == traced.strides or array.size <= 1:
-        return array
-    made = np.lib.stride_tricks.as_strided(
-        np.empty(_room(traced), array.dtype), traced.shape, traced.strides
-    )
-    made[...] = array
-    return made
-
-
-def _room(traced: Any) -> int:
-    reach = sum((n - 1) * s for n, s in zip(traced.shape, traced.strides, strict=True))
-    return int(reach // traced.itemsize + 1)
 
 
 # -- results ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from ckpt.tape.execution.arena import beside, block, lifetimes, place
 from ckpt.tape.execution.arguments import check_arguments, expression, reader, structured
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard, runs_code_of_the_users
+from ckpt.tape.execution.layouts import as_given, layouts
 from ckpt.tape.execution.lines import Code, Line, Var, write
 from ckpt.tape.traced.trace import Traced
 from ckpt.text import printable
@@ -32,14 +33,22 @@ KEYWORD_OUT = (np.maximum, np.minimum)
 """Ufuncs that warn of an ``out`` that is passed by position, which is quicker."""
 
 
+LAYOUTS = 8
+"""Memory orders of the arguments that a step remembers."""
+
+
 class StraightLine:
     """``step(*args)``: one forward and backward by a schedule, its buffers used again by the next.
 
     What it returns is never a part of them. Threads that call it at once take turns.
     """
 
-    def __init__(self, traced: Traced, schedule: Schedule, whole: int = DEFAULT) -> None:
-        self.traced = traced
+    def __init__(
+        self, traced: Traced, schedule: Schedule, whole: int = DEFAULT, memory: Any = None
+    ) -> None:
+        self.traced, self.schedule, self.whole = traced, schedule, whole
+        self.otherwise: dict[Any, StraightLine] = {}
+        """The same for arguments in other memory orders, by those."""
         self._draws = Draws(traced, schedule)
         guarded = whole == ALL or runs_code_of_the_users(traced)
         guard = self._guard = Guard(traced, whole) if guarded and whole >= 0 else None
@@ -55,7 +64,9 @@ class StraightLine:
             lifetimes(code)
             self.nbytes = 0
             self.beside_nbytes = beside(code)
-        writer = _Text(traced, code, block(self.nbytes))
+        fits = memory is not None and memory.nbytes >= self.nbytes
+        self._memory = memory if fits else block(self.nbytes)
+        writer = _Text(traced, code, self._memory)
         self.source = writer.text()
         exec(
             compile(self.source, f"<step of {printable(traced.graph.name)}>", "exec"), writer.names
@@ -66,16 +77,34 @@ class StraightLine:
 
     def __call__(self, *args: Any) -> Any:
         arrays = self._read(args)
-        if arrays is None:  # an array to be laid out as it was traced, or an error
+        with self._turn:  # those for other memory orders lie in the same memory
+            if arrays is not None:
+                return self._perform(arrays, args)
             arrays = tuple(check_arguments(self.traced, args))
-        with self._turn:
-            self._draws.begin(args)
-            if self._guard is None:
-                return self._run(*arrays)
-            self._guard.begin(arrays)
-            result = self._run(*arrays)
-            self._guard.end()
-            return result
+            return self._laid_out_like(arrays)._perform(arrays, args)
+
+    def _laid_out_like(self, arrays: tuple[Any, ...]) -> StraightLine:
+        """The step for arguments that lie as these do, in the same memory."""
+        key = layouts(arrays)
+        found = self.otherwise.get(key)
+        if found is None:
+            traced = as_given(self.traced, self.schedule, arrays)
+            if traced is self.traced:
+                return self
+            found = StraightLine(traced, self.schedule, self.whole, self._memory)
+            if len(self.otherwise) >= LAYOUTS:
+                del self.otherwise[next(iter(self.otherwise))]
+            self.otherwise[key] = found
+        return found
+
+    def _perform(self, arrays: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
+        self._draws.begin(args)
+        if self._guard is None:
+            return self._run(*arrays)
+        self._guard.begin(arrays)
+        result = self._run(*arrays)
+        self._guard.end()
+        return result
 
 
 class _Text:

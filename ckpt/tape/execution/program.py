@@ -22,6 +22,7 @@ from ckpt.tape.execution.compiled import StraightLine
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.eager_peak import eager_peak
 from ckpt.tape.execution.guard import Guard
+from ckpt.tape.execution.layouts import as_given
 from ckpt.tape.execution.lines import write
 from ckpt.tape.execution.run import perform
 from ckpt.tape.traced.frozen import Checksums, check_alike, check_draws
@@ -91,11 +92,11 @@ class TapeProgram:
         Raises TapeError where an argument isn't, or for a program as `compile` refuses it.
         """
         self.check_steady()
-        traced = self.traced
+        arrays = check_arguments(self.traced, args)
+        traced = as_given(self.traced, schedule, arrays)
         draws = Draws(traced, schedule)
         guard = Guard(traced, self.watching.get("whole", DEFAULT))
         code = write(traced, schedule, draws, guard)
-        arrays = check_arguments(traced, args)
         draws.begin(args)
         guard.begin(arrays)
         found = perform(code, arrays, observe)

@@ -5,7 +5,7 @@ Nothing is computed and nothing of the arrays' size is allocated.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ckpt.graph import Graph, Node
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
 from ckpt.tape.core.changes import Watch, arrays_among, verify, watch
-from ckpt.tape.core.context import CURRENT, run_inside
+from ckpt.tape.core.context import CURRENT, inside, run_inside
 from ckpt.tape.core.generators import Generators
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
@@ -276,6 +276,23 @@ def record(
         "(array.copy())"
     )
     result, aux = tree.loss_and_aux(returned, has_aux)
+    return _finished(
+        recorder,
+        name=name or getattr(function, "__name__", ""),
+        result=result,
+        has_aux=has_aux,
+        aux=aux,
+        arguments=tree.unflatten(args, shapes),
+        leaves=leaves,
+        parameters=parameters,
+        argnums=numbers,
+        single=isinstance(argnums, int),
+        moved=moved,
+    )
+
+
+def _finished(recorder: Recorder, *, name: str, result: Any, aux: Any, **rest: Any) -> Traced:
+    """The recorder's nodes as a graph, with its backward."""
     loss = _loss(result, recorder)
     for leaf in tree.leaves(aux):
         _check_aux(leaf)
@@ -292,24 +309,58 @@ def record(
         steps=tuple(flow.steps),
         rows=tuple(flow.rows),
         outputs=(loss, *aux_nodes),
-        name=name or getattr(function, "__name__", ""),
+        name=name,
     )
     return Traced(
         graph=graph,
         entries=recorder.entries,
         flow=flow,
         results={positions[node]: recorder.values(node) for node in recorder.results},
-        arguments=tree.unflatten(args, shapes),
-        leaves=leaves,
-        parameters=parameters,
-        argnums=numbers,
-        single=isinstance(argnums, int),
         loss=loss,
-        has_aux=has_aux,
         aux=aux,
         aux_nodes=aux_nodes,
         verify=recorder.verify,
-        moved=moved,
+        **rest,
+    )
+
+
+def relaid(traced: Traced, arrays: Sequence[Any]) -> Traced:
+    """The same nodes for arguments in another memory order; the function doesn't run again."""
+    recorder = Recorder()
+    made: dict[TapeNode, Value] = {}
+    given = {p: abstract(array) for (_, p), array in zip(traced.leaves, arrays, strict=True)}
+    for position, entry in enumerate(traced.entries):
+        node, params = entry.node, entry.node.params
+        if node.op is None:
+            array = node.value if entry.captured is not None else given[position]
+            made[node] = recorder.leaf(array, entry.role, entry.name)
+        elif node.op is item:
+            assert node.inputs is not None and params is not None
+            made[node] = recorder.results[made[node.inputs[0]]._node][params["k"]]
+        else:
+            operands = [made[s] if type(s) is TapeNode else s for s in node.inputs or ()]
+            data = [v._data if type(v) is Value else v for v in operands]
+            inputs = [v._node if type(v) is Value else v for v in operands]
+            with inside(recorder=recorder, region=node.region, whole=-1):
+                made[node] = recorder.record(node.op, data, inputs, params, node.mask)
+    for new, old in zip(recorder.entries, traced.entries, strict=True):
+        new.captured, new.scope, new.source = old.captured, old.scope, old.source
+        new.keep, new.name = old.keep, old.name
+    shapes = list(tree.leaves(traced.arguments))
+    for place, position in traced.leaves:
+        shapes[place] = given[position]
+    return _finished(
+        recorder,
+        name=traced.graph.name,
+        result=made[traced.entries[traced.loss].node],
+        has_aux=traced.has_aux,
+        aux=tree.rebuild(traced.aux, lambda v: made.get(v._node, v) if type(v) is Value else v),
+        arguments=tree.unflatten(traced.arguments, shapes),
+        leaves=traced.leaves,
+        parameters=traced.parameters,
+        argnums=traced.argnums,
+        single=traced.single,
+        moved=traced.moved,
     )
 
 
