@@ -53,7 +53,8 @@ import numpy as np
 
 import ckpt
 from ckpt import Value
-from ckpt.tape.core.changes import fingerprint
+from ckpt.tape.core import apply
+from ckpt.tape.core.changes import ALL, fingerprint
 
 Array = Any
 Step = Callable[[], Any]
@@ -320,10 +321,15 @@ def bench_plan(quick: bool) -> Iterator[dict[str, Any]]:
 
 def bench_pieces(quick: bool) -> Iterator[dict[str, Any]]:
     array = np.random.default_rng(0).standard_normal(2**15)
-    ways: dict[str, Step] = {"fingerprint": lambda: fingerprint(array), "copy": array.copy}
+    ways: dict[str, Step] = {
+        "sample": lambda: fingerprint(array, 0),
+        "whole": lambda: fingerprint(array, ALL),
+        "copy": array.copy,
+    }
     seconds = interleaved(ways, 200 if quick else 2000)
-    yield row("fingerprint of 256 KiB", seconds["fingerprint"] * 1e6, unit="us")
-    yield row("fingerprint of 256 KiB / a copy of it", seconds["fingerprint"] / seconds["copy"])
+    for way in ("sample", "whole"):
+        yield row(f"fingerprint of 256 KiB, {way}", seconds[way] * 1e6, unit="us")
+        yield row(f"fingerprint of 256 KiB, {way} / a copy", seconds[way] / seconds["copy"])
     specs = [ckpt.spec((64, 64), "float32") for _ in range(2000)]
     graph = ckpt.trace(mlp, specs, ckpt.spec((512, 64), "float32")).graph
     schedule = ckpt.make_schedule(graph, "sqrt")
@@ -380,7 +386,33 @@ def child_seconds(arguments: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def bench_check(quick: bool) -> Iterator[dict[str, Any]]:
+    """What it costs to see changes in place: each step watched by the rest of its ways in turn."""
+    for width, batch, limit, repeat in ((16, 4, 1.15, 600), (256, 64, 1.05, 40)):
+        ws, x = problem(width, batch)
+        ways: dict[str, Step] = {
+            "none": partial(ckpt.value_and_grad(mlp), ws, x),
+            "default": partial(ckpt.value_and_grad(mlp), ws, x),
+            "all": partial(ckpt.value_and_grad(mlp), ws, x),
+        }
+        closely = {"none": -1, "default": 64 * 1024, "all": ALL}
+
+        def watched(way: str, ways: Any = ways, closely: Any = closely) -> Any:
+            # As CKPT_CHECK sets it: the option would also put the step into a context.
+            apply._on_tape.__defaults__ = (closely[way],)
+            return ways[way]()
+
+        before = apply._on_tape.__defaults__
+        steps = {way: partial(watched, way) for way in ways}
+        seconds = interleaved(steps, max(5, repeat // 10) if quick else repeat)
+        apply._on_tape.__defaults__ = before
+        name = f"changes in place, {width} x {batch}"
+        yield row(f"{name}: default / none", seconds["default"] / seconds["none"], limit)
+        yield row(f"{name}: all / none", seconds["all"] / seconds["none"])
+
+
 BENCHES = {
+    "check": bench_check,
     "steps": bench_steps,
     "chain": bench_chain,
     "segments": bench_segments,
