@@ -5,13 +5,16 @@ arrays, arrays of indices, memory-mapped files, and views of them. Where such me
 again - by a rule, by a replay, by a later line of a planned step - its *fingerprint* is taken as
 the forward reads it and again before it is read the next time; MutationError where they differ.
 
-By default arrays up to 64 KiB are read whole, and larger ones where 128 runs of 32 bytes lie,
+By default arrays up to 64 KiB are read whole, and larger ones where 64 runs of 64 bytes lie,
 spread evenly, and at their end: whatever changes the whole array is seen, and what changes a small
 part of it may not be. ``check="all"`` reads every byte of every array, ``check=None`` none at all;
 the environment variable ``CKPT_CHECK`` (``all``, ``default``, ``none``), read as ckpt is imported,
 says what holds where nothing is given. A fingerprint is a CRC-32: it sees every change that lies
 within 32 bits, and of all others misses one in 2**32. Of an array of objects it sees which they
 are, and not what they hold.
+
+The price (`experiments/bench_tape.py --only check`): of an eager step of an MLP 8 % at width 16 and
+5 % at 256 by default, 9 % and 38 % with ``"all"``.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ Check = Literal["default", "all"] | None
 SMALL = 4 * KIB
 """Up to here an array is read faster than it is told whether it must be."""
 
-RUNS, RUN = 128, 32
+RUNS, RUN = 64, 64
 """What is read of a large array: so many runs of so many bytes."""
 
 _RUN = np.dtype(f"V{RUN}")
