@@ -21,8 +21,8 @@ it takes 0.99 of the time by hand. Looking for changes in place takes 1.08 of a 
 time at width 16 and 1.05 at 256, 1.09 and 1.37 with check="all" (with a load of 10 by other
 programs; both measured in turn). 256 KiB are fingerprinted in 5 us by the sample, half of a copy's
 time, and in 73 us whole; `simulate` performs 1.2 million instructions a second; `ckpt --help` takes
-1.27 of a bare typer app's time, and importing ckpt 0.56 of importing numpy, which `from ckpt import Value` takes
-2.1 times.
+1.27 of a bare typer app's time, and importing ckpt 0.56 of importing numpy, which `from ckpt import
+Value` takes 2.1 times.
 """
 
 from __future__ import annotations
