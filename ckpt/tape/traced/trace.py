@@ -339,7 +339,7 @@ def relaid(traced: Traced, arrays: Sequence[Any]) -> Traced:
             made[node] = recorder.results[made[node.inputs[0]]._node][params["k"]]
         else:
             operands = [made[s] if type(s) is TapeNode else s for s in node.inputs or ()]
-            data = [v._data if type(v) is Value else v for v in operands]
+            data = [v.data if type(v) is Value else v for v in operands]
             inputs = [v._node if type(v) is Value else v for v in operands]
             with inside(recorder=recorder, region=node.region, whole=-1):
                 made[node] = recorder.record(node.op, data, inputs, params, node.mask)
