@@ -6,6 +6,7 @@ import inspect
 import sys
 from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -25,12 +26,26 @@ def operand(x: Any) -> Any:
         if type(x) not in known:
             kind: Any = type(x)
             check_class(kind)
+            return _bare(x) if isinstance(x, np.ndarray) else x
         return x
     if isinstance(x, (list, tuple, range)):
         if any(isinstance(item, Value) for item in _leaves(x)):
             raise UnsupportedError("a list of Values is no array; use np.stack to make one")
         return np.asarray(x)
     return NotImplemented
+
+
+_BARE: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def _bare(x: Any) -> Any:
+    """An array of a subclass as a plain one over the same memory, the same one while it is used."""
+    if type(x) is np.ndarray:
+        return x
+    bare = _BARE.get(id(x))
+    if bare is None or bare.__array_interface__ != x.__array_interface__:
+        bare = _BARE[id(x)] = np.asarray(x)
+    return bare
 
 
 @cache
