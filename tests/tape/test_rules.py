@@ -16,6 +16,7 @@ from ckpt.tape.core.apply import apply
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import BY_NAME, Op
 from ckpt.tape.ops.parts import parts
+from ckpt.tape.ops.reducing.cumulative import recurrence
 from tests.tape.ops.checking import same, store_all, weights
 
 RNG = np.random.default_rng(0)
@@ -213,6 +214,8 @@ SPECIAL: dict[str, Callable[[Any], Any]] = {
     "upsample": lambda x: nn.upsample(np.reshape(x, (1, 1, 3, 3)), 2),
     "eigh": lambda x: np.linalg.eigh(x + x.T)[1] ** 2,
     "qr": lambda x: np.linalg.qr(x)[0],
+    "recurrence": lambda x: recurrence(x, np.sin(x), axis=0),
+    "group_sums": lambda x: np.bincount(np.array([0, 2, 0]), x[0]),
 }
 """Of the ops whose operands aren't just float arrays."""
 
