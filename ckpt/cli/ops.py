@@ -19,7 +19,8 @@ def ops(
     """List the functions that can be differentiated, and what the backward of each one reads.
 
     Residuals are given for each operand that needs a gradient: a frozen one costs none. FLOPs are
-    counted on operands of 64x64 float32.
+    counted on operands of 64x64 float32. A second table says what a rule gives where there is no
+    derivative: 0 at 0 for np.absolute, say.
     """
     from ckpt.errors import UsageError
     from ckpt.lesson.catalogue import op_rows
@@ -32,5 +33,9 @@ def ops(
     if json:
         document(dumps({"title": "ckpt ops", "rows": rows}))
     else:
-        table.show(rows)
+        table.show(rows, ("op", "functions", "residuals", "flops"))
+        chosen = [row for row in rows if row["without_derivative"]]
+        if chosen:
+            print()
+            table.show(chosen, ("op", "without_derivative"))
     note("next: ckpt profile mlp --by op")

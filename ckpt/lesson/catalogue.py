@@ -8,11 +8,13 @@ from ckpt.tape.core.abstract import spec
 from ckpt.tape.core.dispatch import name_of
 from ckpt.tape.core.op import ADAPTERS, BY_NAME, NUMPY, OUT, Op
 from ckpt.tape.core.rules import rules_of
+from ckpt.tape.ops.conventions import CONVENTIONS
 from ckpt.tape.traced.derived import forward_kernel
 
 
 def op_rows() -> list[dict[str, Any]]:
-    """Every op: the NumPy functions it stands for, what its rules read, its FLOPs on 64x64 arrays.
+    """Every op: the NumPy functions it stands for, what its rules read, its FLOPs on 64x64 arrays,
+    and what its rules give where there is no derivative.
 
     Functions that are rewritten in terms of others (``np.vstack``) come last, without rules.
     """
@@ -27,14 +29,24 @@ def op_rows() -> list[dict[str, Any]]:
             "functions": ", ".join(sorted(set(functions.get(op, ())))),
             "residuals": _residuals(op),
             "flops": _flops(op),
+            "without_derivative": CONVENTIONS.get(op.name, ""),
         }
         for op in sorted(BY_NAME.values(), key=lambda op: op.name)
     ]
     adapted = sorted({name_of(f) for f in ADAPTERS if f not in NUMPY})
     return rows + [
-        {"op": "", "functions": name, "residuals": "(made of other ops)", "flops": None}
+        {
+            "op": "",
+            "functions": name,
+            "residuals": "(made of other ops)",
+            "flops": None,
+            "without_derivative": "",
+        }
         for name in adapted
     ]
+
+
+_NO_WORD = {"without_derivative": ""}
 
 
 def _residuals(op: Op) -> str:

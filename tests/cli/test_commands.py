@@ -211,7 +211,12 @@ def test_models_and_ops_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "GFLOP" in models.out
     ops = json.loads(run(capsys, "ops", "--json").out)["rows"]
     tanh = next(row for row in ops if row["op"] == "tanh")
-    assert tanh == {"op": "tanh", "functions": "np.tanh", "residuals": "x: out", "flops": 64 * 64}
+    assert tanh == {
+        "op": "tanh", "functions": "np.tanh", "residuals": "x: out", "flops": 64 * 64,
+        "without_derivative": "",
+    }  # fmt: skip
+    clip = next(row for row in ops if row["op"] == "clip")
+    assert clip["without_derivative"] == "at a bound all to x"
     matmul = next(row for row in ops if row["op"] == "matmul")
     assert matmul["residuals"] == "x: w; w: x"
     assert matmul["flops"] == 2 * 64**3

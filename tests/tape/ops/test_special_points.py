@@ -272,3 +272,16 @@ def test_counts_of_float16(f, count):
         half = ckpt.grad(lambda x: f(x) * np.float16(scale))(x.astype(np.float16))
     assert half.dtype == np.float16
     np.testing.assert_allclose(half.astype(float), right, rtol=4e-3, atol=2e-7)
+
+
+def test_the_catalogue_says_what_is_chosen():
+    pytest.importorskip("scipy.special")
+    from ckpt.tape.core.op import BY_NAME
+    from ckpt.tape.ops.conventions import CONVENTIONS
+    from ckpt.tape.ops.pointwise.special import learn
+
+    learn()
+    assert set(CONVENTIONS) <= set(BY_NAME)
+    for f in (np.abs, np.fabs, np.sign, ckpt.nn.relu):
+        assert ckpt.grad(f)(0.0) == 0 if f is not np.sign else not f(ckpt.Value(0.0)).requires_grad
+    assert ckpt.grad(lambda x: ckpt.nn.leaky_relu(x, 0.25))(0.0) == 0.25
