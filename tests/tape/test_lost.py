@@ -127,6 +127,26 @@ def test_a_ufunc_or_its_method_is_named_and_can_be_given_a_rule():
     np.testing.assert_array_equal(value.data, np.minimum.accumulate(grid, axis=1))
 
 
+def test_a_rule_given_to_a_function_that_the_forward_calls():
+    """Traced, it needs a shape; the refusal says how to declare it."""
+
+    @ckpt.op(np.unwrap)
+    def unwrap(x):
+        return np.unwrap(x)
+
+    unwrap.vjp(x=lambda g: 1.0 * g)
+    np.testing.assert_array_equal(ckpt.grad(lambda x: np.sum(np.unwrap(x)))(X), np.ones(4))
+    with pytest.raises(UnsupportedError, match=r"infer=lambda x: ckpt\.spec"):
+        ckpt.trace(lambda x: np.sum(np.unwrap(x)), X)
+
+    @ckpt.op(np.unwrap, infer=lambda x: ckpt.spec(x.shape, x.dtype))
+    def declared(x):
+        return np.unwrap(x)
+
+    declared.vjp(x=lambda g: 1.0 * g)
+    np.testing.assert_array_equal(plans(lambda x: np.sum(np.unwrap(x)), X), np.ones(4))
+
+
 def test_accumulate_is_a_running_sum_or_product():
     for accumulate, function in (
         (np.add.accumulate, np.cumsum),

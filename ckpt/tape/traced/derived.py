@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract, remember
 from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
@@ -30,12 +31,22 @@ def forward_kernel(
         kernel, key = None, None
     if kernel is None:
         if op.infer is None:
-            kernel = trace_kernel(lambda *operands: op.forward(*operands, **(params or {})), arrays)
+            kernel = _composite(op, arrays, params)
         else:
             kernel = _primitive(op, arrays, params)
         if key is not None:
             remember(kernels, key, kernel)
     return kernel
+
+
+def _composite(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
+    try:
+        return trace_kernel(lambda *operands: op.forward(*operands, **(params or {})), arrays)
+    except RecursionError:
+        raise UnsupportedError(
+            f"{op.name} stands for a function that its own forward calls, so its shape isn't known "
+            "while tracing; declare it: @ckpt.op(..., infer=lambda x: ckpt.spec(x.shape, x.dtype))"
+        ) from None
 
 
 def _primitive(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
