@@ -21,6 +21,18 @@ FOUND = {
         "np.mean(nn.dropout(np.tanh(p).T, 0.3, rng))",
         "draw((130, 90), 0), np.random.default_rng(0)",
     ),
+    "a part added into a cotangent that is broadcast": (
+        "np.sum(p[0] * 3) + np.sum(np.sum(np.reshape(np.tanh(p), (3, 4)), axis=0) ** 2)",
+        "draw((12,), 0)",
+    ),
+    "the imaginary part of real numbers is written over": (
+        "np.mean(np.square(np.imag(p)))",
+        "draw((5, 3), 0)",
+    ),
+    "weights of another precision": (
+        'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
+        "draw((5, 3), 0)",
+    ),
 }
 
 

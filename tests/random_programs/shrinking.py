@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from tests.random_programs.checking import PLANNERS, Violation, check
+from tests.random_programs.checking import PLANNERS, ViolationError, check
 from tests.random_programs.writing import Written
 
 
 def shrink(
     written: Written,
-    violation: Violation,
+    violation: ViolationError,
     planners: Iterable[str] = PLANNERS,
     tries: int = 300,
 ) -> Written:
@@ -29,7 +29,7 @@ def shrink(
             tries -= 1
             try:
                 check(candidate, planners)
-            except Violation as other:
+            except ViolationError as other:
                 if key(other) == wanted:
                     found, changed = candidate, True
                     break
@@ -38,7 +38,7 @@ def shrink(
     return found
 
 
-def key(violation: Violation) -> str:
+def key(violation: ViolationError) -> str:
     """What two programs that fail in the same way have in common."""
     if not violation.kind.endswith("raises"):
         return violation.kind
@@ -82,7 +82,7 @@ def extent(lines: list[str], at: int) -> int:
     line = lines[at]
     body = line.lstrip()
     indent = len(line) - len(body)
-    if not body or not indent or body.startswith("return") or body.startswith("@"):
+    if not body or not indent or body.startswith(("return", "@")):
         return at
     end = at + 1
     if body.startswith(("def ", "for ")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.random_programs.checking import Discarded, check, chosen
+from tests.random_programs.checking import DiscardedError, check, chosen
 from tests.random_programs.found import FOUND, program
 from tests.random_programs.writing import write
 
@@ -20,7 +20,7 @@ def test_a_few(tens):
     for seed in range(10 * tens, 10 * tens + 10):
         try:
             check(write(seed), chosen(seed, several=3))
-        except Discarded:
+        except DiscardedError:
             continue
         except AssertionError as violation:
             raise AssertionError(f"seed {seed}: {violation}\n{write(seed).script}") from violation

@@ -43,7 +43,7 @@ from ckpt import checkpoint, grad, name, nn, stop_gradient, value_and_grad
 {inspect.getsource(draw)}"""
 
 
-class Retry(Exception):
+class RetryError(Exception):
     """This template has nothing to work on here; another may."""
 
 
@@ -67,6 +67,13 @@ class Written:
         """The same program without half and single precision."""
         text = re.sub(r'"f[24]"', '"f8"', self.source).replace('"c8"', '"c16"')
         return re.sub(r"np\.float(16|32)", "np.float64", text)
+
+    @property
+    def precision(self) -> float:
+        """How far its results may be off by rounding alone, for sums may go in another order."""
+        if re.search(r"f2|float16", self.source):
+            return 5e-2
+        return 1e-3 if re.search(r"f4|c8|float32", self.source) else 1e-9
 
     @property
     def script(self) -> str:
@@ -98,6 +105,28 @@ def write(seed: int) -> Written:
         return Writer(seed).program()
 
 
+INDICES = """
+    0 | -1 | 1: | :-1 | ::2 | ::-1 | 1::-1 | :1 | ..., 0 | None | ..., None | ..., 1: | ..., ::-1
+    | ..., ::2 | 0:0
+""".replace("\n", "").split("|")
+INDICES_OF_MATRICES = """
+    0, 1: | :, 0 | :, -1 | 1:, ::-1 | ::-1, ::-1 | :, None | ::2, 1: | 0, 0 | ..., 0, : | None, :, 0
+    | :, 1:2 | -1:, :
+""".replace("\n", "").split("|")
+INDICES, INDICES_OF_MATRICES = ([i.strip() for i in x] for x in (INDICES, INDICES_OF_MATRICES))
+MASKS = (
+    "{0} > 0", "np.abs({0}) < 0.8", "np.isfinite({0})", "({0} > -0.5) & ({0} < 1)",
+    "np.logical_not({0} >= 0.2)", "np.argmax({0}, axis=-1)", "np.argsort({0}, axis=0)",
+    "({0} > 0).astype(int)",
+)  # fmt: skip
+LOSSES = (
+    "np.sum({0})", "np.mean({0})", "np.sum({0} * {0})", "np.mean(np.square({0}))",
+    "np.sum(np.sin({0}))", "0.5 * np.sum({0} ** 2)", "{0}.sum()", "{0}.mean()",
+)  # fmt: skip
+LOSSES_OF_COMPLEX = (
+    "np.sum(np.real({0}))", "np.real(np.vdot({0}, {0}))", "np.mean(np.abs({0}) ** 2)",
+    "np.sum({0}.real * {0}.imag)", "np.real(np.sum({0} * {0}))",
+)  # fmt: skip
 LIMITS = {"e": 30.0, "f": 200.0, "d": 1e4, "F": 200.0, "D": 1e4}
 """By dtype: the largest number that is let into a program."""
 
@@ -135,7 +164,7 @@ class Writer:
     def of(self, items: Any) -> Any:
         items = list(items)
         if not items:
-            raise Retry
+            raise RetryError
         return items[int(self.rng.integers(len(items)))]
 
     def fresh(self, letter: str) -> str:
@@ -146,7 +175,7 @@ class Writer:
         """A name in scope, rather a late one; what it stands for becomes `last`."""
         found = [n for n in self.scope if wanted(self.env[n])]
         if not found:
-            raise Retry
+            raise RetryError
         at = min(int(self.rng.geometric(0.35)) - 1, len(found) - 1)
         if self.chance(0.2):
             at = int(self.rng.integers(len(found)))
@@ -365,7 +394,7 @@ class Writer:
     def _b(self) -> str:
         """A condition that broadcasts with the last value."""
         if self.last is None:
-            raise Retry
+            raise RetryError
         last = self.last
         masks = [n for n in self.scope if kind(self.env[n]) == "b" and fits_in(self.env[n], last)]
         if masks and self.chance(0.5):
@@ -379,7 +408,7 @@ class Writer:
     def _axis(self) -> str:
         ndim = np.ndim(self.last)
         if not ndim:
-            raise Retry
+            raise RetryError
         return str(self.of(range(-ndim, ndim)))
 
     def _ax(self) -> str:
@@ -424,23 +453,17 @@ class Writer:
         return str(tuple(int(k) for k in self.rng.permutation(np.ndim(self.last))))
 
     def _index(self) -> str:
-        return self.of(
-            ["0", "-1", "1:", ":-1", "::2", "::-1", "1::-1", ":1", "..., 0", "None", "..., None", "..., 1:",
-             "..., ::-1", "..., ::2", "0:0"]
-        )  # fmt: skip
+        return self.of(INDICES)
 
     def _index2(self) -> str:
-        return self.of(
-            ["0, 1:", ":, 0", ":, -1", "1:, ::-1", "::-1, ::-1", ":, None", "::2, 1:", "0, 0", "..., 0, :", "None, :, 0",
-             ":, 1:2", "-1:, :"]
-        )  # fmt: skip
+        return self.of(INDICES_OF_MATRICES)
 
     def _indexc(self) -> str:
         return self.of(["0", "::-1", "..., 0", "1:", "..., None"])
 
     def indices(self, bound: int, shape: Any = None) -> str:
         if bound < 1:
-            raise Retry
+            raise RetryError
         held = [
             n for n in self.scope if kind(self.env[n]) == "i" and np.size(self.env[n])
             and not (self.env[n] >= bound).any() and not (self.env[n] < -bound).any()
@@ -483,8 +506,8 @@ class Writer:
             if i in self.env
             else "0"
         )
-        return self.of([f":, {self.indices(self.last.shape[1])}", f"{i}, {j}", f"{i}, 0", f"{i}, 1:",
-                        f"None, {i}", f"{i}, ::-1"])  # fmt: skip
+        k = self.indices(self.last.shape[1])
+        return self.of([f":, {k}", f"{i}, {j}", f"{i}, 0", f"{i}, 1:", f"None, {i}", f"{i}, ::-1"])
 
     # -- statements --------------------------------------------------------------------------------
 
@@ -540,23 +563,20 @@ class Writer:
     def accept(self, name: str) -> None:
         value = self.env[name]
         if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind not in "fcbiu":
-            raise Retry
+            raise RetryError
         if value.size > (20_000 if not self.large else 60_000) or value.dtype.char in "gG":
-            raise Retry
+            raise RetryError
         if value.dtype.kind in "fc" and value.size:
             limit = LIMITS[value.dtype.char]
             if not np.isfinite(value).all() or np.abs(value).max() > limit:
-                raise Retry
+                raise RetryError
 
     def assign(self) -> None:
         self.bind(self.fresh("v"), self.expression())
 
     def mask(self) -> None:
         x = self._x()
-        text = self.of(
-            ["{0} > 0", "np.abs({0}) < 0.8", "np.isfinite({0})", "({0} > -0.5) & ({0} < 1)",
-             "np.logical_not({0} >= 0.2)", "np.argmax({0}, axis=-1)", "np.argsort({0}, axis=0)", "({0} > 0).astype(int)"]
-        ).format(x)  # fmt: skip
+        text = self.of(MASKS).format(x)
         self.bind(self.fresh("b"), text)
 
     def loop(self) -> None:
@@ -583,7 +603,7 @@ class Writer:
                 if len(body) == 2:
                     break
         if not body:
-            raise Retry
+            raise RetryError
         text = "\n".join([f"{h} = {start}", f"for k in range({self.of([2, 3, 4])}):", *body])
         exec(text, self.env)
         self.accept(h)
@@ -614,17 +634,17 @@ class Writer:
     def rebind(self) -> None:
         x = self.pick(lambda a: kind(a) == "f")
         if x[0] not in "vh" or x not in self.tainted:  # plain arrays can't add Values in place
-            raise Retry
+            raise RetryError
         op = self.of(["+=", "*=", "-="])
         y = self._y()
         old = self.env[x]
         made = eval(f"{x} {op[0]} {y}", self.env)
         if np.shape(made) != np.shape(old) or made.dtype != old.dtype:
-            raise Retry
+            raise RetryError
         self.env[x] = made
         try:
             self.accept(x)
-        except Retry:
+        except RetryError:
             self.env[x] = old
             raise
         # As a statement of its own: plain arrays would be changed in place, Values are rebound.
@@ -660,7 +680,7 @@ class Writer:
         self.statements(int(self.rng.integers(1, 5)))
         made = [n for n in self.scope[first:] if kind(self.env[n]) in "fc"]
         if not made:
-            raise Retry
+            raise RetryError
         results = list(dict.fromkeys([made[-1], *([self.of(made)] if self.chance(0.4) else [])]))
         self.emit(f"return {', '.join(results)}")
         self.depth -= 1
@@ -753,7 +773,7 @@ class Writer:
         total = " + ".join(f"t{k}" for k in range(len(terms)))
         has_aux = self.chance(0.4)
         if has_aux:
-            late = self.of([n for n in self.scope])
+            late = self.of(list(self.scope))
             parts = ", ".join(f"t{k}" for k in range(len(terms)))
             extra = self.of([f'"late": {late}', '"n": 3', '"none": None', '"plain": np.arange(3)'])
             self.emit(f'return {total}, {{"parts": [{parts}], {extra}}}')
@@ -786,12 +806,7 @@ class Writer:
         more = [self.of(unread or late) for _ in range(int(self.rng.integers(0, 5)))]
         chosen = list(dict.fromkeys([late[-1], *more, self.of(found)]))
         for name in chosen:
-            if kind(self.env[name]) == "c":
-                options = ["np.sum(np.real({0}))", "np.real(np.vdot({0}, {0}))", "np.mean(np.abs({0}) ** 2)",
-                           "np.sum({0}.real * {0}.imag)", "np.real(np.sum({0} * {0}))"]  # fmt: skip
-            else:
-                options = ["np.sum({0})", "np.mean({0})", "np.sum({0} * {0})", "np.mean(np.square({0}))", "np.sum(np.sin({0}))",
-                           "0.5 * np.sum({0} ** 2)", "{0}.sum()", "{0}.mean()"]  # fmt: skip
+            options = LOSSES_OF_COMPLEX if kind(self.env[name]) == "c" else LOSSES
             for _ in range(5):
                 text = self.of(options).format(name)
                 try:

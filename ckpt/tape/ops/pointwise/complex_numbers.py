@@ -35,7 +35,8 @@ def _infer_imag(x: Any) -> AbstractArray | Shared:
 
 @op(np.imag, infer=_infer_imag, view=True)
 def imag(x: Any) -> Any:
-    return np.imag(x)
+    # Of a real array NumPy's zeros can't be written into, nor may they be by what comes after.
+    return np.imag(x) if x.dtype.kind == "c" else np.zeros_like(x)
 
 
 imag.vjp(x=lambda g: g * -1j)

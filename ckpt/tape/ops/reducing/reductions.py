@@ -124,7 +124,7 @@ def _prod_x(g: Any, x: Any, axis: Axis) -> Any:
     """The product of those before times the product of those after, which holds at zeros too."""
     if not x.size:
         return _spread(g, x.shape, axis)
-    axes = axes_of(axis, len(x.shape))
+    axes = over(axis, len(x.shape))
     first = tuple(k for k in range(len(x.shape)) if k not in axes)
     lines = np.reshape(np.transpose(x, (*first, *axes)), (*(x.shape[k] for k in first), -1))
     one = np.ones((*lines.shape[:-1], 1), x.dtype)
@@ -237,7 +237,9 @@ def _average(a: Any, axis: Axis = None, weights: Any = None, *, keepdims: bool =
         (k,) = axes_of(axis, np.ndim(a))
         weights = np.reshape(weights, [-1 if j == k else 1 for j in range(np.ndim(a))])
         weights = np.broadcast_to(weights, np.shape(a))
-    total = np.sum(weights, axis=axis, keepdims=keepdims)
+    dtype = np.result_type(a, weights)
+    dtype = dtype if dtype.kind in "fc" else np.dtype(float)
+    total = np.sum(weights, axis=axis, keepdims=keepdims, dtype=dtype)
     return np.sum(a * weights, axis=axis, keepdims=keepdims) / total
 
 
