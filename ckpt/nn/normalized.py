@@ -23,7 +23,7 @@ from ckpt.nn.blocks import (
     row_blocks,
     row_buffer,
 )
-from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.op import op
 from ckpt.tape.ops.reducing.reductions import reduced
 
@@ -78,14 +78,18 @@ def _infer_statistic(x: Any, *others: Any, axes: Axes, **static: Any) -> Abstrac
     return AbstractArray(reduced(x.shape, axes, True), float_dtype(x))
 
 
+def _mean(x: Any, *, axes: Axes) -> Any:
+    return np.mean(x, axis=axes, keepdims=True, dtype=float_dtype(x))
+
+
 @op(
-    infer=_infer_statistic,
+    infer=lambda x, *, axes: fresh(_mean, reduced(x.shape, axes, True), x, axes=axes),
     flops=lambda out, x, *, axes: x.size,
     workspace=lambda out, x, *, axes: x.shape[0] * out.nbytes if 0 in axes else 0,
 )
 def row_mean(x: Any, *, axes: Axes) -> Any:
     """The mean over the axes, kept with length one."""
-    return np.mean(x, axis=axes, keepdims=True, dtype=float_dtype(x))
+    return _mean(x, axes=axes)
 
 
 @op(

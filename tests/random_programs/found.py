@@ -29,6 +29,10 @@ FOUND = {
         "np.mean(np.square(np.imag(p)))",
         "draw((5, 3), 0)",
     ),
+    "the means of a stack with swapped axes": (
+        "np.sum(nn.layer_norm(np.swapaxes(p, 0, 1)[..., None], axis=2) + np.sum(p))",
+        "draw((5, 3), 0)",
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",
@@ -36,10 +40,21 @@ FOUND = {
 }
 
 
+SHAPE = """
+def loss({names}):
+{body}
+
+
+def arguments():
+    return {arguments},
+
+
+ARGNUMS, HAS_AUX = 0, False
+"""
+
+
 def program(name: str) -> Written:
-    expression, params = FOUND[name]
-    return Written(
-        0,
-        f"def loss(p{', rng' if 'rng' in params else ''}):\n    return {expression}\n\n\n"
-        f"def arguments():\n    return {params},\n\n\nARGNUMS, HAS_AUX = 0, False\n",
-    )
+    expression, arguments = FOUND[name]
+    names = "p, rng" if "rng" in arguments else "p"
+    body = f"    return {expression}"
+    return Written(0, SHAPE.format(names=names, body=body, arguments=arguments))

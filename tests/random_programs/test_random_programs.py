@@ -5,14 +5,30 @@ from __future__ import annotations
 
 import pytest
 
+from tests.random_programs.calls import templates
 from tests.random_programs.checking import DiscardedError, check, chosen
-from tests.random_programs.found import FOUND, program
-from tests.random_programs.writing import write
+from tests.random_programs.found import FOUND, SHAPE, program
+from tests.random_programs.writing import Written, write
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_found(name):
     check(program(name))
+
+
+PLAIN = """
+np.einsum("ij,ij->i", x, x) | np.einsum("ij,kj->ik", y, y) | np.dot(y, y.T) | np.linalg.norm(y)
+np.linalg.norm(y.T, 2) | np.linalg.matrix_power(x[:24], 3) | np.linalg.svd(x, compute_uv=False)
+np.partition(x, 3, axis=0)[:5] * x[:5] | np.linalg.svd(x)[1] | np.inner(x, x[:7]) | x[0].dot(x[1])
+np.tensordot(y, y, axes=([0], [0])) | np.linalg.cond(x[:24]) | np.linalg.multi_dot([x, x.T, x])
+"""
+
+
+@pytest.mark.parametrize("expression", templates(PLAIN))
+def test_what_numpy_makes_of_plain_arrays_it_makes_in_a_plan(expression):
+    body = f"    y = x.T[:, ::2]\n    return np.sum(p * np.sum({expression}))"
+    arguments = "draw((3,), 0), draw((130, 24), 1)"
+    check(Written(0, SHAPE.format(names="p, x", body=body, arguments=arguments)))
 
 
 @pytest.mark.parametrize("tens", range(8))

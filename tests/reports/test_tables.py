@@ -160,8 +160,8 @@ def test_the_ledger_groups_by_op_line_and_scope() -> None:
 
 def test_what_is_alike_is_one_row_with_its_share() -> None:
     layers = [
-        {"op": "gelu", "source": "m.py:1", "shape": "8x8", "dtype": "float32", "scope": f"layer {k}",
-         "kept_nbytes": 30}
+        {"op": "gelu", "source": "m.py:1", "shape": "8x8", "dtype": "float32",
+         "scope": f"layer {k}", "kept_nbytes": 30}
         for k in range(2)
     ]  # fmt: skip
     other = {**layers[0], "op": "add", "kept_nbytes": 40}

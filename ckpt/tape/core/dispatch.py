@@ -12,6 +12,7 @@ import numpy as np
 
 from ckpt.errors import MutationError, UnsupportedError
 from ckpt.tape.core.apply import apply
+from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, Op
 from ckpt.tape.core.value import Value
 
@@ -134,6 +135,11 @@ def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any
     if kwargs.get("out") is not None:
         raise MutationError(f"{name_of(function)} of a Value can't write into out=; drop it")
     kwargs.pop("out", None)
+    context = CURRENT.get()
+    if context is not None and context.recorder is not None:
+        made = context.recorder.as_numpy(function, args, kwargs)
+        if made is not None:
+            return made
     if function in ADAPTERS:
         return _adapted(function, args, kwargs)
     op = NUMPY.get(function)
