@@ -78,7 +78,7 @@ def _infer_statistic(x: Any, *others: Any, axes: Axes, **static: Any) -> Abstrac
     return AbstractArray(reduced(x.shape, axes, True), float_dtype(x))
 
 
-def _mean(x: Any, *, axes: Axes) -> Any:
+def _mean(x: Any, axes: Axes) -> Any:
     return np.mean(x, axis=axes, keepdims=True, dtype=float_dtype(x))
 
 
@@ -89,7 +89,7 @@ def _mean(x: Any, *, axes: Axes) -> Any:
 )
 def row_mean(x: Any, *, axes: Axes) -> Any:
     """The mean over the axes, kept with length one."""
-    return _mean(x, axes=axes)
+    return _mean(x, axes)
 
 
 @op(

@@ -33,6 +33,10 @@ FOUND = {
         "np.sum(nn.layer_norm(np.swapaxes(p, 0, 1)[..., None], axis=2) + np.sum(p))",
         "draw((5, 3), 0)",
     ),
+    "two complex numbers multiplied": (
+        "np.real(np.vdot(np.exp(1j * np.trace(p)), np.exp(1j * np.sum(p)) * np.trace(p)))",
+        "draw((2, 2), 831)",
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",

@@ -257,7 +257,7 @@ def slogdet(x: Any) -> Any:
 def _slogdet(g: Any, out: Any, x: Any) -> Any:
     g_sign, g = parts(g)
     if x.dtype.kind == "c":  # the sign turns with the phase of the determinant
-        g = g + np.multiply(1j, np.imag(np.multiply(g_sign, parts(out)[0])))
+        g = g + 1j * np.imag(g_sign * parts(out)[0])
     return np.expand_dims(g, (-2, -1)) * transposed(np.linalg.inv(x))
 
 

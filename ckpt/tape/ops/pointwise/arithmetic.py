@@ -32,7 +32,12 @@ def anywhere(k: int, out: Any, *operands: Any, **params: Any) -> int:
     return 0
 
 
-def ufunc(function: np.ufunc, *, flops: Callable[..., int] | None = size) -> Op:
+def ufunc(
+    function: np.ufunc,
+    forward: Callable[..., Any] | None = None,
+    *,
+    flops: Callable[..., int] | None = size,
+) -> Op:
     """The op of a NumPy ufunc; ``flops=None``: moving data costs none."""
     declare = op(
         function,
@@ -43,14 +48,21 @@ def ufunc(function: np.ufunc, *, flops: Callable[..., int] | None = size) -> Op:
         writes=function,
         over=anywhere,
     )
-    return declare(function)  # type: ignore[no-any-return]
+    return declare(forward or function)  # type: ignore[no-any-return]
 
 
 # -- operands x and y ------------------------------------------------------------------------------
 
 ufunc(np.add).vjp(x=lambda g: g, y=lambda g: g)
 ufunc(np.subtract).vjp(x=lambda g: g, y=lambda g: -g)
-ufunc(np.multiply).vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
+
+
+def multiply(x: Any, y: Any) -> Any:
+    """``x * y``, as rules write it: of two complex numbers the ufunc rounds otherwise."""
+    return y * x if type(x) is complex else x * y  # complex * np.float64 is Python's
+
+
+ufunc(np.multiply, multiply).vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
 ufunc(np.true_divide).vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
 
 
