@@ -11,7 +11,7 @@ from tests.random_programs.shrinking import shrink
 from tests.random_programs.writing import write
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.random_programs", description=__doc__)
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="A", help="first seed")
     parser.add_argument("--to", dest="end", type=int, default=1000, metavar="B", help="one past it")
@@ -23,7 +23,7 @@ def main() -> int:
         metavar="N",
         help="of the quick planners so many in turn (all); of every 50th program the slow ones too",
     )
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     share, shares = map(int, given.shard.split("/"))
     seen: Counter[str] = Counter()
     for seed in range(given.first + share - 1, given.end, shares):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.random_programs.__main__ import main
 from tests.random_programs.calls import templates
 from tests.random_programs.checking import DiscardedError, check, chosen
 from tests.random_programs.found import FOUND, SHAPE, program
@@ -40,3 +41,11 @@ def test_a_few(tens):
             continue
         except AssertionError as violation:
             raise AssertionError(f"seed {seed}: {violation}\n{write(seed).script}") from violation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(1, 101))
+def test_thousands(shard):
+    """Ten thousand programs, a hundred at a time, each given to every planner."""
+    argv = ["--from", "0", "--to", "10000", "--shard", f"{shard}/100"]
+    assert main(argv) == 0

@@ -25,7 +25,8 @@ def parts(value: Any) -> tuple[Any, ...]:
     """The results that a tuple value holds: arrays, or `item` Values."""
     if isinstance(value, Value):
         return tuple(_taken(value, k) for k in range(len(value._array)))
-    return tuple(value)
+    # Numbers, and not arrays without axes, which multiply otherwise if they are complex.
+    return tuple(part if part.ndim else part[()] for part in value)
 
 
 def _taken(value: Value, k: int) -> Value:
