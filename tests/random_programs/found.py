@@ -37,6 +37,10 @@ FOUND = {
         "np.real(np.vdot(np.exp(1j * np.trace(p)), np.exp(1j * np.sum(p)) * np.trace(p)))",
         "draw((2, 2), 831)",
     ),
+    "a gradient taken inside, of what is a constant outside": (
+        "np.sum(ckpt.grad(lambda t: np.sum(t * t * p))(np.ones(3)))",
+        "draw((3,), 0)",
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",

@@ -116,6 +116,7 @@ class Flow:
         last = max((k for k, (_, kernel) in kernels.items() if _takes_g(kernel)), default=-1)
         edges: list[Edge | None] = [None] * len(node.inputs)
         turns: list[Turn] = []
+        held = self.live
         flops = moved_nbytes = 0
         for k, (rule, kernel) in kernels.items():
             at = self.positions[node.inputs[k]]
@@ -150,14 +151,16 @@ class Flow:
         self.order.append(position)
         if incoming.buffer is not None:
             self._let_go(incoming.buffer)
-        reads = tuple(dict.fromkeys(self._values(node, node.op.keeps(len(edges), node.mask))))
+        # Not the node's own mask: a constant that an inner `grad` borrowed is one again.
+        mask = sum(1 << k for k in kernels)
+        reads = tuple(dict.fromkeys(self._values(node, node.op.keeps(len(edges), mask))))
         self.steps.append(
             BackwardStep(
                 label=node.op.name,
                 reads=reads,
                 flops=flops,
                 moved_nbytes=moved_nbytes,
-                during=max(turn.high for turn in turns),
+                during=max((turn.high for turn in turns), default=held),
                 overwrites=self._overwrites(node, reads, turns),
                 at=position,
                 source=self.entries[position].source,
