@@ -24,14 +24,6 @@ def float_dtype(*arrays: Any) -> np.dtype[Any]:
     return dtype if dtype.kind in "fc" else np.dtype(float)
 
 
-def in_single(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
-    """The function of x; of float16 by way of float32, for sums over an axis and their counts soon
-    exceed 65504."""
-    if x.dtype != np.float16:
-        return function(x, *args, **options)
-    return np.astype(function(np.astype(x, np.float32), *args, **options), np.float16)
-
-
 def infer_float(x: Any, *others: Any, **static: Any) -> AbstractArray:
     """A C-ordered float array of the first operand's shape."""
     return AbstractArray(x.shape, float_dtype(x, *others))

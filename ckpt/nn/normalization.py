@@ -7,16 +7,11 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import UsageError
-from ckpt.nn.blocks import in_single
 from ckpt.nn.normalized import Axes, normalized, row_mean, row_rstd
 from ckpt.tape.ops.reducing.reductions import axes_of
 
 
 def _normalize(x: Any, weight: Any, bias: Any, axes: Axes, eps: float, center: bool = True) -> Any:
-    return in_single(_normalized, x, weight, bias, axes, eps, center)
-
-
-def _normalized(x: Any, weight: Any, bias: Any, axes: Axes, eps: float, center: bool) -> Any:
     mean = row_mean(x, axes=axes) if center else 0.0
     rstd = row_rstd(x, mean, axes=axes, eps=eps)
     weight = 1.0 if weight is None else weight

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.nn.blocks import float_dtype, in_single, infer_float
+from ckpt.nn.blocks import float_dtype, infer_float
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import op
 from ckpt.tape.ops.pointwise.buffers import buffers
@@ -89,7 +89,7 @@ softmax_backward.vjp(
 
 def softmax(x: Any, axis: int = -1) -> Any:
     """exp(x) / sum(exp(x)) along an axis. Keeps its output."""
-    return in_single(_softmax, x, axis=axis)
+    return _softmax(x, axis=axis)
 
 
 def masked_softmax(x: Any, *, scale: float, causal: bool) -> Any:
@@ -117,7 +117,7 @@ _log_softmax.vjp(x=lambda g, out, axis: g - np.exp(out) * np.sum(g, axis=axis, k
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """x - log(sum(exp(x))) along an axis. Keeps its output."""
-    return in_single(_log_softmax, x, axis=axis)
+    return _log_softmax(x, axis=axis)
 
 
 @op(name="logsumexp")
@@ -135,4 +135,4 @@ _logsumexp.vjp(
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))) along axes (default: all), without overflow. Keeps input and output."""
-    return in_single(_logsumexp, x, axis=axis, keepdims=keepdims)
+    return _logsumexp(x, axis=axis, keepdims=keepdims)
