@@ -93,12 +93,11 @@ def test_a_checkpointed_conv_net() -> None:
 
 
 def test_nets_hold_what_is_simulated() -> None:
-    leaves = list(ckpt.tape.core.tree.leaves(transformer()))
+    net = transformer()
+    leaves = list(ckpt.tape.core.tree.leaves(net))
 
     def loss(*flat):
-        return transformer_loss(
-            ckpt.tape.core.tree.unflatten(transformer(), list(flat)), TOKENS, TARGETS
-        )
+        return transformer_loss(ckpt.tape.core.tree.unflatten(net, list(flat)), TOKENS, TARGETS)
 
     check_agreement(loss, *leaves)
     check_agreement(lambda x, *ws: conv_loss(ws, x), IMAGES, *CONV)

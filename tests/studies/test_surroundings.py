@@ -53,7 +53,10 @@ def refused(_: Path) -> None:
 
 ACTIONS: dict[str, Callable[[Path], Any]] = {
     "trace": lambda folder: ckpt.trace(loss, W),
-    "profile": lambda folder: ckpt.profile(loss, W, np.random.default_rng(0)),
+    "profile": lambda folder: ckpt.profile(plain, W),
+    "profile of draws": lambda folder: ckpt.profile(
+        loss, W, np.random.default_rng(0), measure=False
+    ),
     "plan": lambda folder: ckpt.plan(plain, W, budget="100%"),
     "seconds": lambda folder: ckpt.plan(plain, W, cost="seconds", planner="sqrt"),
     "verify": lambda folder: ckpt.plan(plain, W, budget="100%").verify(W),
@@ -105,9 +108,16 @@ def test_the_surroundings_are_as_before(
 
 def test_generators_of_the_users_are_put_back() -> None:
     rng = np.random.default_rng(7)
-    ckpt.profile(loss, W, rng)
+
+    def dropped(w: Any, rng: Any) -> Any:
+        x = np.ones((24, 24))
+        for _ in range(3):
+            x = np.tanh(x @ w)
+        return np.mean(ckpt.nn.dropout(x, 0.5, rng))
+
+    ckpt.profile(dropped, W, rng)
     ckpt.trace(loss, W, rng)
-    ckpt.frontier(loss, W, rng, planners=["sqrt"], points=2)
+    ckpt.frontier(dropped, W, rng, planners=["sqrt"], points=2)
     assert rng.bit_generator.state == np.random.default_rng(7).bit_generator.state
 
 

@@ -68,7 +68,8 @@ ufunc(np.true_divide).vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y
 
 def quotient(x: Any, y: Any) -> Any:
     """x / y where y bounds x: 0 where y is 0, and 1 or -1 where both are infinite."""
-    return np.where(np.isinf(x), np.sign(x), x / np.where(np.equal(y, 0), np.inf, y))
+    limit = x if getattr(x, "dtype", None) == np.bool_ else np.sign(x)
+    return np.where(np.isinf(x), limit, x / np.where(np.equal(y, 0), np.inf, y))
 
 
 def _angle_x(g: Any, x: Any, y: Any) -> Any:
