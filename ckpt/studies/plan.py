@@ -14,7 +14,7 @@ from ckpt.errors import StepMemoryError, UnitError, UsageError, VerificationErro
 from ckpt.graph import Graph, check_format
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule, resolve_budget
-from ckpt.planners.base.cost import Cost, moved
+from ckpt.planners.base.cost import Cost, moved, roofline
 from ckpt.planners.bounds.certificate import Certificate, certify
 from ckpt.program import Compiled, Program, execute
 from ckpt.reports import documents
@@ -31,7 +31,7 @@ from ckpt.units import KIB, format_bytes, parse_bytes
 FORMAT = "ckpt-plan"
 VERSION = 3
 
-COSTS = ("flops", "bytes", "seconds")
+COSTS = ("flops", "bytes", "roofline", "seconds")
 """What a plan may minimise."""
 
 
@@ -204,7 +204,7 @@ class Step(Plan):
             result, reused = program.measure(self.compiled(), *args)
         found = Verification(
             promised=self.timeline.peak,
-            measured=run.timeline.peak,
+            measured=run.timeline.peak if program.witness is not None else reused,
             reused=reused,
             equal=expected == program.digest(run.result) == program.digest(result),
         )
@@ -285,10 +285,10 @@ def plan(
     ``budget`` bounds the peak: bytes, ``"64MiB"``, ``"25%"`` of what store-all needs; with
     ``whole`` it bounds the whole peak, inputs, parameters and gradients included. ``args`` are
     arrays or `ckpt.spec` stand-ins: planning allocates nothing of their size. ``cost`` is what
-    recomputation is weighed by: ``"flops"``, ``"bytes"`` moved, or ``"seconds"`` measured on
-    ``args``. ``check`` says how closely arrays that are changed in place are looked for, as in
-    `checkpoint`: while tracing, and in each step where an op of yours runs in it or with ``"all"``.
-    ``options`` go to the planner.
+    recomputation is weighed by: ``"flops"``, ``"bytes"`` moved, a ``"roofline"`` of both, or
+    ``"seconds"`` measured on ``args``. ``check`` says how closely arrays that are changed in place
+    are looked for, as in `checkpoint`: while tracing, and in each step where an op of yours runs in
+    it or with ``"all"``. ``options`` go to the planner.
 
     Raises BudgetError where no schedule of the planner fits, UnitError for a budget that can't be
     read, TapeError for a program that can't be traced or that makes its arrays anew at every call.
@@ -325,7 +325,7 @@ def _price(graph: Graph, program: Program | None, args: tuple[Any, ...], cost: s
 
         with program.restored(*args):
             return measured_cost(program, args)
-    return moved(graph) if cost == "bytes" else None
+    return {"bytes": moved, "roofline": roofline}[cost](graph) if cost != "flops" else None
 
 
 def _limit(graph: Graph, budget: int | str | None, whole: bool) -> int | None:

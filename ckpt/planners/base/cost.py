@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ckpt.graph import Graph
 from ckpt.units import format_bytes, format_flops, format_seconds
 
+FLOPS_A_BYTE = 8
+"""What a roofline weighs a byte by: FLOPs that a processor does while it moves one."""
+
 
 def format_cost(unit: str, amount: float) -> str:
     """An amount in words: ``2.5 GFLOP``, ``64 MiB``, ``4.2 ms``."""
@@ -45,3 +48,13 @@ def moved(graph: Graph) -> Cost:
     """Bytes read and written."""
     nodes = tuple(n.moved_nbytes for n in graph)
     return Cost("bytes", nodes, tuple(s.moved_nbytes for s in graph.steps))
+
+
+def roofline(graph: Graph) -> Cost:
+    """FLOPs, and for each byte moved as many as a processor does meanwhile."""
+    flop, byte = flops(graph), moved(graph)
+    return Cost(
+        "flops",
+        tuple(f + FLOPS_A_BYTE * b for f, b in zip(flop.nodes, byte.nodes, strict=True)),
+        tuple(f + FLOPS_A_BYTE * b for f, b in zip(flop.steps, byte.steps, strict=True)),
+    )

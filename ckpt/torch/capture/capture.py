@@ -1,0 +1,280 @@
+"""Run a function and its gradient once on fake tensors, and keep what aten did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    UnsupportedOperatorException,
+)
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ckpt.errors import AbstractError, TapeError, UnsupportedError
+from ckpt.torch.capture import modules
+from ckpt.torch.capture.record import Captured, Leaf, Recording, Ref, source_line
+
+PLAIN = (int, float, str, bool, bytes, complex, type(None))
+
+
+def capture(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    twice: bool = True,
+) -> Captured:
+    """The step of ``function(*args, **kwargs)``: nothing of its size is allocated.
+
+    Its losses are the scalars among its outputs that need a gradient, or its one output that does.
+    With ``twice`` the forward is run a second time, to find what changes from call to call.
+
+    Raises AbstractError where the function asks for a value, UnsupportedError for an op that can't
+    be planned, TapeError where there is no loss or where two runs differ; naming the line.
+    """
+    flat, spec = tree_flatten((args, kwargs or {}))
+    referred = modules.behind(function)
+    with _refusing():
+        found = _Capture(function, flat, spec, referred)
+        captured = found.whole()
+        if twice:
+            again = _Capture(function, flat, spec, referred)
+            again.forward()
+            _compare(captured, again.recording.calls, found.constants(), again.constants())
+    return captured
+
+
+class _Capture:
+    def __init__(self, function: Any, flat: list[Any], spec: Any, referred: dict[str, Any]) -> None:
+        self.function, self.flat, self.spec = function, flat, spec
+        self.candidates = modules.modules_among(referred)
+        self.running = modules.Running()
+        mode = _mode(flat, self.candidates) or FakeTensorMode(allow_non_fake_inputs=True)
+        self.recording = Recording(mode, self.running.ids)
+        self.arguments: dict[int, torch.Tensor] = {}
+
+    def forward(self) -> Any:
+        recording, fakes = self.recording, list(self.flat)
+        for k, value in enumerate(self.flat):
+            if isinstance(value, torch.Tensor):
+                if type(value) not in (torch.Tensor, torch.nn.Parameter, FakeTensor):
+                    raise UnsupportedError(
+                        f"argument {k} is a {type(value).__name__}: no plain tensor"
+                    )
+                if value.layout != torch.strided:
+                    raise UnsupportedError(f"argument {k} has layout {value.layout}")
+                with _disable_current_modes(), recording.mode:  # each in a storage of its own
+                    fake = torch.empty_strided(
+                        value.size(), value.stride(), dtype=value.dtype, device=value.device
+                    ).requires_grad_(value.requires_grad)
+                recording.add_leaf(fake, Leaf(fake, "input", k))  # the batch isn't held
+                self.arguments[k] = fakes[k] = fake
+        with ExitStack() as stack:
+            stack.enter_context(self.running.watched())
+            stack.enter_context(recording.mode)
+            stack.enter_context(recording)
+            stack.enter_context(torch.enable_grad())
+            hooks = torch.autograd.graph.saved_tensors_hooks(recording.pack, recording.unpack)
+            stack.enter_context(hooks)
+            stack.enter_context(_no_inner_hooks())
+            given, named = tree_unflatten(fakes, self.spec)
+            return self.function(*given, **named)
+
+    def whole(self) -> Captured:
+        recording = self.recording
+        out = self.forward()
+        count = len(recording.calls)
+        outputs, out_spec = tree_flatten(out)
+        notes = []
+        for k, value in enumerate(outputs):
+            if not isinstance(value, (torch.Tensor, *PLAIN)):
+                notes.append(f"output {k}, a {type(value).__name__}, is None in the planned step")
+                outputs[k] = None
+        losses = _losses(outputs)
+        leaves = self._differentiable()
+        with ExitStack() as stack:
+            for leaf in leaves:
+                stack.enter_context(_without_hooks(leaf))
+            stack.enter_context(recording.mode)
+            seeds = []
+            for which, k in enumerate(losses):
+                with _disable_current_modes(), recording.mode:
+                    loss = outputs[k].detach()
+                    seed = torch.empty_strided(
+                        loss.size(), loss.stride(), dtype=loss.dtype, device=loss.device
+                    )
+                recording.add_seed(seed, which)
+                seeds.append(seed)
+            recording.backward = True
+            stack.enter_context(recording)
+            stack.enter_context(torch._C._DisableAutocast())
+            gradients = torch.autograd.grad(
+                [outputs[k] for k in losses], leaves, seeds, allow_unused=True
+            )
+            refs = [None if g is None else recording.ref(g) for g in gradients]
+            outs = [recording.ref(o) if isinstance(o, torch.Tensor) else o for o in outputs]
+        by_version = {
+            k: version.leaf for k, version in enumerate(recording.versions) if version.leaf
+        }
+        by_id = {id(leaf.tensor): leaf for leaf in by_version.values()}
+        pairs = [(by_id[id(t)], r) for t, r in zip(leaves, refs, strict=True) if r is not None]
+        tensors = {id(leaf.tensor) for leaf in by_version.values()}
+        found = modules.roots(self.candidates, self.running.seen.values(), tensors)
+        names = modules.tensor_names(found)
+        for leaf in by_version.values():
+            leaf.name = names.get(id(leaf.tensor), "")
+        return Captured(
+            recording.calls, recording.versions, count, by_version, outs, out_spec, tuple(losses),
+            [leaf for leaf, _ in pairs], [ref for _, ref in pairs], recording.links, found,
+            modules.paths(found), notes,
+        )  # fmt: skip
+
+    def _differentiable(self) -> list[torch.Tensor]:
+        """Leaves that need a gradient, arguments as the fakes that stand for them."""
+        found: dict[int, torch.Tensor] = {}
+        for version in self.recording.versions:
+            leaf = version.leaf
+            if leaf is not None and leaf.argument is None and leaf.tensor.requires_grad:
+                if not leaf.tensor.is_leaf:
+                    raise UnsupportedError(
+                        "the function uses a tensor that was computed before it and needs a "
+                        "gradient: pass it as an argument"
+                    )
+                found.setdefault(id(leaf.tensor), leaf.tensor)
+        for fake in self.arguments.values():
+            if fake.requires_grad:
+                found.setdefault(id(fake), fake)
+        if not found:
+            raise TapeError("nothing that the function uses needs a gradient")
+        return list(found.values())
+
+    def constants(self) -> list[torch.Tensor]:
+        leaves = (version.leaf for version in self.recording.versions)
+        return [leaf.tensor for leaf in leaves if leaf is not None and leaf.kind == "constant"]
+
+
+def _losses(outputs: list[Any]) -> list[int]:
+    """Which outputs are losses."""
+    needs = [k for k, o in enumerate(outputs) if isinstance(o, torch.Tensor) and o.requires_grad]
+    scalars = [k for k in needs if outputs[k].numel() == 1]
+    if not needs:
+        raise TapeError("nothing that the function returns needs a gradient: it has no loss")
+    chosen = scalars or needs
+    if not scalars and len(needs) > 1:
+        raise TapeError(
+            "the function returns several tensors that need gradients and no scalar loss"
+        )
+    if any(outputs[k].is_complex() for k in chosen):
+        raise UnsupportedError("a complex loss can't be planned")
+    return chosen
+
+
+def _mode(flat: list[Any], candidates: dict[str, torch.nn.Module]) -> FakeTensorMode | None:
+    """That of the fake tensors that the user planned with."""
+    given = [t for t in flat if isinstance(t, FakeTensor)]
+    for module in candidates.values():
+        given += [t for t in (*module.parameters(), *module.buffers()) if isinstance(t, FakeTensor)]
+    return given[0].fake_mode if given else None
+
+
+@contextmanager
+def _no_inner_hooks() -> Iterator[None]:
+    """The user's own `torch.utils.checkpoint`, `save_on_cpu` and their kind do nothing: the plan
+    takes their place."""
+    autograd: Any = torch._C._autograd
+    push, pop = (
+        autograd._push_saved_tensors_default_hooks,
+        autograd._pop_saved_tensors_default_hooks,
+    )
+    autograd._push_saved_tensors_default_hooks = lambda *hooks: None
+    autograd._pop_saved_tensors_default_hooks = lambda: None
+    try:
+        yield
+    finally:
+        autograd._push_saved_tensors_default_hooks = push
+        autograd._pop_saved_tensors_default_hooks = pop
+
+
+@contextmanager
+def _without_hooks(leaf: torch.Tensor) -> Iterator[None]:
+    """A leaf's hooks run on its real gradient, in the engine, and not here."""
+    hooks = leaf._backward_hooks
+    if not hooks:
+        yield
+        return
+    kept = dict(hooks)
+    hooks.clear()
+    try:
+        yield
+    finally:
+        hooks.update(kept)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What torch raises where values are asked for, as our errors, with the user's line."""
+    try:
+        yield
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise AbstractError(
+            f"{_line_of(error)}: {error.func} asks for a value, or gives a shape that depends on "
+            "values: a plan is made from shapes alone, so keep it out of the loss function"
+        ) from None
+    except (UnsupportedOperatorException, UnsupportedFakeTensorException) as error:
+        raise UnsupportedError(f"{_line_of(error)}: torch knows no shapes for {error}") from None
+
+
+def _line_of(error: BaseException) -> str:
+    """The user's innermost line in a traceback."""
+    from pathlib import Path
+
+    found, trace = source_line(), error.__traceback__
+    skipped = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if not path.startswith((*skipped, "<")):
+            found = f"{Path(path).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def _compare(captured: Captured, again: list[Any], constants: Any, others: Any) -> None:
+    """Raise TapeError if a second run did anything else."""
+    first = captured.calls[: captured.forward]
+    for a, b in zip(first, again, strict=False):
+        if a.function is not b.function or not _alike(a.args, b.args):
+            raise TapeError(
+                f"{a.source}: {a.name} differs from one call of the function to the next, and a "
+                "plan would freeze it; draw random numbers with torch, or pass it as an argument"
+            )
+    same = len(constants) == len(others) and all(
+        a.shape == b.shape and a.dtype == b.dtype and (isinstance(a, FakeTensor) or _equal(a, b))
+        for a, b in zip(constants, others, strict=False)
+    )
+    if len(first) != len(again) or not same:
+        raise TapeError(
+            "two calls of the function differ: it depends on something that changes from call to "
+            "call; pass that as an argument"
+        )
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.view(torch.uint8) if a.dim() else a, b.view(torch.uint8) if b.dim() else b)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, Ref) or isinstance(b, Ref):
+        return isinstance(a, Ref) and isinstance(b, Ref) and a.geometry == b.geometry
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    if isinstance(a, torch.Generator):
+        return True
+    return bool(type(a) is type(b) and (a == b or a != a))

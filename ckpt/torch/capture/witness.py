@@ -1,0 +1,46 @@
+"""What torch's own allocator handed out: the memory events of its profiler."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def memory_events(run: Callable[[], Any]) -> tuple[Any, list[int]]:
+    """What ``run()`` returns, and the bytes of each allocation (of each release, below 0) by CPU's
+    allocator, in order."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
+        result = run()
+    kineto: Any = seen.profiler
+    events = [
+        (event.start_ns(), event.nbytes())
+        for event in kineto.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    return result, [nbytes for _, nbytes in sorted(events, key=lambda event: event[0])]
+
+
+def peak_of(run: Callable[[], Any]) -> tuple[Any, int]:
+    """What ``run()`` returns, and the most bytes allocated meanwhile beyond those before.
+
+    On CPU, as torch's profiler sees it, kernel workspace included; with CUDA, requested bytes of
+    its caching allocator.
+    """
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_stats()["requested_bytes.all.current"]
+        result = run()
+        torch.cuda.synchronize()
+        return result, torch.cuda.memory_stats()["requested_bytes.all.peak"] - before
+    result, events = memory_events(run)
+    live = high = 0
+    for nbytes in events:
+        live += nbytes
+        high = max(high, live)
+    return result, high

@@ -1,0 +1,136 @@
+"""What kernels allocate beside their results: run once on real tensors, for each op and shape."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from ckpt.errors import UnsupportedError
+from ckpt.torch.capture.record import AtenCall, Captured, Ref
+from ckpt.torch.capture.witness import memory_events
+
+_CLEAN = {
+    "mm", "addmm", "bmm", "baddbmm", "t", "clone", "copy_", "_to_copy", "cat", "empty", "filled",
+    "settled", "embedding", "sum", "mean", "select_backward", "slice_backward", "_softmax",
+    "_softmax_backward_data", "_log_softmax", "_log_softmax_backward_data", "nll_loss_forward",
+    "nll_loss_backward", "arange", "fill_", "zero_", "scalar_tensor",
+}  # fmt: skip
+"""In float32 and float64 these allocate nothing but their results."""
+
+_MARK = 12_347
+"""An allocation of so many bytes stands between two probes."""
+
+
+class Probed:
+    """Bytes of workspace by call, as `lower` asks for them."""
+
+    def __init__(self, captured: Captured) -> None:
+        self.versions = captured.versions
+        found: dict[Any, AtenCall] = {}
+        for call in captured.calls:
+            if _may_allocate(call):
+                found.setdefault(self._key(call), call)
+        self.nbytes: dict[Any, int] = {}
+        self._run(found)
+
+    def __call__(self, call: AtenCall) -> int:
+        return self.nbytes.get(self._key(call), 0) if _may_allocate(call) else 0
+
+    def _key(self, call: AtenCall) -> Any:
+        return call.function, repr(tree_map(_shape, (call.args, sorted(call.kwargs.items()))))
+
+    def _run(self, found: dict[Any, AtenCall]) -> None:
+        if not found:
+            return
+        state = torch.get_rng_state()
+        counts: list[int] = []
+
+        def probe() -> None:
+            for call in found.values():
+                held: dict[int, torch.Tensor] = {}
+                real = partial(self._real, held)
+                args, kwargs = tree_map(real, call.args), tree_map(real, call.kwargs)
+                mark = torch.empty(_MARK, dtype=torch.uint8)
+                del mark
+                result = call.function(*args, **kwargs)
+                mark = torch.empty(_MARK, dtype=torch.uint8)
+                del mark
+                results = result if isinstance(result, (tuple, list)) else (result,)
+                storages = {
+                    r.untyped_storage().data_ptr(): r.untyped_storage().nbytes()
+                    for r in results if isinstance(r, torch.Tensor)
+                }  # fmt: skip
+                given = {t.untyped_storage().data_ptr() for t in held.values()}
+                counts.append(sum(n for p, n in storages.items() if p not in given))
+                del result, results, args, kwargs, real
+                held.clear()
+
+        with torch.no_grad(), torch._C._DisableAutocast():
+            events = memory_events(probe)[1]
+        torch.set_rng_state(state)
+        peaks = _peaks(events, len(found))
+        for (key, call), peak, kept in zip(found.items(), peaks, counts, strict=True):
+            expected = sum(self.versions[v].nbytes for v in call.makes)
+            if kept != expected:
+                raise UnsupportedError(
+                    f"{call.source or 'the backward'}: {call.name} makes {kept} bytes, and torch's "
+                    f"own shapes say {expected}: it can't be planned"
+                )
+            self.nbytes[key] = max(peak - kept, 0)
+
+    def _real(self, held: dict[int, torch.Tensor], value: Any) -> Any:
+        """A tensor like the one that is read; those of one version share their storage."""
+        if not isinstance(value, Ref):
+            return value
+        version = self.versions[value.version]
+        if value.version not in held:
+            count = -(-version.nbytes // value.dtype.itemsize)
+            made = torch.empty(count, dtype=value.dtype, device=version.device)
+            held[value.version] = made.fill_(1) if value.dtype.is_floating_point else made.zero_()
+        base = held[value.version]
+        if base.dtype != value.dtype:
+            base = base.view(value.dtype)
+        seen = base.as_strided(value.size, value.stride, value.offset)
+        seen = torch._conj(seen) if value.conj else seen
+        return torch._neg_view(seen) if value.neg else seen
+
+
+def _may_allocate(call: AtenCall) -> bool:
+    function = call.function
+    if not hasattr(function, "tags") or torch.Tag.pointwise in function.tags:
+        return False
+    if call.kwargs.get("generator") is not None:
+        return False
+    wide = all(
+        o is None or o.dtype in (torch.float32, torch.float64, torch.bool, torch.int64)
+        for o in call.outs
+    )
+    return not (wide and call.name in _CLEAN)
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, Ref):
+        return ("ref", *map(str, value.geometry), value.conj, value.neg)
+    return value
+
+
+def _peaks(events: list[int], count: int) -> list[int]:
+    """The most bytes between the marks of each probe."""
+    found: list[int] = []
+    inside, live, high = False, 0, 0
+    for nbytes in events:
+        if nbytes == _MARK:
+            if inside:
+                found.append(high)
+            inside = not inside
+            live = high = 0
+        elif nbytes == -_MARK:
+            continue
+        elif inside:
+            live += nbytes
+            high = max(high, live)
+    assert len(found) == count
+    return found

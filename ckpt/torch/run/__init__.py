@@ -1,0 +1,1 @@
+"""A schedule as straight-line Python behind autograd nodes."""

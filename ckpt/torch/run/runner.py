@@ -1,0 +1,216 @@
+"""A planned step behind ordinary autograd nodes.
+
+The backward is cut where gradients are handed over: one node each, chained by tokens, so that the
+engine adds every gradient to its parameter as it comes, and hooks and DDP see it in time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from ckpt.errors import BackwardTwiceError, MutationError, UnsupportedError, UsageError
+from ckpt.schedule import Schedule
+from ckpt.torch.capture.record import Leaf
+from ckpt.torch.lowering.build import Lowered
+from ckpt.torch.run.lines import StepWriter
+
+_below_autograd: Any = torch._C._AutoDispatchBelowAutograd
+_no_autocast: Any = torch._C._DisableAutocast
+
+
+class Runner:
+    """A schedule bound to the user's tensors: flat arguments in, flat outputs out."""
+
+    def __init__(
+        self, lowered: Lowered, schedule: Schedule, tensor_of: Callable[[Leaf], torch.Tensor]
+    ) -> None:
+        captured = lowered.captured
+        writer = StepWriter(lowered, schedule)
+        self.function = writer.function()
+        self.captured = captured
+        self.parts = [code.delivers for code in lowered.steps if code.delivers]
+        self.targets = [[captured.targets[n] for n in part] for part in self.parts]
+        self.tensor_of = tensor_of
+        self.fixed: list[Any] = []
+        """The leaves as calls read them; None for those that are arguments."""
+        self.given: list[tuple[int, int, Any]] = []
+        """(place among the leaves, argument, Ref)."""
+        self.watched: list[Any] = []
+        """Tensors read once the forward is done: an argument's number, or the tensor."""
+        for place, (ref, name) in enumerate(writer.leaves.items()):
+            leaf = lowered.versions[ref.version].leaf
+            assert leaf is not None
+            if leaf.argument is not None:
+                self.given.append((place, leaf.argument, ref))
+                self.fixed.append(None)
+            else:
+                self.fixed.append(_as_read(tensor_of(leaf), ref, ref.offset))
+            if name in writer.after:
+                self.watched.append(leaf.argument if leaf.argument is not None else tensor_of(leaf))
+        self.seeds = [captured.outputs[k] for k in captured.losses]
+        self.losses = set(captured.losses)
+
+    def __call__(self, flat: list[Any]) -> list[Any]:
+        leaves = list(self.fixed)
+        for place, argument, ref in self.given:
+            tensor = flat[argument].detach()
+            leaves[place] = _as_read(tensor, ref, tensor.storage_offset() + ref.offset)
+        run = _InFlight(self, leaves, flat)
+        token: Any = None
+        for part in range(len(self.parts) - 1, -1, -1):
+            targets = [
+                flat[t.argument] if t.argument is not None else self.tensor_of(t)
+                for t in self.targets[part]
+            ]
+            token = _BackwardPart.apply(run, part, token, *targets)
+        return list(token)
+
+
+def _as_read(tensor: torch.Tensor, ref: Any, offset: int) -> torch.Tensor:
+    tensor = tensor.detach()
+    if tensor.dtype != ref.dtype:
+        tensor = torch.empty(0, dtype=ref.dtype, device=tensor.device).set_(
+            tensor.untyped_storage(), offset, ref.size, ref.stride
+        )
+    elif (tensor.size(), tensor.stride(), tensor.storage_offset()) != (
+        ref.size,
+        ref.stride,
+        offset,
+    ):
+        tensor = torch.as_strided(tensor, ref.size, ref.stride, offset)
+    tensor = torch._conj(tensor) if ref.conj else tensor
+    return torch._neg_view(tensor) if ref.neg else tensor
+
+
+class _InFlight:
+    """One forward, and the backward that it waits for."""
+
+    def __init__(self, runner: Runner, leaves: list[Any], flat: list[Any]) -> None:
+        self.runner = runner
+        self.handed: list[Any] = []
+        self.code: Iterator[Any] | None = runner.function(leaves, self.handed)
+        self.kept: dict[int, list[Any]] = {}
+        self.kept_seeds: list[Any] = []
+        self.next_part = 0
+        self.watched = [flat[w] if isinstance(w, int) else w for w in runner.watched]
+        self.versions: list[int] = []
+
+    def forward(self) -> list[Any]:
+        assert self.code is not None
+        with _below_autograd(), _no_autocast():
+            outputs = next(self.code)
+        self.versions = [tensor._version for tensor in self.watched]
+        # Aliases: an output that knew its own node would be held by the frame that the node holds.
+        return [
+            out.detach() if out is not None else given
+            for out, given in zip(outputs, self.runner.captured.outputs, strict=True)
+        ]
+
+    def backward(self, part: int, seeds: list[Any]) -> list[Any]:
+        if torch.is_grad_enabled():
+            raise UnsupportedError(
+                "a planned step has no second-order gradients: create_graph=False"
+            )
+        keeps = torch._C._autograd._get_current_graph_task_keep_graph()
+        if part < self.next_part or self.code is None:
+            return self._again(part, seeds)
+        if part == 0:
+            self._check(seeds)
+            if keeps:
+                warnings.warn(
+                    "retain_graph=True: the gradients found now are kept for another backward, "
+                    "beyond the budget of the plan", stacklevel=2,
+                )  # fmt: skip
+                self.kept_seeds = [seed.clone() for seed in seeds]
+            seeds = [
+                _laid_out(seed, ref) for seed, ref in zip(seeds, self.runner.seeds, strict=True)
+            ]
+        code, self.code = self.code, None  # what fails is not tried again
+        with _below_autograd(), _no_autocast():
+            if part == 0:
+                code.send(seeds)  # type: ignore[attr-defined]
+            else:
+                next(code)
+        self.next_part = part + 1
+        if self.next_part < len(self.runner.parts):
+            self.code = code
+        else:
+            self.watched = []
+        found = self.handed[:]
+        self.handed.clear()
+        if keeps:
+            self.kept[part] = [gradient.clone() for gradient in found]
+        return found
+
+    def _check(self, seeds: list[Any]) -> None:
+        runner = self.runner
+        for k, seed in enumerate(seeds):
+            if seed is None:
+                raise UsageError(
+                    f"output {runner.captured.losses[k]} is a loss without a cotangent, and its "
+                    "gradients would be lost: add it to what backward is called on, or return it "
+                    "detached"
+                )
+        for tensor, version in zip(self.watched, self.versions, strict=True):
+            if tensor._version != version:
+                names = [
+                    leaf.name for leaf in runner.captured.leaves.values() if leaf.tensor is tensor
+                ]
+                what = (names or ["an argument"])[0] or "a tensor"
+                raise MutationError(
+                    f"{what}, of shape {tuple(tensor.shape)}, was changed in place between forward "
+                    "and backward, which needs it as it was"
+                )
+
+    def _again(self, part: int, seeds: list[Any]) -> list[Any]:
+        if part not in self.kept:
+            raise BackwardTwiceError(
+                "the values that this backward needs were freed by an earlier one: call the first "
+                "with retain_graph=True"
+            )
+        if part == 0 and not all(map(torch.equal, seeds, self.kept_seeds)):
+            raise BackwardTwiceError(
+                "a second backward of a planned step gives what the first one found, and this one "
+                "has another cotangent: call the step again"
+            )
+        return [gradient.clone() for gradient in self.kept[part]]
+
+
+def _laid_out(seed: torch.Tensor, ref: Any) -> torch.Tensor:
+    if seed.stride() == ref.stride and not seed.storage_offset() and seed.dtype == ref.dtype:
+        return seed
+    made = torch.empty_strided(ref.size, ref.stride, dtype=ref.dtype, device=seed.device)
+    return made.copy_(seed)
+
+
+class _BackwardPart(torch.autograd.Function):
+    """One part of the backward; part 0 gives the outputs, the others a token for the one before."""
+
+    @staticmethod
+    def forward(ctx: Any, run: _InFlight, part: int, token: Any, *targets: Any) -> Any:
+        ctx.run, ctx.part, ctx.has_next = run, part, token is not None
+        ctx.set_materialize_grads(False)
+        if part:
+            return torch.empty(0, device=targets[0].device)
+        outputs = run.forward()
+        ctx.places = [k for k in range(len(outputs)) if k in run.runner.losses]
+        ctx.mark_non_differentiable(
+            *(
+                o
+                for k, o in enumerate(outputs)
+                if isinstance(o, torch.Tensor) and k not in ctx.places
+            )
+        )
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        seeds = [] if ctx.part else [cotangents[k] for k in ctx.places]
+        found = ctx.run.backward(ctx.part, seeds)
+        del seeds, cotangents
+        token = torch.empty(0, device=found[0].device) if ctx.has_next else None
+        return None, None, token, *found
