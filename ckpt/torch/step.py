@@ -119,7 +119,7 @@ class StepModule(nn.Module):
             )  # fmt: skip
         flat, spec = tree_flatten((args, kwargs))
         runner = Runner(program.lowered, made.schedule, program.tensor_of)
-        ready = Ready(made, program, runner, Guards(flat, self.roots))
+        ready = Ready(made, program, runner, Guards(flat, self.roots if program.real else {}))
         if len(self.plans) >= MOST_PLANS:
             self.plans.popitem(last=False)
             if not self._full:

@@ -213,7 +213,7 @@ def _inputs():
 
     def loss(a, b, scale):
         y = (a * b).sin() @ torch.tensor([[1.0, 2.0]] * 6)
-        return (y * scale).exp().mean() + a.sum() + b.prod()
+        return (y * scale).exp().mean() + a.sum() + b.norm()
 
     return loss, (a, b, 0.5)
 
@@ -330,8 +330,8 @@ PROGRAMS = {
     "conv1d": _module(
         lambda: nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU(), nn.MaxPool1d(2)), (2, 4, 17)),
     "experts": _module(Experts, (6, 16)),
-    "lstm cell": _module(Recurrent, (6, 3, 8)),
-    "gru cell": _module(lambda: Recurrent(8, nn.GRUCell), (6, 3, 8)),
+    "lstm cell": _module(Recurrent, (4, 3, 8)),
+    "gru cell": _module(lambda: Recurrent(8, nn.GRUCell), (4, 3, 8)),
     "fourier": _module(Fourier, (3, 16)),
     "spectral": _module(Spectral, (5, 16)),
     "bags": _bags,

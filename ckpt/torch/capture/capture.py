@@ -42,10 +42,12 @@ def capture(
     """
     flat, spec = tree_flatten((args, kwargs or {}))
     referred = modules.behind(function)
-    with _refusing():
+    modules.refuse_compiled(modules.modules_among(referred).values())
+    with _refusing(), _own_autocast_cache():
         found = _Capture(function, flat, spec, referred)
         captured = found.whole()
         if twice:
+            torch.clear_autocast_cache()
             again = _Capture(function, flat, spec, referred)
             again.forward()
             _compare(captured, again.recording.calls, found.constants(), again.constants())
@@ -86,7 +88,12 @@ class _Capture:
             stack.enter_context(hooks)
             stack.enter_context(_no_inner_hooks())
             given, named = tree_unflatten(fakes, self.spec)
-            return self.function(*given, **named)
+            try:
+                return self.function(*given, **named)
+            except TypeError:
+                if recording.refusal is not None:
+                    raise recording.refusal from None
+                raise
 
     def whole(self) -> Captured:
         recording = self.recording
@@ -143,11 +150,6 @@ class _Capture:
         for version in self.recording.versions:
             leaf = version.leaf
             if leaf is not None and leaf.argument is None and leaf.tensor.requires_grad:
-                if not leaf.tensor.is_leaf:
-                    raise UnsupportedError(
-                        "the function uses a tensor that was computed before it and needs a "
-                        "gradient: pass it as an argument"
-                    )
                 found.setdefault(id(leaf.tensor), leaf.tensor)
         for fake in self.arguments.values():
             if fake.requires_grad:
@@ -183,6 +185,16 @@ def _mode(flat: list[Any], candidates: dict[str, torch.nn.Module]) -> FakeTensor
     for module in candidates.values():
         given += [t for t in (*module.parameters(), *module.buffers()) if isinstance(t, FakeTensor)]
     return given[0].fake_mode if given else None
+
+
+@contextmanager
+def _own_autocast_cache() -> Iterator[None]:
+    """Casts that autocast keeps for its context are fake here, and real outside."""
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 @contextmanager

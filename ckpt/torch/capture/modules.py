@@ -31,11 +31,8 @@ class Running:
     @contextmanager
     def watched(self) -> Iterator[None]:
         def enter(module: nn.Module, args: Any) -> None:
-            kind = type(module).__name__
-            if kind == "OptimizedModule":
-                raise UnsupportedError("a compiled submodule can't be planned: plan the plain one")
-            if "FullyShardedDataParallel" in kind or kind.startswith("FSDP"):
-                raise UnsupportedError("FSDP modules can't be planned")
+            if id(module) not in self.seen:
+                refuse_compiled([module])
             self.stack.append(module)
             self.seen.setdefault(id(module), module)
 
@@ -52,6 +49,17 @@ class Running:
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def refuse_compiled(found: Iterable[nn.Module]) -> None:
+    """UnsupportedError for modules whose kernels aren't those of the calls that are seen."""
+    for root in found:
+        for module in root.modules():
+            kind = type(module).__name__
+            if kind == "OptimizedModule":
+                raise UnsupportedError("a compiled submodule can't be planned: plan the plain one")
+            if "FullyShardedDataParallel" in kind or kind.startswith("FSDP"):
+                raise UnsupportedError("FSDP modules can't be planned")
 
 
 def behind(function: Callable[..., Any]) -> dict[str, Any]:

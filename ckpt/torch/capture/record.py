@@ -132,6 +132,9 @@ _SECRET_WRITES = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4),
 
 _NO_VALUES = {aten.detach.default, aten.alias.default}
 
+_BY_VALUE = ("prod", "cumprod")
+"""Autograd's formulas for these look at values."""
+
 UNSUPPORTED = {
     "mkldnn_rnn_layer": "nn.LSTM on CPU keeps a workspace that torch's own shapes deny",
     "_grouped_mm": "torch has no reliable shapes for it",
@@ -150,6 +153,7 @@ class Recording(TorchDispatchMode):
         self.calls: list[AtenCall] = []
         self.versions: list[Version] = []
         self.backward = False
+        self.refusal: UnsupportedError | None = None
         self._storages: list[Any] = []
         """Held, so that no other storage takes their identity."""
         self._devices: list[torch.device] = []
@@ -207,6 +211,11 @@ class Recording(TorchDispatchMode):
             if type(real) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
                 raise UnsupportedError(
                     f"{self.where()}: a {type(real).__name__}, and no plain tensor"
+                )
+            if real.requires_grad and not real.is_leaf:
+                raise UnsupportedError(
+                    f"{self.where()}: the function uses a tensor that was computed before it and "
+                    "needs a gradient: pass it as an argument"
                 )
             with _disable_current_modes():  # or what makes it would be recorded
                 made = self.mode.from_tensor(real)
@@ -277,13 +286,25 @@ class Recording(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        try:
+            return self._dispatch(func, args, kwargs or {})
+        except UnsupportedError as error:  # a TypeError, which torch's operators swallow
+            self.refusal = self.refusal or error
+            raise
+
+    def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         now = torch._C._autograd._get_sequence_nr()
         link = now - 1 if now != self._counter else -1  # this very call made an autograd node
         self._counter = now
-        flat, spec = tree_flatten((args, kwargs or {}))
+        flat, spec = tree_flatten((args, kwargs))
         name = str(func._overloadpacket).removeprefix("aten.")
         if name in UNSUPPORTED:
             raise UnsupportedError(f"{self.where()}: {name} can't be planned: {UNSUPPORTED[name]}")
+        if name in _BY_VALUE and link >= 0:
+            raise UnsupportedError(
+                f"{self.where()}: the derivative of {name} takes another way where a value is 0, "
+                "so its gradients can't be those of the plain step: use exp of a sum of logs"
+            )
         if func is aten.lift_fresh.default and not isinstance(flat[0], FakeTensor):
             return self._constant(flat[0])
         is_tensor = [isinstance(a, torch.Tensor) for a in flat]

@@ -1,0 +1,103 @@
+"""A captured function is a Program: live bytes, peak and bits, for every schedule."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+import ckpt
+from ckpt.program import Program
+from ckpt.torch.run.program import TorchProgram
+from tests.torch.programs import PROGRAMS
+
+PLANNERS = ("store_all", "recompute_all", "sqrt", "chain", "dtr", "dtr@80%")
+NEAR = 16
+"""Bytes by which a measured peak may differ from the predicted one."""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_schedule_gives_the_plain_bits_within_its_predicted_peak(name: str) -> None:
+    function, args = PROGRAMS[name]()
+    program = TorchProgram(function, args)
+    assert isinstance(program, Program)
+    with program.restored(*args):
+        plain = program.digest(program.plain(*args))
+    stored = ckpt.simulate(program.graph, ckpt.make_schedule(program.graph, "store_all"))
+    for planner in PLANNERS:
+        try:
+            stem, budget, _ = planner.partition("@")
+            limit = round(0.8 * stored.peak) if budget else None
+            schedule = ckpt.make_schedule(program.graph, stem, limit)
+        except (ckpt.UsageError, ckpt.BudgetError):
+            continue
+        predicted = ckpt.simulate(program.graph, schedule)
+        with program.restored(*args):
+            run = ckpt.execute(program, schedule, *args)
+        assert predicted.same_live_bytes(run.timeline) is None, planner
+        with program.restored(*args):
+            result, peak = program.measure(program.compile(schedule), *args)
+        assert program.digest(run.result) == program.digest(result) == plain, planner
+        assert abs(peak - predicted.peak) <= NEAR, planner
+
+
+def test_gradients_that_exist_are_added_to() -> None:
+    function, args = PROGRAMS["residual"]()
+    new, added = TorchProgram(function, args), TorchProgram(function, args, accumulate=True)
+    peaks = {}
+    for key, program in (("new", new), ("added", added)):
+        schedule = ckpt.make_schedule(program.graph, "dtr")
+        predicted = ckpt.simulate(program.graph, schedule)
+        with program.restored(*args):
+            plain = program.digest(program.plain(*args))
+        with program.restored(*args):
+            run = ckpt.execute(program, schedule, *args)
+        assert predicted.same_live_bytes(run.timeline) is None
+        with program.restored(*args):
+            result, peaks[key] = program.measure(program.compile(schedule), *args)
+        assert program.digest(result) == program.digest(run.result) == plain
+        assert abs(peaks[key] - predicted.peak) <= NEAR
+    assert peaks["added"] < peaks["new"]
+    assert added.graph.gradient_nbytes == max(new.graph.rested)
+
+
+def test_nothing_is_run_and_nothing_changes_while_a_step_is_captured() -> None:
+    calls = []
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8))
+    x = torch.randn(4, 8)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        calls.append(type(x).__name__)
+        return model(x).square().mean()
+
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    program = TorchProgram(loss, (x,))
+    assert calls == ["FakeTensor", "FakeTensor"]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+    program.compile(ckpt.make_schedule(program.graph, "recompute_all"))(x)
+    assert len(calls) == 2
+    assert model[1].num_batches_tracked == 1  # once, however often the norm was recomputed
+
+
+def test_the_plain_graph_predicts_the_plain_step() -> None:
+    function, args = PROGRAMS["mlp"]()
+    program = TorchProgram(function, args)
+    graph = program.lower(takeovers=False).graph
+    stored = ckpt.simulate(graph, ckpt.make_schedule(graph, "store_all"))
+    assert stored.peak == program.measure(program.plain, *args)[1]
+    assert ckpt.Graph.from_json(program.graph.to_json()) == program.graph
+    assert program.graph.digest == TorchProgram(function, args).graph.digest
+
+
+def test_steps_and_nodes_say_module_and_line() -> None:
+    function, args = PROGRAMS["gpt"]()
+    graph = TorchProgram(function, args).graph
+    gelu = next(k for k, node in enumerate(graph) if node.op == "gelu")
+    assert graph[gelu].scope == "blocks.0.mlp.1"
+    assert graph[gelu].source.startswith("programs.py:")
+    assert any(step.label == "gelu" and step.at == gelu for step in graph.steps)
+    assert "wte.weight" in {node.name for node in graph if node.resident}
