@@ -34,6 +34,7 @@ def frontier(
     set_: o.Set = None,
     measure: o.Measure = True,
     seed: o.Seed = 0,
+    fake: o.Fake = False,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -58,7 +59,7 @@ def frontier(
     given = o.model_options(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
-    chosen = targets.load(target, given, seed)
+    chosen = targets.load(target, given, seed, fake=fake)
     names = o.listed(planners, "--planners", str) or [
         name for name in known.names() if name not in study.LEFT_OUT
     ]

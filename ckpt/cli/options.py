@@ -53,6 +53,12 @@ Measure = Annotated[
         "--measure/--no-measure", help="Run it for real, or predict only, allocating nothing."
     ),
 ]
+Fake = Annotated[
+    bool,
+    typer.Option(
+        "--fake", help="Make the file's PyTorch modules and tensors from shapes alone: any size."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and no table.")]
 Outputs = Annotated[
     list[Path] | None,

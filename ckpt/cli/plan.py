@@ -40,6 +40,7 @@ def plan(
     segments: o.Segments = None,
     set_: o.Set = None,
     seed: o.Seed = 0,
+    fake: o.Fake = False,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -59,7 +60,7 @@ def plan(
     given = o.model_options(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
-    chosen = targets.load(target, given, seed)
+    chosen = targets.load(target, given, seed, fake=fake)
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
     step = run(
         chosen.program(frozen=True),

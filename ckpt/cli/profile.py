@@ -48,6 +48,7 @@ def profile(
     nan: Annotated[
         bool, typer.Option("--nan", help="Stop at the first value that holds a NaN or infinity.")
     ] = False,
+    fake: o.Fake = False,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -68,7 +69,7 @@ def profile(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
     numbers = tuple(o.listed(argnums, "--argnums", int) or ())
-    chosen = targets.load(target, given, seed)
+    chosen = targets.load(target, given, seed, fake=fake)
     program = chosen.program(numbers if len(numbers) > 1 else numbers[0])
     common: dict[str, Any] = {"planner": planner, "budget": budget}
     found = run(program, measure=False, **common)

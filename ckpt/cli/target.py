@@ -28,9 +28,15 @@ class Target:
     arrays: Callable[[], tuple[Any, ...]]
     real: bool
     """It can be run: what the file returned are arrays, and not shapes alone."""
+    torch: bool = False
+    """It is a function of PyTorch's tensors."""
 
     def program(self, argnums: int | tuple[int, ...] = 0, *, frozen: bool = False) -> Program:
         """The loss as a Program, from shapes; see `given.program_of`."""
+        if self.torch:
+            from ckpt.torch import trace
+
+            return trace(self.loss, *self.specs, name=self.name)
         from ckpt.studies.given import program_of
 
         return program_of(self.loss, self.specs, argnums, name=self.name, frozen=frozen)
@@ -42,20 +48,24 @@ class Target:
         return check_finite()
 
 
-def load(text: str, options: dict[str, Any], seed: int = 0) -> Target:
+def load(text: str, options: dict[str, Any], seed: int = 0, *, fake: bool = False) -> Target:
     """What the TARGET ``text`` names, a model with ``options`` or what a file makes.
+
+    ``fake``: the file's modules and tensors of PyTorch are made from shapes alone.
 
     Raises UsageError for an unknown model or option, and for a file that is missing, doesn't parse,
     lacks the name, or whose function returns something else.
     """
     path, colon, name = text.rpartition(":")
     if not colon and not text.endswith(".py"):
+        if fake:
+            raise UsageError("--fake is for PyTorch; models are traced from shapes anyway")
         return _model(text, options, seed)
     if not colon or not name.isidentifier():
         raise UsageError(f"{text!r}: write file.py:name, where name is {_SHAPE}")
     if options:
         raise UsageError(f"--{next(iter(options))} is an option of a model; {text} sets its own")
-    return _file(path, name)
+    return _file(path, name, fake)
 
 
 def _model(name: str, options: dict[str, Any], seed: int) -> Target:
@@ -65,7 +75,12 @@ def _model(name: str, options: dict[str, Any], seed: int) -> Target:
     return Target(name, workload.loss, workload.specs(), lambda: workload.arrays(seed), real=True)
 
 
-def _file(path: str, name: str) -> Target:
+def _file(path: str, name: str, fake: bool) -> Target:
+    if fake:
+        from ckpt.torch import shapes_alone
+
+        with shapes_alone():
+            return _file(path, name, False)
     make = getattr(_module(path), name, None)
     if make is None:
         raise UsageError(f"{path} defines no {name!r}; it must be {_SHAPE}")
@@ -84,6 +99,10 @@ def _file(path: str, name: str) -> Target:
         ) from None
     except ValueError:
         pass  # a callable that can't be looked into
+    if _of_torch(loss, args):
+        from ckpt.torch import can_run
+
+        return Target(name, loss, tuple(args), lambda: tuple(args), can_run(loss, *args), True)
     try:
         real = not _abstract(args)
     except RecursionError:
@@ -122,6 +141,17 @@ def _takes_arguments(function: Callable[..., Any]) -> bool:
     return any(
         p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters
     )
+
+
+def _of_torch(loss: Any, args: Any) -> bool:
+    """Is it a module, or are there tensors among the arguments?"""
+    from ckpt.tape.core import tree
+
+    if "torch" not in sys.modules:
+        return False
+    kinds = {kind.__module__.partition(".")[0] for kind in type(loss).__mro__}
+    kinds |= {type(leaf).__module__.partition(".")[0] for leaf in tree.leaves(args)}
+    return "torch" in kinds
 
 
 def _abstract(args: Any) -> bool:

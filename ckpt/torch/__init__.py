@@ -16,7 +16,7 @@ try:
 except ImportError:
     raise MissingExtraError("PyTorch", "torch", "ckpt.torch") from None
 
-from ckpt.torch.api import frontier, load, plan, profile, trace
+from ckpt.torch.api import can_run, frontier, load, plan, profile, shapes_alone, trace
 from ckpt.torch.peak import PeakMeasurement, measure_peak
 from ckpt.torch.report import TorchProfile
 from ckpt.torch.run.program import TorchProgram
@@ -25,5 +25,5 @@ from ckpt.torch.verification import TorchVerification
 
 __all__ = [
     "PeakMeasurement", "StepModule", "TorchProfile", "TorchProgram", "TorchVerification",
-    "frontier", "load", "measure_peak", "plan", "profile", "trace",
+    "can_run", "frontier", "load", "measure_peak", "plan", "profile", "shapes_alone", "trace",
 ]  # fmt: skip

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_flatten
 
 from ckpt.studies.frontier import Frontier
 from ckpt.studies.frontier import frontier as frontier_of
 from ckpt.studies.plan import load_plan
+from ckpt.torch.capture.modules import behind, modules_among
 from ckpt.torch.report import TorchProfile, profile_of
 from ckpt.torch.run.program import TorchProgram
 from ckpt.torch.step import Settings, StepModule
@@ -98,3 +104,17 @@ def frontier(
         program, *args, planners=planners, budgets=budgets, points=points,
         measure=program.real if measure is None else measure,
     )  # fmt: skip
+
+
+def shapes_alone() -> AbstractContextManager[Any]:
+    """Within it, torch makes fake tensors: a model of any size can be built and planned."""
+    mode: AbstractContextManager[Any] = FakeTensorMode(allow_non_fake_inputs=True)
+    return mode
+
+
+def can_run(loss_fn: Callable[..., Any], *args: Any) -> bool:
+    """Are the tensors behind the function and among its arguments more than shapes?"""
+    modules = modules_among(behind(loss_fn)).values()
+    tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    tensors += [t for t in tree_flatten(args)[0] if isinstance(t, torch.Tensor)]
+    return not any(t.is_meta or isinstance(t, FakeTensor) for t in tensors)

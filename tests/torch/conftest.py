@@ -1,12 +1,11 @@
-"""Without torch these tests are skipped; with it they run on one thread."""
+"""With torch these tests run on one thread; without it their files skip themselves."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
+    torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
