@@ -117,7 +117,7 @@ class StepModule(nn.Module):
                 whole=settings.whole, cost=settings.cost,
                 **(settings.options or {}),
             )  # fmt: skip
-        flat, spec = tree_flatten((args, kwargs))
+        flat, spec = _flattened(args, kwargs)
         runner = Runner(program.lowered, made.schedule, program.tensor_of)
         ready = Ready(made, program, runner, Guards(flat, self.roots if program.real else {}))
         if len(self.plans) >= MOST_PLANS:
@@ -133,7 +133,7 @@ class StepModule(nn.Module):
 
     def ready(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Ready, list[Any]]:
         """The plan for these arguments, made if there is none yet; and the arguments, flattened."""
-        flat, spec = tree_flatten((args, kwargs))
+        flat, spec = _flattened(args, kwargs)
         found = self.plans.get(key_of(spec, flat, self.parts))
         if found is None:
             found = self._make(self._captured(args, kwargs), args, kwargs)
@@ -148,7 +148,8 @@ class StepModule(nn.Module):
         if not ready.program.real:
             raise UsageError("the step was planned from shapes alone: it can't be run")
         ready.guards.check(flat)
-        return tree_unflatten(ready.runner(flat), ready.program.captured.out_spec)
+        outputs, spec = ready.runner(flat), ready.program.captured.out_spec
+        return outputs[0] if spec.is_leaf() else tree_unflatten(outputs, spec)
 
     def train(self, mode: bool = True) -> StepModule:
         for root in self.roots.values():
@@ -257,6 +258,13 @@ class StepModule(nn.Module):
             return ready.program, ready.runner, ready.plan
 
         return hold_to_promises(plans, args, kwargs)
+
+
+def _flattened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
+    """The arguments in a row, and how they were nested; at once where they weren't."""
+    if not kwargs and all(type(a) is torch.Tensor for a in args):
+        return list(args), len(args)
+    return tree_flatten((args, kwargs))
 
 
 def gradients_floor(graph: Graph, timeline: Timeline) -> str:

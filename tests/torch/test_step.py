@@ -260,7 +260,7 @@ def test_hooks_on_parameters_see_gradients_in_time() -> None:
     for name, p in model.named_parameters():
         p.register_hook(lambda g, name=name: seen.append(name) or g * 2)
         p.register_post_accumulate_grad_hook(lambda p, name=name: seen.append(name.upper()))
-    step = recomputing(lambda x: model(x).square().mean(), X)
+    step = recomputing(lambda x: model(x).square().mean(), X, accumulate=True)
     step(X).backward()
     doubled = [g.clone() for g in grads(model)]
     assert seen.index("6.WEIGHT") < seen.index("0.weight")

@@ -12,7 +12,11 @@ from ckpt.torch.capture.record import AtenCall, Captured, Ref, Version
 aten = torch.ops.aten
 
 DELIVERIES = 64
-"""Gradients are handed over in at most about so many parts."""
+"""Gradients that are added to ones that exist are handed over in at most about so many parts: a new
+one lives until then."""
+
+FEW, LEAST = 8, 1 << 16
+"""Those that stay are handed over in fewer, of so many bytes at least: a part costs time."""
 
 _IN_PLACE = {
     aten.add.Tensor: aten.add_.Tensor,
@@ -57,8 +61,11 @@ class StepCode:
 class Backwards:
     """The steps in running order; buffers by the number of the storage that was first in each."""
 
-    def __init__(self, captured: Captured, takeovers: bool = True) -> None:
+    def __init__(
+        self, captured: Captured, takeovers: bool = True, accumulate: bool = False
+    ) -> None:
         self.captured = captured
+        self.accumulate = accumulate
         self.versions = list(captured.versions)
         self.calls = list(captured.calls[captured.forward :])
         self.gradients = list(captured.gradients)
@@ -210,14 +217,15 @@ class Backwards:
             ready.setdefault(self.last[self.buffer(ref.version)], []).append(number)
         total = sum(self.nbytes[b] for b in self.resting)
         pending: list[int] = []
-        waiting = 0
+        waiting, end = 0, max(ready, default=0)
         for k in sorted(ready):
             pending += ready[k]
             waiting += sum(self.nbytes[self.buffer(self.gradients[n].version)] for n in ready[k])
-            if waiting * DELIVERIES >= total or k == max(ready):
+            enough = waiting * FEW >= total and waiting >= LEAST
+            if self.accumulate:
+                enough = waiting * DELIVERIES >= total
+            if enough or k == end:
                 self.steps[k].delivers, pending, waiting = pending, [], 0
-        if self.steps and not self.steps[-1].delivers:
-            self.steps[-1].delivers = []
 
 
 FOREVER_LATER = 1 << 50

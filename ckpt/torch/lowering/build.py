@@ -51,7 +51,7 @@ def lower(
     ``accumulate`` gradients exist already, and each new one lives until it is added to its own.
     Without ``takeovers``, the graph is that of the plain step."""
     forward = Forward(captured)
-    backwards = Backwards(captured, takeovers)
+    backwards = Backwards(captured, takeovers, accumulate)
     nodes = forward.nodes(workspace, _state_nbytes)
     rows = _rows(captured, backwards, forward, accumulate)
     steps = _steps(captured, backwards, forward, nodes, rows, workspace)

@@ -261,8 +261,6 @@ class TorchProgram:
                 bits = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
                 made.update(f"{tuple(bits.shape)}{bits.dtype}".encode())
                 made.update(bytes(bits.reshape(-1).view(torch.uint8).numpy()))
-            elif value is None:
-                made.update(b"none")
         return made.hexdigest()[:16]
 
 
