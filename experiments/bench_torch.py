@@ -5,9 +5,10 @@ recomputes nothing, and faster than `torch.utils.checkpoint` around each block a
 Theory says: the same kernels run, less Python around them; a plan recomputes what is cheap first.
 Run: python experiments/bench_torch.py [model ...] (CPU, one thread; CPU seconds, medians of
 interleaved rounds; needs the extra ``torch``).
-Found: every peak as predicted, to the byte, and the same bits; at the peak of checkpoint around each
-block 0.70 to 0.82 of its time (MLP, GPT, ResNet); at half of the plain peak 1.01 to 1.18 of the plain
-time; storing everything 0.92 to 1.17 of it, 1.12 on a step of half a millisecond.
+Found: every peak as predicted, to the byte, and the same bits. At the peak of checkpoint around
+each block, 0.70 to 0.82 of its time (MLP, GPT, ResNet; no plan for the encoder). At half of the
+plain peak 1.01 to 1.18 of the plain time. Storing everything 0.92 to 1.17 of it; 1.1 on a step of
+half a millisecond. The machine was busy with other work.
 """
 
 from __future__ import annotations
