@@ -44,7 +44,9 @@ class Plan:
         return simulate(self.graph, self.schedule)
 
     def __str__(self) -> str:
-        return "\n".join([*in_words(self.graph, self.timeline), str(self.certificate)])
+        return "\n".join(
+            [self.certificate.verdict, *in_words(self.graph, self.timeline), str(self.certificate)]
+        )
 
     def __repr__(self) -> str:
         graph, schedule = self.graph, self.schedule
