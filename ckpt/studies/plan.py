@@ -44,7 +44,10 @@ class Plan:
         return simulate(self.graph, self.schedule)
 
     def __str__(self) -> str:
-        return "\n".join([*in_words(self.graph, self.timeline), str(self.certificate)])
+        lines = [*in_words(self.graph, self.timeline), str(self.certificate)]
+        if reason := self.schedule.notes.get("stopped_early"):
+            lines.append(f"stopped early ({reason}): more time may find a cheaper plan")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         graph, schedule = self.graph, self.schedule
