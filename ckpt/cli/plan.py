@@ -66,10 +66,10 @@ def plan(
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
     program = chosen.program(frozen=True)
     arrays = chosen.arrays() if cost == "seconds" else ()
-    asked: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
+    wanted: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
     try:
         with search() if planner.partition(":")[0] == "auto" else nullcontext():
-            step = run(program, *arrays, **asked, **limit)
+            step = run(program, *arrays, **wanted, **limit)
     except BudgetError as error:
         if error.smallest is None:
             raise
