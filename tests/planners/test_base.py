@@ -27,7 +27,7 @@ def test_a_value_after_the_colon_sets_the_main_option() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("evry", "unknown planner 'evry'; choose from store_all"),
+        ("evry", "unknown planner 'evry'; did you mean every"),
         ("sqrt:3", "takes no value"),
         ("every:x", "'x' in 'every:x' is no int"),
         ("every:0", "at least one stage"),

@@ -99,7 +99,7 @@ def reachable(*roots: Any) -> list[Any]:
             stack += _reads(here)
         elif isinstance(here, type):
             stack += vars(here).values() if _is_users(here.__module__) else ()
-        elif not getattr(here, "abstract", False):
+        elif not getattr(type(here), "abstract", False):
             stack += gc.get_referents(here)
     return list(found.values())
 
