@@ -120,7 +120,7 @@ COUNTED: dict[str, Callable[[Any], Any]] = {
 
 def where(function: Any) -> Any:
     """Does a message name a line of this file?"""
-    return r"test_steady\.py:\d+: .*(call|drawn)"
+    return r"test_steady\.py:\d+: .*(call|drawn|in place)"
 
 
 @pytest.mark.parametrize("name", [*SHOWN, *HIDDEN])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.errors import MutationError
 from ckpt.program import Observer
 from ckpt.schedule import Schedule
 from ckpt.tape.core import tree
@@ -61,17 +62,27 @@ class TapeProgram:
         if self._steady:
             return
         checksums = Checksums(self.traced.entries)
+        before = self._unchanged()
         again = self._again(find_draws=bool(self.traced.moved))
         if again.moved and not self.traced.moved:
             again = self._again(find_draws=True)
         check_draws(again.moved or self.traced.moved)
-        self.traced.verify(
-            "from one call of the function to the next, and a plan would freeze it; pass the array "
-            "as an argument"
-        )
+        if before:
+            self.traced.verify(
+                "from one call of the function to the next, and a plan would freeze it; pass the "
+                "array as an argument"
+            )
         checksums.check()
         check_alike(self.traced, again)
         self._steady = True
+
+    def _unchanged(self) -> bool:
+        """Are captured arrays as they were traced? The user may have changed them since."""
+        try:
+            self.traced.verify("")
+        except MutationError:
+            return False
+        return True
 
     def _again(self, *, find_draws: bool) -> Traced:
         given = self.traced.arguments
