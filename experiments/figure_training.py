@@ -145,8 +145,8 @@ def _time_panel(axes: Axes, series: Mapping[str, Sequence[Row]]) -> None:
         hidden = sum(value > high for value in every)
         if hidden:
             axes.text(
-                0.02, 0.97, f"{hidden} slower steps lie above", transform=axes.transAxes, va="top",
-                fontsize=8.5, color=FAINT,
+                0.02, 0.97, f"{hidden} slower step{'s' * (hidden > 1)} above",
+                transform=axes.transAxes, va="top", fontsize=8.5, color=FAINT,
             )  # fmt: skip
     axes.yaxis.set_major_formatter(
         ticker.FuncFormatter(lambda value, _: format_seconds(value) if value else "0 s")

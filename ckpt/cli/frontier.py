@@ -97,6 +97,9 @@ def frontier(
         document(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))
     else:
         table.show(found.rows, table.FRONTIER_COLUMNS, title=title)
+        refusals = {row["planner"]: row["error"] for row in found.rows if row["error"]}
+        for text in refusals.values():
+            note(f"note: {text}")
     if found.knee:
         note(f"note: {found.next_useful(found.knee['predicted_peak_nbytes'])}")
     arguments = {"target": chosen.name, **given, "planners": names, "points": points}

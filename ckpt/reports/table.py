@@ -37,8 +37,7 @@ FRONTIER_COLUMNS = (
     "overhead",
     "bound_flops",
     "gap_percent",
-    "seconds_planning",
-    "error",
+    "planning_seconds",
 )
 
 

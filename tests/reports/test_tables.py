@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
+import ckpt
 from ckpt.errors import UsageError
 from ckpt.reports.ledger import ledger, why
 from ckpt.reports.table import FRONTIER_COLUMNS, SWEEP_COLUMNS, cell, heading, render, show
+from ckpt.studies.points import COLUMNS
 from ckpt.timeline import holdings
 from tests.reports.sample import frontier_rows, sweep_rows, timeline
 
@@ -126,6 +129,17 @@ def test_a_narrow_terminal_loses_no_column(monkeypatch: pytest.MonkeyPatch) -> N
     for row in sweep_rows():
         for column in ("depth", "predicted_peak_nbytes", "step_flops", "seconds"):
             assert cell(column, row[column]) in screen.getvalue()
+
+
+def test_the_columns_that_tables_name_are_those_that_studies_make() -> None:
+    def loss(w: Any) -> Any:
+        for _ in range(6):
+            w = np.tanh(w)
+        return np.sum(w * w)
+
+    found = ckpt.frontier(loss, np.ones((8, 8)), planners=["chain"], points=2)
+    assert set(FRONTIER_COLUMNS) <= set(found.rows[0])
+    assert set(SWEEP_COLUMNS) <= set(COLUMNS)
 
 
 def test_the_frontier_table_says_optimal_where_the_gap_is_zero() -> None:
