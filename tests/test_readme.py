@@ -25,7 +25,7 @@ def test_python_blocks_run(number, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "live at the peak" in done.stdout
-    assert "no schedule within the budget recomputes less" in done.stdout
+    assert "No schedule within this budget does with less" in done.stdout
 
 
 def test_the_two_commands_are_marked():

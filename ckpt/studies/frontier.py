@@ -147,7 +147,7 @@ def frontier(
     errors: list[CkptError] = []
     schedules: list[Schedule | None] = []
     for limit in sorted(limits, reverse=True):
-        best = lower_bounds(graph, limit, time_limit=5.0)[0]
+        best = lower_bounds(graph, limit, effort=100_000_000)[0]
         if best.cost is not None:
             found.bounds.append({"budget_nbytes": limit, "bound_flops": best.cost})
         for name in chosen:

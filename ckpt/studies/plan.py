@@ -49,7 +49,10 @@ class Plan:
         return simulate(self.graph, self.schedule)
 
     def __str__(self) -> str:
-        return f"{paragraph(in_words(self.graph, self.timeline))}\n{self.certificate}"
+        return (
+            paragraph([self.certificate.verdict, *in_words(self.graph, self.timeline)])
+            + f"\n{self.certificate}"
+        )
 
     def __repr__(self) -> str:
         graph, schedule = self.graph, self.schedule

@@ -3,9 +3,7 @@ be."""
 
 from __future__ import annotations
 
-import sys
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
 from ckpt.planners.base.cost import flops
-from ckpt.planners.bounds import linear, simple
+from ckpt.planners.bounds import simple
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import Bound, advances, memory_floor
 from tests.graphs import (
@@ -29,10 +27,6 @@ from tests.graphs import (
 )
 
 brute = base.get("brute")[0]
-
-
-def linear_bound(graph: Graph, budget: int, **options: Any) -> Bound | None:
-    return linear.linear_bound(graph, budget, flops(graph), **options)
 
 
 def knapsack_bound(graph: Graph, budget: int) -> Bound:
@@ -77,9 +71,7 @@ def test_no_bound_exceeds_the_optimum(graph: Graph) -> None:
     assert memory_floor(graph).nbytes <= low
     for budget in {low - 1, *range(low, top + 1, max(1, (top - low) // 4))} - {0}:
         best = optimum(graph, budget)
-        whole = linear_bound(graph, budget, integer=True, time_limit=30)
-        assert whole is not None
-        for bound in (*lower_bounds(graph, budget), whole):
+        for bound in lower_bounds(graph, budget):
             if best is not None:
                 assert bound.cost is not None, bound
                 assert bound.cost <= best, (bound, budget)
@@ -98,8 +90,8 @@ def test_they_are_not_idle() -> None:
                 shares.append(bound / best)
                 exact += bound == best
     assert len(shares) > 50
-    assert sum(shares) / len(shares) > 0.4
-    assert exact >= len(shares) // 8
+    assert sum(shares) / len(shares) > 0.5
+    assert exact >= len(shares) // 4
 
 
 def test_a_budget_that_nothing_meets_is_refuted() -> None:
@@ -169,24 +161,3 @@ def test_what_is_no_chain_has_no_chain_bound() -> None:
     assert chain_bound(unet(2), 10_000) is None
     assert chain_bound(residual_net(2), 10_000) is None
     assert chain_bound(mlp([3, 4, 2, 3]), 10_000) is not None
-
-
-def test_without_scipy_the_others_remain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    names = {bound.name for bound in lower_bounds(unit_chain(8), 5)}
-    assert names == {"knapsack", "chain"}
-
-
-def test_fewer_moments_weaken_the_linear_program_and_keep_it_a_bound() -> None:
-    graph = uneven_chain([8, 3, 12, 5, 9, 2, 14, 6], [5, 9, 2, 40, 7, 7, 1, 3])
-    budget = int(simulate(graph, brute(graph)).peak * 0.6)
-    best = optimum(graph, budget)
-    assert best is not None
-    found = []
-    for size in (9, 27, 20_000):
-        bound = linear_bound(graph, budget, max_size=size)
-        assert bound is not None
-        assert bound.cost is not None
-        found.append(bound.cost)
-    assert found[-1] == max(found)
-    assert 0 < found[-1] <= best

@@ -10,7 +10,7 @@ import pytest
 from ckpt.errors import BudgetError, UsageError
 from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
-from ckpt.planners.bounds.certificate import ALWAYS, Certificate, certify
+from ckpt.planners.bounds.certificate import ALWAYS, WHOLE, Certificate, certify
 from tests.graphs import uneven_chain, unit_chain
 
 SIZES, FLOPS = [8, 3, 12, 5, 9, 2, 14, 1], [5, 9, 2, 40, 7, 7, 1, 3]
@@ -24,7 +24,7 @@ def test_store_all_is_optimal_and_any_schedule_is_meant() -> None:
     assert found.gap == 0
     assert found.recompute == 0
     assert found.budget == found.peak == simulate(graph, plan).peak
-    assert found.assumptions == (ALWAYS,)
+    assert found.assumptions == (ALWAYS, WHOLE)
     assert "optimal" in str(found)
 
 
@@ -44,7 +44,7 @@ def test_optimal_is_never_claimed_for_what_brute_force_beats() -> None:
             assert found.within
             assert (found.bound.cost or 0) <= best <= found.recompute
             assert found.floor <= found.peak
-            if found.optimal and found.assumptions == (ALWAYS,):
+            if found.optimal and found.assumptions == (ALWAYS, WHOLE):
                 assert found.recompute == best
             seen.add((name, found.optimal))
     assert ("ilp", True) in seen
@@ -62,7 +62,8 @@ def test_a_planners_own_proof_is_told_with_its_assumptions() -> None:
     assert "computes between two Backwards go in the order of the program, each at most once" in (
         found.assumptions
     )
-    assert "proven by ilp" in str(found)
+    assert "for its class, by ilp" in str(found)
+    assert "none does with less" in found.verdict
     # For a larger budget, or another graph, that proof says nothing.
     assert certify(graph, plan, budget + 1).class_bound is None
     assert certify(graph, replace(plan, graph="another")).class_bound is None
@@ -91,7 +92,14 @@ def test_it_says_what_sets_the_floor_and_the_gap_of_recompute() -> None:
     assert "backward" in found.floor_instruction
     assert found.recompute == simulate(graph, plan).recompute_flops > 0
     assert found.gap == 1.0  # nothing need be recomputed in ten bytes
-    assert "100 % of the recompute could be saved" in str(found)
+    share = found.recompute / found.forward
+    assert found.gap_forward == share
+    assert found.verdict == (
+        f"Recompute {100 * share:.1f} % of a forward (a step "
+        f"{100 * found.recompute / (found.forward + found.backward):.1f} % longer). "
+        "No schedule within this budget does with less than 0.0 %."
+    )
+    assert f"at most {100 * share:.1f} points of a forward" in str(found)
 
 
 def test_json_round_trip() -> None:

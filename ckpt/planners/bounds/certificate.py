@@ -9,16 +9,19 @@ from ckpt.errors import UsageError
 from ckpt.graph import Graph, check_format, checked
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops, format_cost
-from ckpt.planners.bounds.lower import lower_bounds
+from ckpt.planners.bounds.floor import budget_floor
+from ckpt.planners.bounds.lower import EFFORT, lower_bounds
+from ckpt.planners.bounds.moments import BUILT_IN
 from ckpt.planners.bounds.simple import Bound, memory_floor
 from ckpt.schedule import Schedule
 from ckpt.text import paragraph
 from ckpt.units import format_bytes
 
 FORMAT = "ckpt-certificate"
-VERSION = 2
+VERSION = 3
 
-ALWAYS = "every Backward runs once, in descending order, so that gradients keep their bits"
+ALWAYS = "every Backward runs once, in one order, so that gradients keep their bits"
+WHOLE = "what is recomputed is a whole value, never a part of it"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Certificate:
     """What its recomputations cost."""
     forward: int
     """What computing everything once costs."""
+    backward: int
+    """What the backward costs."""
     bounds: tuple[Bound, ...]
     """Lower bounds on the recompute of every schedule within the budget, best first."""
     class_bound: int | None
@@ -63,6 +68,24 @@ class Certificate:
         return self._gap(self.bound.cost or 0)
 
     @property
+    def gap_forward(self) -> float:
+        """What might be saved, in forwards: the points of a gap are hundredths of it."""
+        return self._saved / self.forward if self.forward else 0.0
+
+    @property
+    def gap_step(self) -> float:
+        """The same in steps without recompute, forward and backward."""
+        return self._saved / self._step if self._step else 0.0
+
+    @property
+    def _saved(self) -> int:
+        return max(0, self.recompute - max(self.bound.cost or 0, self.class_bound or 0))
+
+    @property
+    def _step(self) -> int:
+        return self.forward + self.backward
+
+    @property
     def class_gap(self) -> float | None:
         """The same among the schedules of the planner's class."""
         return None if self.class_bound is None else self._gap(self.class_bound)
@@ -79,47 +102,92 @@ class Certificate:
     def assumptions(self) -> tuple[str, ...]:
         """Under which the bound that decides holds, in words."""
         if self.gap == 0 or self.class_bound is None:
-            return (ALWAYS,)
-        return (ALWAYS, *self.class_assumptions)
+            return (ALWAYS, WHOLE)
+        return (ALWAYS, WHOLE, *self.class_assumptions)
+
+    @property
+    def verdict(self) -> str:
+        """What it costs, and whether less would do, in a sentence or two."""
+        if not self.recompute:
+            text = "Nothing is recomputed."
+        else:
+            text = f"Recompute {self._share(self.recompute)}"
+            if self._step:
+                text += f" (a step {_percent(self.recompute / self._step)} longer)"
+            text += "."
+        if self.bound.cost is None:
+            return f"{text} No schedule fits this budget."
+        if not self.within:
+            return f"{text} The peak is above the budget."
+        if not self.recompute:
+            return text
+        if self.gap == 0:
+            return f"{text} No schedule within this budget does with less."
+        text += f" No schedule within this budget does with less than {self._bound}."
+        if self.class_gap == 0:
+            text += f" Of its class, which {self.planner} tells, none does with less."
+        return text
 
     def __str__(self) -> str:
         fits = "within" if self.within else "ABOVE"
-        lines = [
-            f"peak       {format_bytes(self.peak)}, {fits} the budget, {format_bytes(self.budget)}",
-            f"floor      {format_bytes(self.floor)}: no schedule needs less; "
-            f"set by {self.floor_instruction}",
-            f"recompute  {self._amount(self.recompute)}" + self._overhead(),
-            f"bound      {self._bound()}",
-        ]
+        lines = [f"recompute  {self._amount(self.recompute)}{self._of_forward(self.recompute)}"]
+        if self.bound.cost is None:
+            lines.append(f"bound      no schedule fits the budget ({self.bound.name})")
+        elif self.recompute:
+            bound = self._amount(self.bound.cost) + self._of_forward(self.bound.cost)
+            lines += [
+                f"bound      {bound}: no schedule does with less",
+                *(f"           {line}" for line in self._method),
+            ]
         if self.class_bound is not None:
             lines.append(
-                f"           {self._amount(self.class_bound)} (proven by {self.planner}): "
-                "no schedule of its class does"
-            )
-        gaps = [self.gap] if self.class_gap is None else [self.gap, self.class_gap]
-        if self.optimal:
-            lines.append("gap        none: optimal")
-        else:
-            lines.append(
-                f"gap        at most {_percent(min(gaps))} of the recompute could be saved"
+                f"           {self._amount(self.class_bound)}{self._of_forward(self.class_bound)}, "
+                f"for its class, by {self.planner}"
             )
         first, *others = self.assumptions
-        lines += [f"assuming   {first}", *(f"           {other}" for other in others)]
+        lines += [
+            f"gap        {self._gap_in_words}",
+            f"peak       {format_bytes(self.peak)}, {fits} the budget, {format_bytes(self.budget)}",
+            f"floor      {format_bytes(self.floor)}: no schedule needs less; set by",
+            f"           {self.floor_instruction}",
+            f"assuming   {first}",
+            *(f"           {other}" for other in others),
+        ]
         return paragraph(lines)
 
+    @property
     def _bound(self) -> str:
-        name, cost = self.bound.name, self.bound.cost
-        if cost is None:
-            return f"no schedule fits the budget ({name})"
-        return f"{self._amount(cost)} ({name}): no schedule within the budget recomputes less"
+        return self._share(self.bound.cost or 0).removesuffix(" of a forward")
+
+    @property
+    def _method(self) -> list[str]:
+        if self.bound.solver == BUILT_IN:
+            extra = "HiGHS, in the extra ckpt-profiler[ilp], may prove more"
+            return [f"by a {self.bound.name} and {BUILT_IN};", extra]
+        return [f"by {' and '.join(filter(None, [self.bound.name, self.bound.solver]))}"]
+
+    @property
+    def _gap_in_words(self) -> str:
+        if self.optimal:
+            return "none: optimal"
+        if not self.forward:
+            return f"at most {self._amount(self._saved)}"
+        return (
+            f"at most {_points(self.gap_forward)} points of a forward, "
+            f"{_points(self.gap_step)} of the step"
+        )
+
+    def _share(self, cost: int) -> str:
+        """In hundredths of a forward, if that costs anything."""
+        if not self.forward:
+            return self._amount(cost)
+        return f"{_percent(cost / self.forward)} of a forward"
 
     def _amount(self, cost: int) -> str:
         return format_cost(self.unit, cost)
 
-    def _overhead(self) -> str:
-        if not self.forward:
-            return ""
-        return f", {_percent(self.recompute / self.forward)} of the forward"
+    def _of_forward(self, cost: int) -> str:
+        return f", {self._share(cost)}" if self.forward else ""
 
     def to_json(self) -> dict[str, Any]:
         """What is stored, and what follows from it: bound, gap, optimal, assumptions."""
@@ -129,6 +197,9 @@ class Certificate:
             **asdict(self),
             "bounds": [bound.to_json() for bound in self.bounds],
             "gap": self.gap,
+            "gap_forward": self.gap_forward,
+            "gap_step": self.gap_step,
+            "verdict": self.verdict,
             "class_gap": self.class_gap,
             "optimal": self.optimal,
             "assumptions": list(self.assumptions),
@@ -144,6 +215,7 @@ class Certificate:
                 Bound(
                     checked("name", "str", bound["name"]),
                     checked("recompute_cost", "int | None", bound["recompute_cost"]),
+                    checked("solver", "str", bound["solver"]),
                 )
                 for bound in row["bounds"]
             )
@@ -166,20 +238,21 @@ def certify(
     budget: int | None = None,
     cost: Cost | None = None,
     *,
-    time_limit: float = 10.0,
+    effort: int = EFFORT,
 ) -> Certificate:
     """Simulate ``schedule`` and bound what any other could do within ``budget`` bytes.
 
     Without a budget that of the schedule counts, or, if it has none, its own peak: then the
     question is whether the same peak could be had for less. ``cost`` is what was minimised, FLOPs
-    by default. The linear program among the bounds may take ``time_limit`` seconds, and is left out
-    without SciPy. Raises ScheduleError for a schedule that doesn't simulate.
+    by default. ``effort`` is that of the linear program among the bounds, which no clock stops.
+    Raises ScheduleError for a schedule that doesn't simulate.
     """
     price = cost or flops(graph)
     timeline = simulate(graph, schedule)
     asked = budget if budget is not None else schedule.budget
     limit = timeline.peak if asked is None else asked
-    floor = memory_floor(graph)
+    spent = price.recompute(timeline.counts)
+    floor = budget_floor(graph, timeline.peak) if spent else memory_floor(graph)
     proof = schedule.proof
     # A planner's proof is for its own graph and cost, and for no larger budget than it had.
     for_this = schedule.graph == graph.digest and schedule.budget is not None
@@ -187,6 +260,7 @@ def certify(
         for_this and proof.unit == price.unit and limit <= (schedule.budget or 0)
     ):
         proof = None
+    known = spent if timeline.peak <= limit else None
     return Certificate(
         planner=schedule.planner or "hand",
         peak=timeline.peak,
@@ -194,13 +268,19 @@ def certify(
         floor=floor.nbytes,
         floor_instruction=floor.instruction,
         unit=price.unit,
-        recompute=price.recompute(timeline.counts),
+        recompute=spent,
         forward=price.forward(graph),
-        bounds=tuple(lower_bounds(graph, limit, price, time_limit=time_limit)),
+        backward=price.backward(),
+        bounds=tuple(lower_bounds(graph, limit, price, effort=effort, known=known)),
         class_bound=None if proof is None else proof.bound,
         class_assumptions=() if proof is None else proof.assumptions,
     )
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    points = 100 * share
+    return f"{points:.1g}" if 0 < points < 0.1 else f"{points:.1f}"

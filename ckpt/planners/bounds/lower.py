@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from ckpt.errors import MissingExtraError
 from ckpt.graph import Graph
 from ckpt.planners.base.cost import Cost, flops
-from ckpt.planners.bounds.linear import linear_bound
+from ckpt.planners.bounds.moments import pair_bound
 from ckpt.planners.bounds.simple import Bound, chain_bound, knapsack_bound
 
-LINEAR_NODES = 120
-"""Of larger graphs the linear program is left out."""
+EFFORT = 300_000_000
+"""Of the linear program, by default: a few seconds; see `moments.pair_bound`."""
 
 
 def lower_bounds(
-    graph: Graph, budget: int, cost: Cost | None = None, *, time_limit: float = 10.0
+    graph: Graph,
+    budget: int,
+    cost: Cost | None = None,
+    *,
+    effort: int = EFFORT,
+    known: int | None = None,
+    solver: str | None = None,
 ) -> list[Bound]:
-    """All bounds that apply, best first; the linear program needs SciPy, and a graph of at most
-    `LINEAR_NODES` computed nodes: coarser ones than fit have been seen to prove nothing."""
+    """All bounds that apply, best first: no schedule within ``budget`` recomputes for less.
+
+    The linear program comes last, with ``effort`` (none: 0), and not at all where the others prove
+    ``known``, the recompute of a plan, or that nothing fits. More effort never proves less.
+    """
     price = cost or flops(graph)
+    if known == 0:
+        return [Bound("nothing is recomputed", 0)]
     found = [knapsack_bound(graph, budget, price)]
     chain = chain_bound(graph, budget, price)
     if chain is not None:
         found.append(chain)
-    if len(graph.computed) <= LINEAR_NODES and all(bound.cost is not None for bound in found):
-        try:
-            linear = linear_bound(graph, budget, price, time_limit=time_limit)
-        except MissingExtraError:
-            linear = None
-        if linear is not None:
-            found.append(linear)
+    impossible = any(bound.cost is None for bound in found)
+    proven = max(bound.cost or 0 for bound in found)
+    if effort and not impossible and (known is None or proven < known):
+        pairs = pair_bound(
+            graph, budget, price, effort=effort, at_least=proven, known=known, solver=solver
+        )
+        if pairs is not None:
+            found.append(pairs)
     return sorted(found, key=lambda bound: (bound.cost is not None, -(bound.cost or 0)))

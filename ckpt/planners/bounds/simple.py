@@ -9,7 +9,7 @@ what dies with it, it saves no more than it says.
 - `knapsack_bound`: when a Backward runs, what doesn't fit and is read later is computed again.
 - `chain_bound`: the closed form of Griewank & Walther 2000 for a chain, with its smallest state
   and its cheapest step; exact in the slots where the stages are equal.
-- `bounds.linear`: the linear relaxation of what is live at some Backwards.
+- `bounds.pairs`: a linear relaxation of what is live at some Backwards and computed between them.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ class Bound:
 
     name: str
     cost: int | None
+    solver: str = ""
+    """What solved it, of a linear program."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "recompute_cost": self.cost}
+        return {"name": self.name, "recompute_cost": self.cost, "solver": self.solver}
 
 
 def most_saved(instruction: Node | BackwardStep) -> int:

@@ -48,8 +48,6 @@ class Checkmate:
         needed = self.graph.computed
         self.byte_unit, _ = unit(self.graph[i].nbytes for i in needed)
         self.cost_unit, self.whole = unit(cost.nodes[i] for i in needed)
-        self.step = 0.5 if self.whole else 1e-4
-        """Less than any two costs differ by, in units; or the least that the solver can tell."""
         self.forward = cost.forward(self.graph)
         self.cap = self.program.column(0, inf)
         self._columns()
@@ -57,8 +55,6 @@ class Checkmate:
             self._dependencies(t)
             self._compute_memory(t)
             self._backward_memory(t)
-        costs = [(c, cost) for c, cost in enumerate(self.program.objective) if cost]
-        self.cutoff = self.program.row(costs)
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -166,20 +162,15 @@ class Checkmate:
         *,
         time_limit: float,
         integer: bool = True,
-        below: int | None = None,
     ) -> Solution:
-        """Least cost within ``budget`` bytes; ``below``: only if recomputing costs less than it."""
+        """Least cost within ``budget`` bytes."""
         program = self.program
         program.low[self.cap] = program.high[self.cap] = budget / self.byte_unit
-        program.row_high[self.cutoff] = inf
-        if below is not None:
-            program.row_high[self.cutoff] = (below + self.forward) / self.cost_unit - self.step
         return program.solve(time_limit=time_limit, integer=integer)
 
     def smallest(self, *, time_limit: float) -> Solution:
         """Least peak in bytes (over `byte_unit`) of any schedule of the class."""
         self.program.low[self.cap], self.program.high[self.cap] = 0, inf
-        self.program.row_high[self.cutoff] = inf
         objective = [0.0] * len(self.program.low)
         objective[self.cap] = 1.0
         return self.program.solve(time_limit=time_limit, objective=objective)

@@ -53,7 +53,7 @@ def ilp(
                        notes={"status": OPTIMAL})  # fmt: skip
 
     best: Timeline | None = None
-    known = lower_bounds(graph, budget, price, time_limit=time_limit / 10)
+    known = lower_bounds(graph, budget, price)
     any_class = max(bound.cost or 0 for bound in known)
     found = _Proven(rungs[-1], STOPPED, 0)
     for number, space in enumerate(rungs):
@@ -99,11 +99,9 @@ def _improve(
     model: Checkmate, budget: int, best: Timeline | None, until: float
 ) -> tuple[Timeline | None, str, int]:
     """Look for a schedule cheaper than ``best``: the best now, the state, and what is proven."""
-    below = None if best is None else model.cost.recompute(best.counts)
-    found = model.cheapest(budget, time_limit=until - time.monotonic(), below=below)
+    found = model.cheapest(budget, time_limit=until - time.monotonic())
     if found.status == INFEASIBLE:
-        # Nothing is cheaper than `best`; or, without one, nothing fits.
-        return best, INFEASIBLE if best is None else OPTIMAL, below or 0
+        return best, INFEASIBLE if best is None else STOPPED, 0
     proven = model.recompute_bound(found.bound)
     cap = float(budget)
     while found.x is not None:
@@ -112,7 +110,7 @@ def _improve(
             return model.cheaper(best, timeline), found.status, proven
         # The solver's tolerance let a few bytes through: ask again for that much less.
         cap -= timeline.peak - budget
-        found = model.cheapest(cap, time_limit=until - time.monotonic(), below=below)
+        found = model.cheapest(cap, time_limit=until - time.monotonic())
     return best, STOPPED, proven
 
 

@@ -1,0 +1,193 @@
+"""Which moments to look at: a search for those whose pair program proves most.
+
+Two do on transformers, many on chains at tight budgets. The first is the Backward by which nearly
+all of the forward has been computed. Others are looked for in some stretches of the backward, the
+shorter the earlier, among the Backwards that leave least room. Each is tried beside the first; the
+best of each stretch are tried together; then one more is added at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckpt.graph import Graph
+from ckpt.planners.base.cost import Cost
+from ckpt.planners.bounds import first_order, highs
+from ckpt.planners.bounds.boxes import BoxProgram
+from ckpt.planners.bounds.pairs import Pairs
+from ckpt.planners.bounds.reduced import Reduced
+from ckpt.planners.bounds.simple import Bound
+
+NAME = "linear program"
+HIGHS, BUILT_IN = "HiGHS", "the built-in first-order method"
+
+FORWARD_SHARE = 0.9
+"""Of the items are computed at the first moment."""
+
+STRETCHES, EACH, EARLY = 8, 3, 8
+"""So many stretches of the backward, candidates in each, and in the first."""
+
+ENOUGH = 1 / 50
+"""A round that closes less of the gap is the last."""
+
+TRIES = 12
+"""In a round."""
+
+OVERHEAD = 10_000
+"""What an iteration of the first-order method costs beside the entries, in entries."""
+
+ITERATIONS = 2_000
+"""Of the first-order method, for each program."""
+
+LARGEST = 400_000_000
+"""Programs that are expected to take more effort by themselves are passed over."""
+
+
+def pair_bound(
+    graph: Graph,
+    budget: int,
+    cost: Cost,
+    *,
+    effort: int,
+    at_least: int = 0,
+    known: int | None = None,
+    solver: str | None = None,
+) -> Bound | None:
+    """The best bound of the pair programs that ``effort`` allows; None if none is solved.
+
+    ``effort`` is counted in entries of a matrix, each time a solver's iteration passes over them:
+    a hundred million are a second or so. More never proves less. ``at_least`` is proven already,
+    and ``known`` the recompute of a plan: no more need be proven. ``solver``: HIGHS or BUILT_IN;
+    by default the former where SciPy is installed.
+    """
+    if not graph.steps:
+        return None
+    reduced = Reduced(graph, budget, cost)
+    if not len(reduced):
+        return None
+    search = _MomentSearch(reduced, effort, at_least, known, solver or _solver())
+    search.run()
+    if search.refuted:
+        return Bound(NAME, None, search.solver)
+    return Bound(NAME, search.best, search.solver) if search.solved else None
+
+
+def _solver() -> str:
+    try:
+        import scipy  # noqa: F401
+    except ImportError:
+        return BUILT_IN
+    return HIGHS
+
+
+@dataclass
+class _MomentSearch:
+    reduced: Reduced
+    effort: int
+    at_least: int
+    known: int | None
+    solver: str
+    best: int = 0
+    chosen: tuple[int, ...] = ()
+    refuted: bool = False
+    solved: int = 0
+    scores: dict[int, int] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """The same programs in the same order, whatever the effort: it only cuts them off."""
+        if min(moment.room for moment in self.reduced.backwards) < 0:
+            self.refuted, self.solved = True, 1
+            return
+        first = self._first()
+        stretches = self._stretches(first)
+        self._try((first,))
+        self._beside(first, [*stretches[0], *(q for s in stretches[1:] for q in s[:1])])
+        self._together(first, stretches)
+        self._beside(first, [q for s in stretches[1:] for q in s[1:]])
+        while self._open() and self._one_more():
+            pass
+
+    def _first(self) -> int:
+        last = sorted(self.reduced.first)[int(FORWARD_SHARE * (len(self.reduced) - 1))]
+        return min(int(last), len(self.reduced.backwards) - 1)
+
+    def _stretches(self, first: int) -> list[list[int]]:
+        """Candidates, the one that leaves least room first, no two of a stretch reading alike."""
+        moments = self.reduced.backwards
+        rest = len(moments) - first - 1
+        ends = [first + 1 + int(rest * (k / STRETCHES) ** 1.5) for k in range(STRETCHES + 1)]
+        found: list[list[int]] = []
+        for k in range(STRETCHES):
+            stretch: list[int] = []
+            seen = set()
+            for q in sorted(range(ends[k], ends[k + 1]), key=lambda q: (moments[q].room, q)):
+                reads = tuple(self.reduced.reads[q])
+                if reads not in seen and len(stretch) < (EACH if k else EARLY):
+                    seen.add(reads)
+                    stretch.append(q)
+            found.append(stretch)
+        return found
+
+    def _beside(self, first: int, candidates: list[int]) -> None:
+        """Each candidate beside the first moment."""
+        for q in candidates:
+            if self._open():
+                self.scores[q] = self._try((first, q))
+
+    def _together(self, first: int, stretches: list[list[int]]) -> None:
+        """The best of each stretch; of every second one; of every fourth."""
+        for width in (4, 2, 1):
+            picked = []
+            for k in range(0, STRETCHES, width):
+                scored = [q for s in stretches[k : k + width] for q in s if q in self.scores]
+                picked += [max(scored, key=lambda q: (self.scores[q], -q))] if scored else []
+            if self._open():
+                self._try((first, *picked))
+
+    def _one_more(self) -> bool:
+        """Add to the chosen moments the first one that helps; False if none of some does."""
+        before, base = self.best, self.chosen
+        ranked = sorted(self.scores, key=lambda q: (-self.scores[q], q))
+        for q in [q for q in ranked if q not in base][:TRIES]:
+            if self._open():
+                self.scores[q] = self._try((*base, q))
+            if self._worth(before):
+                return True
+        return False
+
+    def _open(self) -> bool:
+        """May more be proven, and is there effort left?"""
+        done = self.known is not None and max(self.best, self.at_least) >= self.known
+        return not done and not self.refuted and self.effort > 0
+
+    def _worth(self, before: int) -> bool:
+        top = sum(self.reduced.costs) if self.known is None else self.known
+        return self.best - before > ENOUGH * max(0, top - before)
+
+    def _try(self, numbers: tuple[int, ...]) -> int:
+        """What the program of these moments proves; 0 if it isn't solved."""
+        numbers = tuple(sorted(set(numbers)))
+        pairs = Pairs(self.reduced, [self.reduced.backwards[q] for q in numbers])
+        duals = self._solve(pairs.program)
+        if duals is None:
+            return 0
+        self.solved += 1
+        self.refuted |= pairs.refuted(duals)
+        proven = pairs.recompute(duals)
+        if proven > self.best or not self.chosen:
+            self.best, self.chosen = proven, numbers
+        return proven
+
+    def _solve(self, program: BoxProgram) -> Any:
+        """Duals; None where the program is too large, or the effort is spent."""
+        entries = len(program.entries[0]) + (OVERHEAD if self.solver == BUILT_IN else 0)
+        expected = ITERATIONS if self.solver == BUILT_IN else program.rows // 2
+        if not entries or entries * expected > LARGEST:
+            return None
+        if self.solver == HIGHS:
+            duals, used = highs.solve(program, self.effort // entries)
+        else:
+            duals, used = first_order.solve(program, min(ITERATIONS, self.effort // entries))
+        self.effort -= max(1, used) * entries
+        return duals
