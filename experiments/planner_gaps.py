@@ -8,6 +8,7 @@ keep boundaries only, revolve and mixed take stages for equal, dtr decides onlin
 them, and on graphs as small as these chains exhaustive search too, so that its gap there is none.
 On nets the gap is to a lower bound, and may be the bound's.
 Run: python experiments/planner_gaps.py [--chains 30] [--stages 7] [--seed 0] [--models gpt ...]
+    [--large gpt2 ...]
 Found: on 30 chains of 7 stages, at 25, 50 and 75 % of the way from the least possible peak to
 store-all's, chain finds a plan for 22, 29 and 30, and recomputes 21, 7 and 3 % of a forward beyond
 the optimum on average, ilp (as many plans) 8, 2.0 and 0.6 %, lp_round 30, 6 and 1.4 %. dtr always
@@ -28,11 +29,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from statistics import mean
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from planning import PLOTS, Row, draw, plan_row, simulated, trace
 
 from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
+from ckpt.planners.base.registry import get
+from ckpt.planners.bounds.certificate import certify
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.canvas import dress, halo, legend, new_figure
 from ckpt.reports.style import FAINT, look, words
@@ -59,6 +63,19 @@ MODELS: dict[str, tuple[str, dict[str, int]]] = {
     "wave": ("wave", {"depth": 40}),
 }
 """Label -> model and options: small enough for a bound in seconds."""
+
+LARGE: tuple[tuple[str, dict[str, int], tuple[int, ...]], ...] = (
+    ("gpt", {"depth": 12}, (14_579_202, 29_158_404)),
+    ("gpt2", {}, (4_801_667_074,)),
+    ("gpt2-xl", {}, (33_884_708_866,)),
+    ("unet", {}, (5_569_923,)),
+    ("resnet", {}, (26_536_386, 13_268_193)),
+    ("resnet50", {}, (1_355_456_258, 677_728_129)),
+    ("wave", {"depth": 40}, (2_983_956, 1_491_978)),
+    ("lstm", {"depth": 12, "layers": 1}, (258_050,)),
+    ("residual_mlp", {"depth": 100}, (33_034_241, 13_213_696)),
+)
+"""Model or preset, options, budgets in bytes: a quarter and so on of the store-all peak in 0.1."""
 
 
 def random_chain(stages: int, seed: int) -> Graph:
@@ -115,12 +132,45 @@ def model_rows(models: Sequence[str]) -> list[Row]:
         graph = trace(name, **options)
         most = simulated(graph, "store_all").peak
         for share in SHARES:
-            bound = lower_bounds(graph, int(share * most), time_limit=2.0)[0].cost
+            bound = lower_bounds(graph, int(share * most), effort=100_000_000)[0].cost
             if bound is None:
                 rows.append({"graph": label, "budget_share": share, "outcome": "impossible"})
             else:
                 rows += gap_rows(graph, label, int(share * most), share, bound, PLANNERS)
     return rows
+
+
+def large_rows(models: Sequence[str]) -> list[Row]:
+    """What `auto` finds for the large ones, what is proven, and what both take."""
+    rows: list[Row] = []
+    for name, options, budgets in LARGE:
+        if name not in models:
+            continue
+        graph = trace(name, **options)
+        for budget in budgets:
+            began = perf_counter()
+            schedule = get("auto")[0](graph, budget)
+            planned = perf_counter()
+            found = certify(graph, schedule, budget)
+            rows.append(
+                {
+                    "graph": f"{name} {graph_options(options)}".strip(),
+                    "budget_nbytes": budget,
+                    "plan_overhead": found.recompute / found.forward,
+                    "bound_overhead": (found.bound.cost or 0) / found.forward,
+                    "gap_points": f"{100 * found.gap_forward:.2f}",
+                    "step_points": f"{100 * found.gap_step:.2f}",
+                    "by": found.bound.name,
+                    "planning_seconds": planned - began,
+                    "bound_seconds": perf_counter() - planned,
+                }
+            )
+            show(rows[-1:])
+    return rows
+
+
+def graph_options(options: dict[str, int]) -> str:
+    return " ".join(f"{key} {value}" for key, value in options.items())
 
 
 def abreast(rows: Sequence[Row]) -> list[Row]:
@@ -256,6 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--stages", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", nargs="*", choices=list(MODELS), default=list(MODELS))
+    names = [name for name, _, _ in LARGE]
+    parser.add_argument("--large", nargs="*", choices=names, default=names)
     parser.add_argument("--folder", type=Path, default=PLOTS)
     args = parser.parse_args(arguments)
     chains = chain_rows(args.chains, args.stages, args.seed)
@@ -272,7 +324,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         "that holds for all schedules, and need not be reachable. Simulated.",
     )
     draw("planner_gaps", drawn, args.folder)
-    return chains + models
+    large = large_rows(args.large)
+    if large:
+        show(large, title="Large nets: auto, and the bound for every schedule")
+    return chains + models + large
 
 
 if __name__ == "__main__":

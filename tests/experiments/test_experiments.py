@@ -96,7 +96,7 @@ def test_a_gpt_layer_keeps_what_korthikanti_et_al_count(run: Run) -> None:
 
 
 def test_no_planner_beats_the_optimum_or_the_bound(run: Run) -> None:
-    rows = run("planner_gaps", "--chains", "2", "--stages", "5", "--models", "mlp")
+    rows = run("planner_gaps", "--chains", "2", "--stages", "5", "--models", "mlp", "--large")
     plans = [row for row in rows if "beyond_overhead" in row]
     assert {row["planner"] for row in plans} >= {"greedy", "chain", "dtr", "auto", "ilp"}
     assert all(row["beyond_overhead"] > -1e-12 for row in plans)

@@ -20,7 +20,7 @@ from ckpt.planners.bounds import first_order, highs, reduced
 from ckpt.planners.bounds.certificate import certify
 from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import lower_bounds
-from ckpt.planners.bounds.moments import BUILT_IN, HIGHS, pair_bound
+from ckpt.planners.bounds.moments import BUILT_IN, HIGHS, MomentSearch, pair_bound
 from ckpt.planners.bounds.pairs import Pairs
 from ckpt.planners.bounds.reduced import Reduced
 from ckpt.planners.bounds.simple import memory_floor
@@ -102,9 +102,13 @@ def check(seed: int) -> int:
             # To within what the solver tolerates.
             assert proven >= before - 1 - before // 1000, (seed, budget, chosen[:k])
             before = max(before, proven)
-            for _ in range(2):  # any duals at all
-                noise = duals * np.random.default_rng(seed).lognormal(0, 1, len(duals))
-                assert best is None or pairs.recompute(noise) <= best
+            noise = np.random.default_rng(seed).lognormal(0, 1, len(duals))  # any duals at all
+            assert best is None or pairs.recompute(duals * noise) <= best
+            if k == len(chosen) and best is not None:  # and any items taken for one
+                alike = np.array([rng.randrange(4) for _ in found.nodes])
+                pairs.program = pairs.program.folded(alike)
+                duals, _ = highs.solve(pairs.program, 10_000)
+                assert duals is None or pairs.recompute(duals) <= best
     return solved
 
 
@@ -139,6 +143,35 @@ def test_the_built_in_solver_proves_nearly_what_highs_does(make: Callable[[], Gr
     exact = pairs.recompute(highs.solve(pairs.program, 10_000)[0])
     built_in = pairs.recompute(first_order.solve(pairs.program, 3_000)[0])
     assert 0 < 0.98 * exact <= built_in <= exact * 1.0001 + 1
+
+
+def test_equal_layers_made_one_prove_nearly_as_much_in_a_tenth_of_the_size() -> None:
+    graph = residual_net(200)
+    cost = flops(graph)
+    budget = int(simulate(graph, registry.get("store_all")[0](graph)).peak * 0.5)
+    found = Reduced(graph, budget, cost)
+    whole = Pairs(found, [found.backwards[q] for q in (1, 4)])
+    size, proven = (
+        len(whole.program.entries[0]),
+        whole.recompute(highs.solve(whole.program, 100_000)[0]),
+    )
+    assert whole.fold()
+    assert len(whole.program.entries[0]) < size / 10
+    folded = whole.recompute(highs.solve(whole.program, 100_000)[0])
+    assert 0 < 0.95 * proven < folded <= proven
+
+
+def test_the_search_in_a_deep_net_takes_equal_layers_for_one() -> None:
+    """The effort for a thousand layers is hardly more than for a hundred."""
+    spent = []
+    for depth in (100, 400):
+        graph = residual_net(depth)
+        budget = int(simulate(graph, registry.get("store_all")[0](graph)).peak * 0.5)
+        search = MomentSearch(Reduced(graph, budget, flops(graph)), 10**9, 0, None, HIGHS)
+        search.run()
+        spent.append(10**9 - search.effort)
+        assert search.best > 0
+    assert spent[1] < 2 * spent[0]
 
 
 def test_more_effort_never_proves_less() -> None:

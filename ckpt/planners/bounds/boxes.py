@@ -1,4 +1,4 @@
-"""A linear program over numbers from 0 to 1 that any duals bound, in exact arithmetic."""
+"""A linear program over columns in boxes, which any duals bound in exact arithmetic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXACT = float(2**53)
 class BoxProgram:
     """Minimize ``costs . x`` over ``low <= x <= high`` with rows ``coefs . x >= least``.
 
-    Every number is whole, and bounds are 0 or 1. Columns and rows are added in blocks, as arrays.
+    Every number is whole. Columns and rows are added in blocks, as arrays.
     """
 
     _low: list[Any] = field(default_factory=list)
@@ -27,6 +27,7 @@ class BoxProgram:
     _costs: list[Any] = field(default_factory=list)
     _least: list[Any] = field(default_factory=list)
     _entries: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    _places: list[Any] = field(default_factory=list)
     columns: int = 0
     rows: int = 0
 
@@ -37,6 +38,7 @@ class BoxProgram:
         numbers[which] = np.arange(self.columns, self.columns + count)
         for store, given in ((self._low, low), (self._high, high), (self._costs, costs)):
             store.append(np.broadcast_to(given, len(which))[which].astype(float))
+        self._places.append(np.flatnonzero(which))
         self.columns += count
         return numbers
 
@@ -100,3 +102,50 @@ class BoxProgram:
         reduced = costs - np.bincount(columns, flow, minlength=self.columns)
         at_best = np.where(reduced > 0, reduced * self.low, reduced * self.high)
         return int(self.least @ y + at_best.sum())
+
+    def folded(self, alike: Any) -> BoxProgram:
+        """A smaller program whose every bound is one for this: columns alike are one, their sum.
+
+        ``alike``: a number for each place of the masks that columns were added under; columns of
+        one block whose places have the same number are taken together, if bounds and costs agree,
+        and rows that read the same then are added up. Where a sum of rows takes only some of the
+        columns that are one, or some more often, the row gives way by what that may amount to. So
+        no agreement is needed for the bound to hold, only for it to be good.
+        """
+        block = np.repeat(np.arange(len(self._places)), [len(p) for p in self._places])
+        place = np.concatenate(self._places)
+        keys = np.stack([block, alike[place], self.low, self.high, self.costs])
+        _, first, label = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+        label = label.reshape(-1)
+        rows, columns, coefs = self.entries
+        coded = _mixed(label[columns] * 1_000_003 + coefs.astype(np.int64))
+        signs = _mixed(self.least.astype(np.int64))
+        np.add.at(signs, rows, coded)
+        _, group = np.unique(signs, return_inverse=True)
+        groups = int(group.max(initial=-1)) + 1
+        made = BoxProgram(columns=len(first), rows=groups)
+        made._low = [np.bincount(label, self.low)]
+        made._high = [np.bincount(label, self.high)]
+        made._costs = [self.costs[first]]
+        # What each sum of rows takes of each column; then of each sum of columns, and what is over.
+        at, whole = np.unique(group[rows] * self.columns + columns, return_inverse=True)
+        taken = np.bincount(whole, coefs)
+        row, column = at // self.columns, at % self.columns
+        pair, part = np.unique(row * len(first) + label[column], return_inverse=True)
+        members = np.bincount(label)[pair % len(first)]
+        coef = np.rint(np.bincount(part, taken) / members)
+        over = np.maximum(0.0, taken - coef[part]) * self.high[column]
+        absent = made.high[pair % len(first)] - np.bincount(part, self.high[column])
+        gives = np.bincount(part, over) + np.maximum(0.0, -coef) * absent
+        least = np.bincount(group, self.least, minlength=groups)
+        made._least = [least - np.bincount(pair // len(first), gives, minlength=groups)]
+        made._entries = [(pair // len(first), pair % len(first), coef)]
+        return made
+
+
+def _mixed(numbers: Any) -> Any:
+    """Hashes of 64 bits, so that their sums tell sets of numbers apart."""
+    found = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    found ^= found >> np.uint64(29)
+    found *= np.uint64(0xBF58476D1CE4E5B9)
+    return found ^ (found >> np.uint64(32))

@@ -40,6 +40,12 @@ OVERHEAD = 10_000
 ITERATIONS = 2_000
 """Of the first-order method, for each program."""
 
+FOLD = 300
+"""Of graphs of more items equal layers are made one while moments are compared."""
+
+CLOSE = 1 / 1000
+"""A gap of this share of the forward is no longer worth a search."""
+
 LARGEST = 400_000_000
 """Programs that are expected to take more effort by themselves are passed over."""
 
@@ -66,7 +72,7 @@ def pair_bound(
     reduced = Reduced(graph, budget, cost)
     if not len(reduced):
         return None
-    search = _MomentSearch(reduced, effort, at_least, known, solver or _solver())
+    search = MomentSearch(reduced, effort, at_least, known, solver or _solver())
     search.run()
     if search.refuted:
         return Bound(NAME, None, search.solver)
@@ -82,7 +88,7 @@ def _solver() -> str:
 
 
 @dataclass
-class _MomentSearch:
+class MomentSearch:
     reduced: Reduced
     effort: int
     at_least: int
@@ -90,9 +96,12 @@ class _MomentSearch:
     solver: str
     best: int = 0
     chosen: tuple[int, ...] = ()
+    score: int = -1
+    """What the chosen moments prove as they were compared: with equal layers made one."""
     refuted: bool = False
     solved: int = 0
     scores: dict[int, int] = field(default_factory=dict)
+    unconfirmed: set[tuple[int, ...]] = field(default_factory=set)
 
     def run(self) -> None:
         """The same programs in the same order, whatever the effort: it only cuts them off."""
@@ -103,10 +112,12 @@ class _MomentSearch:
         stretches = self._stretches(first)
         self._try((first,))
         self._beside(first, [*stretches[0], *(q for s in stretches[1:] for q in s[:1])])
+        self._confirm()
         self._together(first, stretches)
+        self._confirm()
         self._beside(first, [q for s in stretches[1:] for q in s[1:]])
         while self._open() and self._one_more():
-            pass
+            self._confirm()
 
     def _first(self) -> int:
         last = sorted(self.reduced.first)[int(FORWARD_SHARE * (len(self.reduced) - 1))]
@@ -147,7 +158,7 @@ class _MomentSearch:
 
     def _one_more(self) -> bool:
         """Add to the chosen moments the first one that helps; False if none of some does."""
-        before, base = self.best, self.chosen
+        before, base = self.score, self.chosen
         ranked = sorted(self.scores, key=lambda q: (-self.scores[q], q))
         for q in [q for q in ranked if q not in base][:TRIES]:
             if self._open():
@@ -158,32 +169,50 @@ class _MomentSearch:
 
     def _open(self) -> bool:
         """May more be proven, and is there effort left?"""
-        done = self.known is not None and max(self.best, self.at_least) >= self.known
+        proven = max(self.best, self.at_least)
+        close = int(CLOSE * sum(self.reduced.costs))
+        done = self.known is not None and (proven >= self.known or self.known - proven < close)
         return not done and not self.refuted and self.effort > 0
 
     def _worth(self, before: int) -> bool:
         top = sum(self.reduced.costs) if self.known is None else self.known
-        return self.best - before > ENOUGH * max(0, top - before)
+        return self.score - before > ENOUGH * max(0, top - before)
 
     def _try(self, numbers: tuple[int, ...]) -> int:
-        """What the program of these moments proves; 0 if it isn't solved."""
+        """What the program of these moments proves, with equal layers made one in large graphs; 0
+        if it isn't solved."""
         numbers = tuple(sorted(set(numbers)))
-        pairs = Pairs(self.reduced, [self.reduced.backwards[q] for q in numbers])
+        pairs = self._pairs(numbers)
+        if len(self.reduced) > FOLD and pairs.fold():
+            self.unconfirmed.add(numbers)
+        proven = self._prove(pairs)
+        if proven > self.score:
+            self.score, self.chosen = proven, numbers
+        return proven
+
+    def _confirm(self) -> None:
+        """The whole program of the chosen moments, where layers were made one."""
+        if self.chosen in self.unconfirmed and self._open():
+            self.unconfirmed.remove(self.chosen)
+            self._prove(self._pairs(self.chosen))
+
+    def _pairs(self, numbers: tuple[int, ...]) -> Pairs:
+        return Pairs(self.reduced, [self.reduced.backwards[q] for q in numbers])
+
+    def _prove(self, pairs: Pairs) -> int:
         duals = self._solve(pairs.program)
         if duals is None:
             return 0
         self.solved += 1
         self.refuted |= pairs.refuted(duals)
         proven = pairs.recompute(duals)
-        if proven > self.best or not self.chosen:
-            self.best, self.chosen = proven, numbers
+        self.best = max(self.best, proven)
         return proven
 
     def _solve(self, program: BoxProgram) -> Any:
         """Duals; None where the program is too large, or the effort is spent."""
-        entries = len(program.entries[0]) + (OVERHEAD if self.solver == BUILT_IN else 0)
-        expected = ITERATIONS if self.solver == BUILT_IN else program.rows // 2
-        if not entries or entries * expected > LARGEST:
+        entries = self._entries(program)
+        if not entries or self._expected(program) > LARGEST:
             return None
         if self.solver == HIGHS:
             duals, used = highs.solve(program, self.effort // entries)
@@ -191,3 +220,11 @@ class _MomentSearch:
             duals, used = first_order.solve(program, min(ITERATIONS, self.effort // entries))
         self.effort -= max(1, used) * entries
         return duals
+
+    def _entries(self, program: BoxProgram) -> int:
+        """What an iteration takes."""
+        return len(program.entries[0]) + (OVERHEAD if self.solver == BUILT_IN else 0)
+
+    def _expected(self, program: BoxProgram) -> int:
+        iterations = ITERATIONS if self.solver == BUILT_IN else program.rows // 2
+        return self._entries(program) * iterations

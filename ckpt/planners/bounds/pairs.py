@@ -28,6 +28,9 @@ from ckpt.planners.bounds.reduced import Moment, Reduced
 COST_BITS, BYTE_BITS = 40, 20
 """Costs are scaled so that their sum, and bytes so that the room, has so many bits at most."""
 
+SMALLER = 3
+"""A program that is folded has fewer entries by this factor at least."""
+
 ROUNDINGS = 3
 """The room is also counted in so many of the sizes that are most common, rounded down."""
 
@@ -52,6 +55,14 @@ class Pairs:
             self._room(p, moment)
         for u, v in combinations(range(1, len(moments) + 2), 2):
             self._pair(u, v)
+
+    def fold(self) -> bool:
+        """Make one of equal layers, unless that hardly makes the program smaller; was it done?"""
+        folded = self.program.folded(self.reduced.alike(self.moments))
+        smaller = len(folded.entries[0]) * SMALLER < len(self.program.entries[0])
+        if smaller:
+            self.program = folded
+        return smaller
 
     def recompute(self, duals: Any) -> int:
         """What recomputing costs at least, by these duals."""

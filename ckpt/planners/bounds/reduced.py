@@ -27,6 +27,10 @@ TINY = 2_000
 """The part of the budget that the smallest buffers may hold, together, uncounted."""
 
 
+SURROUNDINGS = 6
+"""Items are alike if whatever is within so many steps of them is."""
+
+
 @dataclass(frozen=True, eq=False)
 class Moment:
     """A Backward at which bytes are counted. Arrays of bool, one entry an item."""
@@ -178,6 +182,28 @@ class Reduced:
         found[[self.place[i] for i in items if i in self.place]] = True
         return found
 
+    def alike(self, moments: list[Moment]) -> Any:
+        """A number for each item, the same for those of equal surroundings that the moments see
+        alike: what equal layers share, but for the first and last of them."""
+        found = hashed(np.stack([self.nbytes, self.needs, np.array(self.costs) % 2**62]))
+        readers, read = self.deps[:, 0], self.deps[:, 1]
+        for _ in range(SURROUNDINGS):
+            above, below = np.zeros_like(found), np.zeros_like(found)
+            np.add.at(above, readers, hashed(found[None, read]))
+            np.add.at(below, read, hashed(found[None, readers]))
+            found = hashed(np.stack([found, above, below]))
+        ends = [moment.order for moment in moments]
+        seen = [found]
+        for start, stop in zip([-1, *ends], [*ends, len(self.reads) - 1], strict=True):
+            wanted = np.zeros(len(self), dtype=bool)
+            for q in range(start + 1, stop + 1):
+                wanted[self.reads[q]] = True
+            seen.append(wanted)
+        for moment in moments:
+            seen += [moment.live, moment.computed, moment.useful, moment.again]
+        _, numbers = np.unique(hashed(np.stack(seen).astype(np.uint64)), return_inverse=True)
+        return numbers.reshape(-1)
+
     # -- moments -----------------------------------------------------------------------------------
 
     @cached_property
@@ -202,6 +228,15 @@ class Reduced:
         items = {self._joined.get(i, i) for i in self._items((*values, *owners))}
         nbytes = sum(graph[o].nbytes for o in owners)
         return self._mask(items) & ~self.call, nbytes
+
+
+def hashed(rows: Any) -> Any:
+    """A hash of 64 bits for each column."""
+    found = np.zeros(rows.shape[1], dtype=np.uint64)
+    for row in rows:
+        found = (found ^ row.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        found ^= found >> np.uint64(29)
+    return found
 
 
 def needs(graph: Graph, i: int) -> int:
