@@ -18,10 +18,11 @@ schedule may do matters: a value dropped, made again, and dropped again is in no
 On nets, in percent of a forward: at 75 % of store-all chain needs 0.7 (resnet), 1.0 (gpt), 6 (lstm)
 and 34 (unet), where auto ends at 0.7, 1.0, 0.1 and 9; at half, 31 (resnet), 20 (gpt), 32 (lstm)
 where auto ends at 10, 20 and 17. dtr is ahead of chain on resnet at half, unet and wave at 75 %.
-The bounds are tight on the mlp, where auto is proved optimal at all three budgets. Large nets: at a
-quarter of release 0.1's store-all peak no schedule of gpt (12 layers) recomputes less than 46.9 % of
-a forward, of gpt2-xl 4.2 %, of residual_mlp (100 layers) 34.6 %, each within 0.3 points of a plan;
-wave (40 steps) and resnet stay far apart there, at 112 % and 79 %, and near at half, 55.9 and 8.3 %.
+The bounds are tight on the mlp, where auto is proved optimal at all three budgets. Large nets, at a
+quarter of the store-all peak of release 0.1: no schedule of gpt (12 layers) recomputes less than
+46.9 % of a forward, of gpt2-xl 4.2 %, of residual_mlp (100 layers) 34.6 %, each within 0.3 points
+of a plan; wave (40 steps) and resnet stay far from theirs, at 112 and 79 %. At half those two are
+within 2.8 points.
 """
 
 from __future__ import annotations
