@@ -85,7 +85,7 @@ def check(seed: int) -> int:
         chosen = rng.sample(range(len(graph.steps)), min(len(graph.steps), 4))
         before = 0
         for k in range(1, len(chosen) + 1):
-            moments = [found.backwards[q] for q in sorted(chosen[:k])]
+            moments = [found.moment(q) for q in sorted(chosen[:k])]
             if min(moment.room for moment in moments) < 0:
                 assert best is None
                 break
@@ -138,7 +138,8 @@ def test_the_built_in_solver_proves_nearly_what_highs_does(make: Callable[[], Gr
     cost = flops(graph)
     budget = int(simulate(graph, registry.get("store_all")[0](graph)).peak * 0.6)
     found = Reduced(graph, budget, cost)
-    moments = found.backwards[:: max(1, len(found.backwards) // 3)]
+    steps = len(graph.steps)
+    moments = [found.moment(q) for q in range(0, steps, max(1, steps // 3))]
     pairs = Pairs(found, moments)
     exact = pairs.recompute(highs.solve(pairs.program, 10_000)[0])
     built_in = pairs.recompute(first_order.solve(pairs.program, 3_000)[0])
@@ -150,7 +151,7 @@ def test_equal_layers_made_one_prove_nearly_as_much_in_a_tenth_of_the_size() -> 
     cost = flops(graph)
     budget = int(simulate(graph, registry.get("store_all")[0](graph)).peak * 0.5)
     found = Reduced(graph, budget, cost)
-    whole = Pairs(found, [found.backwards[q] for q in (1, 4)])
+    whole = Pairs(found, [found.moment(q) for q in (1, 4)])
     size, proven = (
         len(whole.program.entries[0]),
         whole.recompute(highs.solve(whole.program, 100_000)[0]),

@@ -105,7 +105,7 @@ class MomentSearch:
 
     def run(self) -> None:
         """The same programs in the same order, whatever the effort: it only cuts them off."""
-        if min(moment.room for moment in self.reduced.backwards) < 0:
+        if min(self.reduced.rooms) < 0:
             self.refuted, self.solved = True, 1
             return
         first = self._first()
@@ -122,18 +122,18 @@ class MomentSearch:
 
     def _first(self) -> int:
         last = sorted(self.reduced.first)[int(FORWARD_SHARE * (len(self.reduced) - 1))]
-        return min(int(last), len(self.reduced.backwards) - 1)
+        return min(int(last), len(self.reduced.rooms) - 1)
 
     def _stretches(self, first: int) -> list[list[int]]:
         """Candidates, the one that leaves least room first, no two of a stretch reading alike."""
-        moments = self.reduced.backwards
-        rest = len(moments) - first - 1
+        rooms = self.reduced.rooms
+        rest = len(rooms) - first - 1
         ends = [first + 1 + int(rest * (k / STRETCHES) ** 1.5) for k in range(STRETCHES + 1)]
         found: list[list[int]] = []
         for k in range(STRETCHES):
             stretch: list[int] = []
             seen = set()
-            for q in sorted(range(ends[k], ends[k + 1]), key=lambda q: (moments[q].room, q)):
+            for q in sorted(range(ends[k], ends[k + 1]), key=lambda q: (rooms[q], q)):
                 reads = tuple(self.reduced.reads[q])
                 if reads not in seen and len(stretch) < (EACH if k else EARLY):
                     seen.add(reads)
@@ -198,7 +198,7 @@ class MomentSearch:
             self._prove(self._pairs(self.chosen))
 
     def _pairs(self, numbers: tuple[int, ...]) -> Pairs:
-        return Pairs(self.reduced, [self.reduced.backwards[q] for q in numbers])
+        return Pairs(self.reduced, [self.reduced.moment(q) for q in numbers])
 
     def _prove(self, pairs: Pairs) -> int:
         duals = self._solve(pairs.program)

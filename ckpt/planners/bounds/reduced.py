@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.graph import BackwardStep, Graph
+from ckpt.graph import Graph
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.reads import closure
 from ckpt.planners.bounds.simple import most_saved
@@ -71,11 +71,7 @@ class Reduced:
         place = self.place
         pairs = [(place[j], place[d]) for j in kept for d in sorted(self._deps[j]) if d in place]
         self.deps = np.array(pairs, dtype=int).reshape(-1, 2)
-        pairs = [
-            (self.place[v], self.place[o])
-            for v, o in self._owner.items()
-            if v in self.place and o in self.place
-        ]
+        pairs = [(place[v], place[o]) for v, o in self._owner.items() if v in place and o in place]
         self.views = np.array(pairs, dtype=int).reshape(-1, 2)
         self.reads = [
             np.array([self.place[i] for i in sorted(row)], dtype=int) for row in self._reads
@@ -151,7 +147,6 @@ class Reduced:
                 readers[d].add(j)
         fixed = set().union(self._outputs, self._owner, self._owner.values(), *self._reads)
         fixed |= {i for i in deps if graph[i].captured}
-        self._joined: dict[int, int] = {}
         for i in sorted(deps):
             if i in fixed or len(readers[i]) != 1:
                 continue
@@ -159,15 +154,12 @@ class Reduced:
             larger = self._nbytes(j) > self._nbytes(i) and not graph[i].call
             if deps[j] != {i} or larger or graph[j].call or graph[j].captured or j in self._owner:
                 continue
-            self._joined[i] = j
             self._costs[j] += self._costs.pop(i)
             self._needs[j] = max(self._needs[j], self._needs.pop(i))
             deps[j] = deps.pop(i)
             for d in deps[j]:
                 readers[d].remove(i)
                 readers[d].add(j)
-        for i in sorted(self._joined, reverse=True):  # to the last of a row of them
-            self._joined[i] = self._joined.get(self._joined[i], self._joined[i])
         self._last: dict[int, int] = {}
         for q in range(len(graph.steps) - 1, -1, -1):
             stack = list(self._reads[q])
@@ -207,27 +199,30 @@ class Reduced:
     # -- moments -----------------------------------------------------------------------------------
 
     @cached_property
-    def backwards(self) -> list[Moment]:
-        return [self._backward(q, step) for q, step in enumerate(self.graph.steps)]
+    def rooms(self) -> list[int]:
+        """For each step of the backward, the bytes that it leaves for what it doesn't read."""
+        graph, owners = self.graph, self.graph.owners
+        found = []
+        for step in graph.steps:
+            live = {owners[i] for i in (*step.reads, *graph.outputs)}
+            nbytes = sum(graph[o].nbytes for o in live if not graph[o].resident)
+            found.append(self.budget - nbytes - step.during + most_saved(step))
+        return found
 
-    def _backward(self, q: int, step: BackwardStep) -> Moment:
-        live, nbytes = self._standing((*step.reads, *self.graph.outputs))
+    def moment(self, q: int) -> Moment:
+        """That at which step ``q`` of the backward runs."""
+        graph = self.graph
+        values = (*graph.steps[q].reads, *graph.outputs)
+        owners = {graph.owners[i] for i in values if not graph[graph.owners[i]].resident}
+        live = self._mask(self._items((*values, *owners)))
         return Moment(
             order=q,
             live=live,
-            room=self.budget - nbytes - step.during + most_saved(step),
+            room=self.rooms[q],
             computed=self.first <= q,
             useful=((self.last >= q) | live) & ~self.call,
             again=(self.last > q) & ~self.outputs,
         )
-
-    def _standing(self, values: tuple[int, ...]) -> tuple[Any, int]:
-        """The items for these values and their buffers, and the bytes of the buffers."""
-        graph = self.graph
-        owners = {graph.owners[i] for i in values if not graph[graph.owners[i]].resident}
-        items = {self._joined.get(i, i) for i in self._items((*values, *owners))}
-        nbytes = sum(graph[o].nbytes for o in owners)
-        return self._mask(items) & ~self.call, nbytes
 
 
 def hashed(rows: Any) -> Any:
