@@ -53,7 +53,7 @@ def ilp(
                        notes={"status": OPTIMAL})  # fmt: skip
 
     best: Timeline | None = None
-    known = lower_bounds(graph, budget, price)
+    known = lower_bounds(graph, budget, price, effort=100_000_000)
     any_class = max(bound.cost or 0 for bound in known)
     found = _Proven(rungs[-1], STOPPED, 0)
     for number, space in enumerate(rungs):
