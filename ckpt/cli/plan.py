@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +26,9 @@ def plan(
     ] = "flops",
     time_limit: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds after which a solver gives the best it has."),
+        typer.Option(
+            min=0, help="Seconds for auto (by default 60) or a solver to give the best it has."
+        ),
     ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Count inputs, parameters and gradients too.")
@@ -52,6 +55,8 @@ def plan(
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
     from ckpt.cli.plans import PLAN_KINDS, described, save
+    from ckpt.cli.progress import search
+    from ckpt.errors import BudgetError
     from ckpt.models.memory import require
     from ckpt.reports.exports import dumps
     from ckpt.studies.plan import plan as run
@@ -62,15 +67,22 @@ def plan(
     )
     chosen = targets.load(target, given, seed, fake=fake)
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
-    step = run(
-        chosen.program(frozen=True),
-        *(chosen.arrays() if cost == "seconds" else ()),
-        budget=budget,
-        planner=planner,
-        whole=whole,
-        cost=cost,
-        **limit,
-    )
+    program = chosen.program(frozen=True)
+    arrays = chosen.arrays() if cost == "seconds" else ()
+    asked: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
+    try:
+        with search() if planner.partition(":")[0] == "auto" else nullcontext():
+            step = run(program, *arrays, **asked, **limit)
+    except BudgetError as error:
+        if error.smallest is None:
+            raise
+        more = program.graph.resident_nbytes + program.graph.gradient_nbytes if whole else 0
+        retry = f"{o.again('plan', target, given)} --budget {error.smallest + more}B"
+        raise BudgetError(
+            f"{error}; to plan that: {retry}{' --whole' if whole else ''}",
+            error.smallest,
+            error.instruction,
+        ) from None
     verified = None
     if verify:
         require(step.timeline.whole_peak, f"one step of {chosen.name}")

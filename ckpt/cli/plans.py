@@ -18,6 +18,7 @@ def described(plan: Any, verification: Any = None) -> dict[str, Any]:
         "name": plan.graph.name,
         "planner": plan.schedule.planner,
         "budget_nbytes": plan.schedule.budget,
+        "stopped_early": plan.schedule.notes.get("stopped_early"),
         "instructions": len(plan.schedule),
         "predicted_peak_nbytes": t.peak,
         "predicted_whole_peak_nbytes": t.whole_peak,

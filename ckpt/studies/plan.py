@@ -49,10 +49,10 @@ class Plan:
         return simulate(self.graph, self.schedule)
 
     def __str__(self) -> str:
-        return (
-            paragraph([self.certificate.verdict, *in_words(self.graph, self.timeline)])
-            + f"\n{self.certificate}"
-        )
+        lines = [self.certificate.verdict, *in_words(self.graph, self.timeline)]
+        if reason := self.schedule.notes.get("stopped_early"):
+            lines.append(f"stopped early ({reason}): more time may find a cheaper plan")
+        return f"{paragraph(lines)}\n{self.certificate}"
 
     def __repr__(self) -> str:
         graph, schedule = self.graph, self.schedule

@@ -78,10 +78,11 @@ def test_auto_is_never_worse_than_what_it_contains(name: str) -> None:
 
 
 def test_auto_is_deterministic() -> None:
-    graph = zoo()["chain"]
-    (budget,) = budgets(graph, 0.75)
+    graph = unet(6, 4096)
+    (budget,) = budgets(graph, 0.6)
     schedule = auto(graph, budget)
     assert schedule.notes["iterations"] > 0
+    assert "stopped_early" not in schedule.notes
     assert schedule == auto(graph, budget)
 
 
@@ -91,7 +92,7 @@ def test_auto_beats_chain_on_a_unet() -> None:
     chained = simulate(graph, chain(graph, budget)).recompute_flops
     schedule = auto(graph, budget)
     assert simulate(graph, schedule).recompute_flops < 0.8 * chained
-    assert 0 < schedule.notes["iterations"] <= 200
+    assert 0 < schedule.notes["iterations"] <= 400
 
 
 def test_enough_memory_is_store_all() -> None:

@@ -42,6 +42,8 @@ _MODULES = {
 }
 """Name -> the module that defines it, imported when first asked for."""
 
+BUILT_IN = tuple(_MODULES)
+
 
 @dataclass(frozen=True)
 class Planner:
@@ -62,6 +64,12 @@ class Planner:
         ``cost`` is what it minimises, FLOPs by default; planners that weigh none don't take it.
         Raises BudgetError if this planner finds none, UsageError for an option it doesn't have.
         """
+        return self.simulated(graph, budget, cost, **options).schedule
+
+    def simulated(
+        self, graph: Graph, budget: int | None = None, cost: Cost | None = None, **options: Any
+    ) -> Timeline:
+        """The same, and what the schedule comes to."""
         takes = list(inspect.signature(self.function).parameters)[2:]
         known = [name for name in takes if name != "cost"]
         for option in options:
@@ -73,7 +81,10 @@ class Planner:
         made = self.function(graph, budget, **options)
         if not made.graph:
             made = replace(made, graph=graph.digest, planner=self.name, budget=budget)
-        return within(graph, made, budget)
+        timeline = simulate(graph, made)
+        if not fits(timeline, budget):
+            raise over_budget(graph, timeline, self.name, budget)
+        return timeline
 
     @property
     def doc(self) -> str:
@@ -135,16 +146,6 @@ def get(name: str) -> tuple[Planner, dict[str, Any]]:
 
 def fits(timeline: Timeline, budget: int | None) -> bool:
     return budget is None or timeline.peak <= budget
-
-
-def within(graph: Graph, schedule: Schedule, budget: int | None) -> Schedule:
-    """``schedule`` if its simulated peak is within ``budget``; else BudgetError naming its peak."""
-    if budget is None:
-        return schedule
-    timeline = simulate(graph, schedule)
-    if fits(timeline, budget):
-        return schedule
-    raise over_budget(graph, timeline, schedule.planner, budget)
 
 
 def over_budget(graph: Graph, timeline: Timeline, name: str, budget: int | None) -> BudgetError:

@@ -18,6 +18,7 @@ from heapq import heappop, heappush
 from itertools import combinations
 from typing import NamedTuple
 
+from ckpt.planners.base import clock
 from ckpt.planners.base.emit import Action
 from ckpt.planners.chain.interior import Interior, levels_of
 from ckpt.planners.chain.kinds import Kind, Tape, Visit
@@ -131,6 +132,7 @@ def _kept_sets(interior: Interior, effort: int) -> list[frozenset[int]]:
         steps, cost = [], recompute(kept)
         heap = [(float("-inf"), g) for g in candidates]
         while heap:
+            clock.check()
             price, g = heappop(heap)
             changed = kept ^ {g}
             now = recompute(changed)

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ckpt.planners.base import clock
 from ckpt.planners.chain.kinds import (
     Ints,
     Kind,
@@ -143,6 +144,7 @@ class Table:
         filled = 0
 
         for s in range(L - 1, -1, -1):
+            clock.check()
             twin, shared = int(twins[s]), int(repeats[s])
             row = self._rows[s]
             for table in (self._at, least, ample):

@@ -9,6 +9,7 @@ from itertools import count
 from ckpt.errors import UsageError
 from ckpt.graph import Graph, Overwrites
 from ckpt.machine import simulate
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all
 from ckpt.planners.base.registry import over_budget, planner
@@ -159,6 +160,7 @@ class _Search:
                 continue
             closed.add(state)
             self.visited += 1
+            clock.check()
             if self.visited > self.max_states:
                 raise UsageError(
                     f"brute: {self.max_states} states visited (max_states) without an answer; "

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ckpt.errors import UsageError
+from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all
 from ckpt.planners.base.registry import fits, over_budget, planner
 from ckpt.planners.online.heuristics import HEURISTICS, Heuristic
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
+from ckpt.units import format_bytes
 
 THRASHING = 2.0
 """The slowdown of the step, cost with over cost without recomputation, that is reported."""
@@ -31,6 +33,7 @@ def dtr(
     cost: Cost | None = None,
     heuristic: str = "dtr_eq",
     max_computes: int = 1_000_000,
+    smallest: bool = True,
 ) -> Schedule:
     """Evict the value of least ``heuristic`` score until what comes next fits; recompute on demand.
 
@@ -46,7 +49,8 @@ def dtr(
 
     Guarantee: the simulated peak is within the budget; nothing about the cost, and a larger budget
     may cost more. Where it fails, the budget it names is one that it meets, found by bisection (to
-    1 %), and not always its smallest: what fits is not monotone in the budget either.
+    1 %), and not always its smallest: what fits is not monotone in the budget either. With
+    ``smallest=False`` it names none, and doesn't look.
     Deviations: a free op ages values by one unit, so that scores stay finite; an instruction's
     cotangents are part of its need, and are never evicted; captured arrays stay until nothing can
     need them; values without a reader left are evicted at once (the paper's eager eviction), and
@@ -64,6 +68,8 @@ def dtr(
     instructions = run(ceiling if budget is None else budget)
     if instructions is None:
         assert budget is not None
+        if not smallest:
+            raise BudgetError(f"dtr: no schedule within {format_bytes(budget)} ({budget} bytes)")
         # A step may write over a value that dies, which a run can't foresee: the peak that is named
         # lies below the budget that gave it, and asked for it we must come by the same ones again.
         low, high, instructions = 0, ceiling, run(ceiling)
@@ -300,6 +306,8 @@ class _Memory:
 
     def _compute(self, node: int) -> None:
         self.computes += 1
+        if self.computes % 256 == 0:
+            clock.check()
         if self.computes > self.run.max_computes:
             raise _GaveUpError
         buffer = self.run.buffer_of[node]

@@ -17,6 +17,7 @@ from math import comb
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.planners.base import clock
 from ckpt.planners.base.registry import fits, over_budget, planner
 from ckpt.planners.base.stages import find_stages
 from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, StageOp, emit
@@ -139,6 +140,7 @@ def most_slots(
     tried: list[Timeline] = []
     low, high = choices.start - 1, choices.stop  # low fits or is outside, high doesn't or is
     while high - low > 1:
+        clock.check()
         middle = (low + high) // 2
         timeline = plan(middle)
         tried.append(timeline)

@@ -1,4 +1,4 @@
-"""The portfolio: every planner that takes the graph, the best of them improved."""
+"""The portfolio: every planner that takes the graph, and the local search for the best."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from ckpt.errors import BudgetError, MissingExtraError, UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base import registry
+from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.registry import planner
-from ckpt.planners.search.improve import Improved, improve
+from ckpt.planners.bounds.simple import chain_bound, knapsack_bound, memory_floor
+from ckpt.planners.search.improve import improve
 from ckpt.schedule import Schedule
+from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
+
+QUICK = (
+    "store_all", "sqrt", "every", "mixed", "revolve", "dtr:msps", "greedy", "as_written", "chain",
+    "dtr",
+)  # fmt: skip
+"""The planners that any graph is given to, cheapest first; those of one's own come behind them."""
 
 EXACT_NODES, EXACT_STATES = 24, 25_000
 """`brute` is asked about graphs that compute at most so many nodes, for so many states."""
@@ -27,15 +36,28 @@ QUADRATIC_NODES = 200
 only if all others fail."""
 
 FINALISTS = 4
-"""How many schedules of the portfolio are improved; the best gets half of the iterations."""
+"""How many schedules are improved; none that costs more than WORTH times the best."""
 
-WORK = 80_000_000
-"""Iterations are cut so that they times the square of the instructions stay below this."""
+WORTH = 1.5
+
+WORK = 20_000_000
+"""Of each finalist, iterations times instructions stay below this."""
+
+PROOF_SECONDS = 5.0
+"""Once no schedule can fit, how long the smallest that there is may be looked for."""
+
+MOMENTS = 200_000
+"""Computed nodes times the moments at which the knapsack bound is taken."""
 
 
 @planner("auto", monotone=False, takes="iterations")
 def auto(
-    graph: Graph, budget: int | None = None, *, cost: Cost | None = None, iterations: int = 200
+    graph: Graph,
+    budget: int | None = None,
+    *,
+    cost: Cost | None = None,
+    iterations: int = 200,
+    time_limit: float | None = 60.0,
 ) -> Schedule:
     """The cheapest schedule of all planners, improved by local search.
 
@@ -43,101 +65,182 @@ def auto(
     then by peak.
     Guarantee: never worse than any planner it asked, which ``notes["portfolio"]`` lists with what
     each returned. On graphs of up to 24 computed nodes `brute` is asked too, and where it answers
-    the result is optimal over all schedules, which ``notes["optimal"]`` says. Deterministic: work
-    is counted in iterations, not seconds.
+    the result is optimal over all schedules, which ``notes["optimal"]`` says; so it is where it
+    meets a bound. Work is counted in iterations: the same everywhere, unless ``time_limit`` seconds
+    are over before. Then it is the best so far, and ``notes["stopped_early"]`` says so.
     Ignores: monotony. A larger budget may, rarely, cost more.
-    Cost: that of the planners asked, and ``iterations`` steps of the search, fewer on long
-    schedules; ``notes["iterations"]`` tells how many.
+    Cost: that of the planners asked, and ``iterations`` steps of the search for each of a few
+    schedules, fewer of long ones; ``notes["iterations"]`` tells how many.
+
+    Raises BudgetError where it finds none, with the smallest that is found and what is proven.
     """
-    price = cost or flops(graph)
-    found: list[tuple[tuple[int, int], int, Schedule]] = []
-    portfolio: dict[str, Any] = {}
-    refusals: list[BudgetError] = []
-    optimal = False
-    computed = len(graph.computed)
-    for name, options in _candidates(computed):
-        if name == "recompute_all" and computed > QUADRATIC_NODES and found:
-            continue
+    clock = Deadline(time_limit)
+    with clock.running():
+        return _Portfolio(graph, budget, cost or flops(graph), clock).run(iterations)
+
+
+class _Portfolio:
+    """What was found so far, and what is proven."""
+
+    def __init__(self, graph: Graph, budget: int | None, cost: Cost, clock: Deadline) -> None:
+        self.graph = graph
+        self.budget = budget
+        self.cost = cost
+        self.clock = clock
+        self.forward = cost.forward(graph) or 1
+        self.computed = len(graph.computed)
+        self.found: list[tuple[tuple[int, int], int, Timeline]] = []
+        """By cost, peak, and the order in which they came."""
+        self.portfolio: dict[str, Any] = {}
+        self.refusals: list[BudgetError] = []
+        self.iterations = 0
+        self.bound = 0
+        self.exact = False
+
+    def run(self, iterations: int) -> Schedule:
         try:
-            asked, given = registry.get(name)
-            schedule = asked(graph, budget, price, **given, **options)
+            self.ask_all()
+            if self.found and not self.done:
+                self.improve_all(iterations)
+        except StoppedError:
+            pass  # the best so far stands
+        if not self.found:
+            raise self.refusal()
+        timeline = min(self.found, key=lambda row: row[:2])[2]
+        best = timeline.schedule
+        optimal = self.done
+        notes = {
+            "from": best.planner,
+            "portfolio": self.portfolio,
+            "iterations": self.iterations,
+            "optimal": optimal,
+            "assumptions": "none: optimal over all schedules" if optimal else "none, and no proof",
+        }
+        if self.clock.reason:
+            notes["stopped_early"] = self.clock.reason
+        return replace(
+            best, graph=self.graph.digest, planner="auto", budget=self.budget, notes=notes
+        )
+
+    @property
+    def best(self) -> int | None:
+        """The least recomputation cost so far."""
+        return min((key[0] for key, _, _ in self.found), default=None)
+
+    @property
+    def done(self) -> bool:
+        """No schedule costs less."""
+        return self.exact or (self.best is not None and self.best <= self.bound)
+
+    # -- the portfolio -----------------------------------------------------------------------------
+
+    def ask_all(self) -> None:
+        for name, options in self.candidates():
+            if name == "recompute_all" and self.computed > QUADRATIC_NODES and self.found:
+                continue
+            self.ask(name, options)
+            if name == "sqrt":
+                self.prove()
+            if self.done:
+                return
+
+    def candidates(self) -> list[tuple[str, dict[str, Any]]]:
+        """Planners to ask, with options."""
+        own = [name for name in registry.names() if name not in registry.BUILT_IN]
+        names = [*QUICK, *own]
+        if self.computed <= SOLVER_NODES:
+            names.append("lp_round")
+        asked: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in names]
+        if self.computed <= EXACT_NODES:
+            asked.append(("brute", {"max_nodes": EXACT_NODES, "max_states": EXACT_STATES}))
+        return [*asked, ("recompute_all", {})]
+
+    def ask(self, name: str, options: dict[str, Any]) -> None:
+        self.report(f"asking {name}")
+        found, given = registry.get(name)
+        if found.name == "dtr" and (self.found or self.refusals):
+            options = {**options, "smallest": False}
+        try:
+            timeline = found.simulated(self.graph, self.budget, self.cost, **given, **options)
         except BudgetError as error:
-            refusals.append(error)
-            portfolio[name] = f"needs {error.smallest} bytes"
-            continue
+            self.refusals.append(error)
+            self.portfolio[name] = (
+                "found none" if error.smallest is None else f"needs {error.smallest} bytes"
+            )
         except (MissingExtraError, UsageError) as error:
-            portfolio[name] = f"refused: {error}"
-            continue
-        key = _key(graph, schedule, price)
-        portfolio[name] = {"recompute_cost": key[0], "peak_nbytes": key[1]}
-        found.append((key, len(found), schedule))
-        optimal |= name == "brute" or not key[0]
-        if not key[0]:
-            break
-    if not found:
-        raise _refusal(refusals, portfolio, budget)
-    found.sort(key=lambda row: row[:2])
-    best = found[0][2]
-    used = 0
-    if not optimal:
-        finalists = [row[2] for row in found[:FINALISTS]]
-        best, used = _improved(graph, finalists, budget, price, iterations)
-    notes = {
-        "from": best.planner,
-        "portfolio": portfolio,
-        "iterations": used,
-        "optimal": optimal,
-        "assumptions": "none: optimal over all schedules" if optimal else "none, and no proof",
-    }
-    return replace(best, graph=graph.digest, planner="auto", budget=budget, notes=notes)
+            self.portfolio[name] = f"refused: {error}"
+        else:
+            key = self.add(timeline)
+            self.portfolio[name] = {"recompute_cost": key[0], "peak_nbytes": key[1]}
+            self.exact |= name == "brute"
 
+    def add(self, timeline: Timeline) -> tuple[int, int]:
+        key = self.cost.recompute(timeline.counts), timeline.peak
+        self.found.append((key, len(self.found), timeline))
+        return key
 
-def _candidates(computed: int) -> list[tuple[str, dict[str, Any]]]:
-    """Planners to ask about a graph that computes so many nodes, with options; store-all first."""
-    asked: dict[str, dict[str, Any]] = {name: {} for name in registry.names()}
-    for name in ("auto", "ilp", "brute"):
-        asked.pop(name)
-    asked["dtr:msps"] = {}
-    asked["recompute_all"] = asked.pop("recompute_all")  # the last
-    if computed > SOLVER_NODES:
-        asked.pop("lp_round")
-    if computed <= EXACT_NODES:
-        asked["brute"] = {"max_nodes": EXACT_NODES, "max_states": EXACT_STATES}
-    return list(asked.items())
+    # -- proofs ------------------------------------------------------------------------------------
 
+    def prove(self) -> None:
+        """What no schedule can do; where none fits at all, little more time is spent."""
+        if self.budget is None:
+            return
+        if memory_floor(self.graph).nbytes > self.budget:
+            self.clock.shorten(PROOF_SECONDS)
+            return
+        moments = max(1, min(16, MOMENTS // (self.computed + 1)))
+        bounds = [knapsack_bound(self.graph, self.budget, self.cost, moments=moments)]
+        chain = chain_bound(self.graph, self.budget, self.cost)
+        self.bound = max(bound.cost or 0 for bound in (*bounds, *([chain] if chain else [])))
 
-def _improved(
-    graph: Graph, schedules: list[Schedule], budget: int | None, cost: Cost, iterations: int
-) -> Improved:
-    """Each schedule improved a little, the best of them further; and the iterations it took."""
-    longest = max(map(len, schedules))
-    allowed = min(iterations, WORK // longest**2)
-    if not allowed:
-        schedules = schedules[:1]
-    each = allowed // (2 * len(schedules))
-    tried = [improve(graph, schedule, budget, each, cost=cost) for schedule in schedules]
-    best = min(tried, key=lambda one: _key(graph, one.schedule, cost)).schedule
-    last = improve(graph, best, budget, allowed - each * len(schedules), cost=cost)
-    return Improved(last.schedule, last.iterations + sum(one.iterations for one in tried))
+    def report(self, doing: str) -> None:
+        best = None if self.best is None else self.best / self.forward
+        self.clock.report(Progress(doing, best, self.bound / self.forward))
 
+    # -- improvement -------------------------------------------------------------------------------
 
-def _key(graph: Graph, schedule: Schedule, cost: Cost) -> tuple[int, int]:
-    timeline = simulate(graph, schedule)
-    return cost.recompute(timeline.counts), timeline.peak
+    def improve_all(self, iterations: int) -> None:
+        """The local search for each of the best, and once more for the best of these."""
+        ranked = sorted(self.found, key=lambda row: row[:2])
+        most = ranked[0][0][0] * WORTH
+        finalists = [timeline for key, _, timeline in ranked[:FINALISTS] if key[0] <= most]
+        for timeline in finalists:
+            self.improve(timeline, iterations // 4)
+            if self.done:
+                return
+        best = min(self.found, key=lambda row: row[:2])[2]
+        self.improve(best, iterations)
 
+    def improve(self, timeline: Timeline, iterations: int) -> None:
+        schedule = timeline.schedule
+        self.report(f"improving what {schedule.planner} found")
+        allowed = min(iterations, WORK // max(len(schedule), 1))
+        better = improve(self.graph, schedule, self.budget, allowed, cost=self.cost)
+        self.iterations += better.iterations
+        self.add(simulate(self.graph, better.schedule))
 
-def _refusal(
-    refusals: list[BudgetError], portfolio: dict[str, Any], budget: int | None
-) -> Exception:
-    """Why no planner has a schedule: the least that any of them needs."""
-    known = [error for error in refusals if error.smallest is not None]
-    if not known:
-        return UsageError(f"auto: no planner takes this graph: {portfolio}")
-    best = min(known, key=lambda error: error.smallest or 0)
-    return BudgetError(
-        f"auto: no schedule within {format_bytes(budget or 0)} ({budget} bytes); the smallest that "
-        f"any planner finds needs {format_bytes(best.smallest or 0)} ({best.smallest} bytes), "
-        f"set by {best.instruction}",
-        smallest=best.smallest,
-        instruction=best.instruction,
-    )
+    # -- none --------------------------------------------------------------------------------------
+
+    def refusal(self) -> Exception:
+        """Why there is none: the least that any planner needs, and the least there can be."""
+        known = [error for error in self.refusals if error.smallest is not None]
+        if not known and not self.clock.reason:
+            return UsageError(f"auto: no planner takes this graph: {self.portfolio}")
+        floor = memory_floor(self.graph)
+        budget = self.budget or 0
+        none = "there is no schedule" if floor.nbytes > budget else "found no schedule"
+        stopped = f", stopped early ({self.clock.reason})" if self.clock.reason else ""
+        text = f"auto: {none} within {format_bytes(budget)} ({budget} bytes){stopped}; "
+        proven = (
+            f"none needs less than {format_bytes(floor.nbytes)} ({floor.nbytes} bytes), proven by "
+            f"{floor.instruction}"
+        )
+        if not known:
+            return BudgetError(text + proven)
+        best = min(known, key=lambda error: error.smallest or 0)
+        return BudgetError(
+            f"{text}the smallest that any planner finds needs {format_bytes(best.smallest or 0)} "
+            f"({best.smallest} bytes), set by {best.instruction}; {proven}",
+            smallest=best.smallest,
+            instruction=best.instruction,
+        )

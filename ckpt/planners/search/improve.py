@@ -12,6 +12,7 @@ import numpy as np
 
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import Action
 from ckpt.planners.search.drafts import Bytes, Draft, Gap, Lifetime, Sheet, gaps
@@ -99,7 +100,7 @@ class _Improver:
         rng = Random(0)
         tried = 0
         trials = self.trials(draft, rng)
-        while tried < iterations and draft.cost > self.least:
+        while tried < iterations and draft.cost > self.least and not clock.stopped():
             trial, inserted = next(trials, (None, frozenset[int]()))
             if trial is None:
                 break  # nothing here could be recomputed instead

@@ -6,6 +6,7 @@ from itertools import accumulate
 
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.lower import lower
 from ckpt.planners.base.registry import fits, over_budget, planner
@@ -46,6 +47,7 @@ def greedy(graph: Graph, budget: int | None = None, *, cost: Cost | None = None)
         plans.setdefault(tuple(starts), threshold)
     timelines = []
     for segments, threshold in plans.items():
+        clock.check()
         cuts = [stages[s].start for s in segments]
         notes = {"stages": len(stages), "segments": len(segments), "threshold_nbytes": threshold}
         kept = keep_boundaries(stages, segments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
+from ckpt.planners.base import clock
 from ckpt.planners.base.emit import Emitter
 from ckpt.planners.base.registry import planner
 from ckpt.schedule import Schedule
@@ -24,6 +25,7 @@ def recompute_all(graph: Graph, budget: int | None = None) -> Schedule:
     emitter = Emitter(graph)
     emitter.settle(emitter.compute(graph.outputs))
     for k, step in enumerate(graph.steps):
+        clock.check()
         computed = emitter.compute(step.reads)
         emitter.backward(k)
         emitter.settle(computed)

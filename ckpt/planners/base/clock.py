@@ -1,0 +1,110 @@
+"""When a search has to end - after some seconds, or when someone asks - and how far it is.
+
+A search runs under a `Deadline`. Whoever may take long looks at it: a loop that has something to
+show ends where `stopped` says so, and any other calls `check`, which raises. Without a clock neither
+does anything. No result depends on how often they are called, but where the clock cut it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from ckpt.errors import CkptError
+
+EVERY = 0.25
+"""Seconds between two reports of the same."""
+
+
+class StoppedError(CkptError):
+    """The clock stopped a planner before it had a schedule."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is. Costs are shares of a forward."""
+
+    doing: str
+    """What it turns to now."""
+    recompute: float | None
+    """Of the best schedule so far; None: there is none yet."""
+    bound: float
+    """No schedule within the budget recomputes less."""
+
+
+class Deadline:
+    """The end of a search, by time (``seconds`` from now; None: never) or because someone asks.
+
+    ``tell`` hears how far the search is.
+    """
+
+    def __init__(
+        self, seconds: float | None = None, tell: Callable[[Progress], None] | None = None
+    ) -> None:
+        self.seconds = seconds
+        self.began = time.monotonic()
+        self.tell = tell
+        self.outer: Deadline | None = None
+        self._asked = ""
+        self._told = -EVERY
+        self._progress: Progress | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it is over, in words: ``time limit of 60 s``; empty while it isn't."""
+        over = self.seconds is not None and time.monotonic() - self.began >= self.seconds
+        if over and not self._asked:
+            self._asked = f"time limit of {self.seconds:g} s"
+        return self._asked or ("" if self.outer is None else self.outer.reason)
+
+    def stop(self, reason: str) -> None:
+        """Whatever runs under this clock is to end now."""
+        self._asked = self._asked or reason
+
+    def shorten(self, seconds: float) -> None:
+        """End so many seconds from the beginning, if not before."""
+        self.seconds = seconds if self.seconds is None else min(seconds, self.seconds)
+
+    def report(self, progress: Progress) -> None:
+        """Tell whoever listens, here or around."""
+        self._progress, self._told = progress, time.monotonic()
+        if self.tell is not None:
+            self.tell(progress)
+        if self.outer is not None:
+            self.outer.report(progress)
+
+    def look(self) -> str:
+        """`reason`; and, now and then, the last report once more."""
+        if self._progress is not None and time.monotonic() - self._told >= EVERY:
+            self.report(self._progress)
+        return self.reason
+
+    @contextmanager
+    def running(self) -> Iterator[Deadline]:
+        """What is called in this block runs under this clock, and under any around it."""
+        self.outer = _current.get()
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
+
+_current: ContextVar[Deadline | None] = ContextVar("clock", default=None)
+
+
+def stopped() -> bool:
+    """Is the time up?"""
+    deadline = _current.get()
+    return deadline is not None and bool(deadline.look())
+
+
+def check() -> None:
+    """Raise StoppedError if the time is up."""
+    if stopped():
+        deadline = _current.get()
+        assert deadline is not None
+        raise StoppedError(f"stopped early: {deadline.reason}")
