@@ -26,6 +26,9 @@ def frontier(
     iterations: Annotated[
         int, typer.Option(min=0, help="Local-search steps of auto, a budget.")
     ] = 15,
+    time_limit: Annotated[
+        float, typer.Option(min=0, help="Seconds for all planning; a plan not done then is left out.")
+    ] = 100.0,
     depth: o.Depth = None,
     width: o.Width = None,
     batch: o.Batch = None,
@@ -42,7 +45,8 @@ def frontier(
 
     One figure of predicted lines and executed points, with the region that is proved impossible;
     and the table, with each plan's gap to the best that is possible. Writes plots/frontier.png,
-    .svg and .csv unless -o says otherwise.
+    .svg and .csv unless -o says otherwise. One that was stopped goes on where it was when the same
+    command is given again.
     """
     from ckpt import planners as known
     from ckpt.cli import outputs
@@ -52,7 +56,7 @@ def frontier(
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
-    from ckpt.studies.journal import set_aside
+    from ckpt.studies.journal import Journal, discard
 
     paths = outputs.check(output or _DEFAULTS)
     journal = outputs.partial(paths)
@@ -71,11 +75,19 @@ def frontier(
         beside = program.graph.resident_nbytes + program.graph.gradient_nbytes
         require(peak + beside, f"one step of {chosen.name}")
     total = len(names) * len(limits or range(points))
-    set_aside(journal)
-    with exports.JsonlWriter(journal) as written, progress(total, chosen.name) as tell:
+    arguments = {"target": chosen.name, **given, "planners": names, "points": points}
+    about = reproduction(
+        "ckpt frontier",
+        {**arguments, "graph": program.graph.digest, "iterations": iterations, "measure": real},
+        seed=seed,
+    )
+    with Journal(journal, about) as written, progress(total, chosen.name) as tell:
+        known_rows = {(row["planner"], row["budget_nbytes"]): row for row in written.rows}
 
         def keep(row: study.Row) -> None:
-            written.write(row)
+            late = (row["error"] or "").startswith("stopped early")  # that is tried again
+            if not late and (row["planner"], row["budget_nbytes"]) not in known_rows:
+                written.write(row)
             tell(row["planner"])
 
         try:
@@ -88,9 +100,11 @@ def frontier(
                 measure=real,
                 on_row=keep,
                 iterations=iterations,
+                time_limit=time_limit,
+                known=known_rows.values(),
             )
         except KeyboardInterrupt:
-            note(f"the rows made so far are in {journal}")
+            note(f"the rows made so far are in {journal}; the same command goes on from there")
             raise
     title = f"{chosen.name}: every planner"
     if json:
@@ -102,7 +116,6 @@ def frontier(
             note(f"note: {text}")
     if found.knee:
         note(f"note: {found.next_useful(found.knee['predicted_peak_nbytes'])}")
-    arguments = {"target": chosen.name, **given, "planners": names, "points": points}
     outputs.write(
         paths,
         found.rows,
@@ -110,7 +123,7 @@ def frontier(
         title=title,
         about=reproduction("ckpt frontier", arguments, seed=seed),
     )
-    journal.unlink(missing_ok=True)
+    discard(journal)
     budget = f"{found.knee['budget_nbytes']}B" if found.knee else "100%"
     more = ["--budget", budget, "--verify"]
     note(f"next: {o.again('plan', target, given=given, more=more)}")

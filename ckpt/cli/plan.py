@@ -69,17 +69,18 @@ def plan(
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
     program = chosen.program(frozen=True)
     arrays = chosen.arrays() if cost == "seconds" else ()
-    asked: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
+    wanted: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
     try:
         with search() if planner.partition(":")[0] == "auto" else nullcontext():
-            step = run(program, *arrays, **asked, **limit)
+            step = run(program, *arrays, **wanted, **limit)
     except BudgetError as error:
         if error.smallest is None:
             raise
         more = program.graph.resident_nbytes + program.graph.gradient_nbytes if whole else 0
-        retry = f"{o.again('plan', target, given)} --budget {error.smallest + more}B"
+        options = ["--budget", f"{error.smallest + more}B", *(["--whole"] if whole else [])]
+        retry = o.again("plan", target, given=given, more=options)
         raise BudgetError(
-            f"{error}; to plan that: {retry}{' --whole' if whole else ''}",
+            f"{error}; to plan that: {retry}",
             error.smallest,
             error.instruction,
         ) from None

@@ -47,6 +47,7 @@ LOOKS = {
     "ilp": Look(BLACK, "d", SOLID),
     "lp_round": Look(BLACK, "1", DOTTED),
     "dtr": Look(ORANGE, ">", DASHDOT),
+    "beam": Look(SKY, "p", DASHED),
     "auto": Look(VERMILLION, "*", DASHED),
     "recompute_all": Look(GREY, "<", SOLID),
     "as_written": Look(GREY, "H", DASHED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import get, make_schedule, resolve_budget
 from ckpt.planners import names as planner_names
+from ckpt.planners.base.clock import Deadline
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.program import Program
@@ -116,6 +118,8 @@ def frontier(
     argnums: int | tuple[int, ...] = 0,
     on_row: Callable[[Row], None] | None = None,
     iterations: int = 15,
+    time_limit: float | None = 100.0,
+    known: Iterable[Row] = (),
 ) -> Frontier:
     """Plan one step of ``function(*args)``, a Program or a Graph, by every planner at some budgets.
 
@@ -123,9 +127,13 @@ def frontier(
     If the arguments are arrays, the schedules that no other beats and each planner's cheapest and
     smallest are executed and measured, but for those that recompute more than `WORTH_RUNNING`
     forwards. ``iterations``
-    bounds the local search of ``auto``. ``on_row`` sees each row as it is made; rows are dicts with
-    planner, budget_nbytes, predicted_peak_nbytes, measured_peak_nbytes, recompute_flops, overhead,
-    bound_flops, gap_percent, planning_seconds, error.
+    bounds the local search of ``auto``. A planner's plan for a smaller budget stands where it finds
+    nothing cheaper for a larger one. All planning together takes ``time_limit`` seconds, of which
+    each row has its share of what is left; one that isn't done then is a row with an error.
+    ``known`` are rows of an earlier run: they are taken as they are. ``on_row`` sees each row as it
+    is made; rows are dicts with planner, budget_nbytes, predicted_peak_nbytes,
+    measured_peak_nbytes, recompute_flops, overhead, bound_flops, gap_percent, planning_seconds,
+    error.
     """
     graph, program = graph_of(function, args, argnums)
     _, stored, peak = resolve_budget(graph, None)
@@ -146,15 +154,25 @@ def frontier(
         raise UsageError("nothing to compare: name at least one planner and one budget")
     errors: list[CkptError] = []
     schedules: list[Schedule | None] = []
-    for limit in sorted(limits, reverse=True):
-        best = lower_bounds(graph, limit, effort=100_000_000)[0]
+    earlier = {(row["planner"], row["budget_nbytes"]): row for row in known}
+    cheapest: dict[str, Schedule] = {}
+    limits = sorted(set(limits))
+    turns = _Turns(time_limit, len(limits) * (1 + len(chosen)))
+    for limit in limits:
+        with turns.next():
+            best = lower_bounds(graph, limit, effort=100_000_000)[0]
         if best.cost is not None:
             found.bounds.append({"budget_nbytes": limit, "bound_flops": best.cost})
         for name in chosen:
-            options = {"iterations": iterations} if name == "auto" else {}
-            row = _row(graph, name, limit, best.cost, options)
-            schedules.append(row.pop("schedule"))
-            if (error := row.pop("refusal")) is not None:
+            with turns.next():
+                row = earlier.get((name, limit))
+                if row is None:
+                    options = {"iterations": iterations} if name == "auto" else {}
+                    row = _row(graph, name, limit, best.cost, options, cheapest.get(name))
+            schedules.append(row.pop("schedule", None))
+            if made := schedules[-1]:
+                cheapest[name] = made
+            if (error := row.pop("refusal", None)) is not None:
                 errors.append(error)
             found.rows.append(row)
             if on_row is not None:
@@ -167,6 +185,22 @@ def frontier(
         with program.restored(*args):
             _execute(found, schedules, program, args)
     return found
+
+
+class _Turns:
+    """Time that is shared out: each turn has twice its share of what is left."""
+
+    def __init__(self, seconds: float | None, turns: int) -> None:
+        self.ends = None if seconds is None else time.monotonic() + seconds
+        self.left = turns
+
+    def next(self) -> AbstractContextManager[Deadline]:
+        """What runs in this block is stopped when its turn is over."""
+        if self.ends is None:
+            return Deadline().running()
+        share = 2 * (self.ends - time.monotonic()) / max(self.left, 1)
+        self.left -= 1
+        return Deadline(round(max(share, 0.1), 2)).running()
 
 
 def _execute(
@@ -195,8 +229,15 @@ def spread(low: int, high: int, points: int) -> list[int]:
     return sorted({round(max(low, 1) * ratio ** (k / (points - 1))) for k in range(points)})
 
 
-def _row(graph: Graph, name: str, limit: int, bound: int | None, options: dict[str, Any]) -> Row:
-    """One planner at one budget; a refusal is a row too."""
+def _row(
+    graph: Graph,
+    name: str,
+    limit: int,
+    bound: int | None,
+    options: dict[str, Any],
+    smaller: Schedule | None,
+) -> Row:
+    """One planner at one budget, or its plan for a smaller one; a refusal is a row too."""
     row: Row = dict.fromkeys((
         "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
         "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
@@ -204,12 +245,17 @@ def _row(graph: Graph, name: str, limit: int, bound: int | None, options: dict[s
     ))  # fmt: skip
     row.update(planner=name, budget_nbytes=limit, bound_flops=bound)
     start = time.perf_counter()
+    timelines = [] if smaller is None else [simulate(graph, smaller)]
     try:
-        schedule: Schedule = make_schedule(graph, name, limit, **options)
-    except CkptError as error:  # over budget, not this kind of graph, or a solver is missing
-        row.update(error=str(error), refusal=error)
+        made = make_schedule(graph, name, limit, **options)
+    except CkptError as error:  # over budget or time, not this kind of graph, or no solver
+        if not timelines:
+            row.update(error=str(error), refusal=error)
     else:
-        timeline = simulate(graph, schedule)
+        timelines.append(simulate(graph, made))
+    if timelines:
+        timeline = min(timelines, key=lambda t: (t.recompute_flops, t.peak))
+        schedule = timeline.schedule
         row.update(
             predicted_peak_nbytes=timeline.peak,
             recompute_flops=timeline.recompute_flops,

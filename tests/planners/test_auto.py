@@ -10,14 +10,17 @@ from ckpt.errors import BudgetError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
+from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import flops
+from ckpt.planners.bounds.simple import memory_floor
 from ckpt.planners.search.drafts import Draft, Sheet
 from ckpt.planners.search.improve import improve
+from ckpt.planners.search.rollouts import Roller, State, Units
 from ckpt.schedule import Backward, Compute, Schedule
 from tests.graphs import Build, mlp, random_graph, unet, zoo
 
-auto, brute, chain, dtr, store_all = (
-    base.get(name)[0] for name in ("auto", "brute", "chain", "dtr", "store_all")
+auto, beam, brute, chain, dtr, store_all = (
+    base.get(name)[0] for name in ("auto", "beam", "brute", "chain", "dtr", "store_all")
 )
 
 
@@ -184,3 +187,83 @@ def test_improve_takes_any_graph(seed: int) -> None:
         timeline = simulate(graph, improve(graph, schedule, budget, 15).schedule)
         assert timeline.peak <= budget
         assert timeline.recompute_flops <= simulate(graph, schedule).recompute_flops
+
+
+# -- the deadline ----------------------------------------------------------------------------------
+
+
+def test_a_search_that_is_stopped_gives_the_best_it_has() -> None:
+    graph = unet(6, 4096)
+    (budget,) = budgets(graph, 0.6)
+    heard = []
+
+    def hear(progress: Progress) -> None:
+        heard.append(progress)
+        if progress.recompute is not None:
+            deadline.stop("Ctrl-C")
+
+    deadline = Deadline(tell=hear)
+    with deadline.running():
+        schedule = auto(graph, budget)
+    assert schedule.notes["stopped_early"] == "Ctrl-C"
+    timeline = simulate(graph, schedule)
+    assert timeline.peak <= budget
+    whole = simulate(graph, auto(graph, budget))
+    assert 0 < whole.recompute_flops < timeline.recompute_flops
+    assert heard[0].recompute is None
+    assert heard[-1].recompute == pytest.approx(timeline.overhead)
+
+
+def test_without_a_plan_the_error_names_the_floor_and_the_smallest() -> None:
+    graph = unet(6, 4096)
+    floor = memory_floor(graph).nbytes
+    with pytest.raises(
+        BudgetError, match=rf"there is no schedule .*\({floor} bytes\), proven"
+    ) as e:
+        auto(graph, floor - 1)
+    assert e.value.smallest is not None
+    assert simulate(graph, auto(graph, e.value.smallest)).peak <= e.value.smallest
+    deadline = Deadline()
+    deadline.stop("Ctrl-C")
+    with deadline.running(), pytest.raises(StoppedError):
+        dtr(mlp([32] * 300, 16), 10**6)
+
+
+def test_a_deadline_ends_by_time_and_by_that_around_it() -> None:
+    outer, inner = Deadline(0.0), Deadline(100.0)
+    with outer.running(), inner.running():
+        assert inner.reason == "time limit of 0 s"
+    assert Deadline(100.0).reason == ""
+
+
+# -- the beam --------------------------------------------------------------------------------------
+
+
+def test_a_beam_keeps_its_promise_and_beats_eviction_without_look_ahead() -> None:
+    graph = unet(6, 4096)
+    planned = evicted = 0
+    for budget in budgets(graph, 0.8, 0.6):
+        timeline = simulate(graph, beam(graph, budget, work=100_000))
+        assert timeline.peak <= budget
+        planned += timeline.recompute_flops
+        evicted += simulate(graph, dtr(graph, budget)).recompute_flops
+        assert timeline.schedule == beam(graph, budget, work=100_000)
+    assert 0 < planned < evicted
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_a_rollout_costs_what_its_schedule_does(name: str) -> None:
+    graph = zoo()[name]
+    units = Units(graph, flops(graph))
+    for budget in budgets(graph, 0.9, 0.7):
+        roller = Roller(units, budget, 0.25)
+        state, rows, rolled = State(0, frozenset(), 0), [], None
+        for _ in units.reads:
+            rolled = roller.roll(state)
+            if rolled is None:
+                break
+            state = rolled.after
+            rows.append(rolled.computed)
+        if rolled is not None:
+            timeline = simulate(graph, units.schedule(rows))
+            assert timeline.recompute_flops <= rolled.cost - graph.forward_flops

@@ -1,8 +1,8 @@
 """When a search has to end - after some seconds, or when someone asks - and how far it is.
 
 A search runs under a `Deadline`. Whoever may take long looks at it: a loop that has something to
-show ends where `stopped` says so, and any other calls `check`, which raises. Without a clock neither
-does anything. No result depends on how often they are called, but where the clock cut it.
+show ends where `stopped` says so, and any other calls `check`, which raises. Without a deadline
+neither does anything. No result depends on how often they are called, but where the clock cut it.
 """
 
 from __future__ import annotations

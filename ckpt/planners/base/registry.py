@@ -37,6 +37,7 @@ _MODULES = {
     "ilp": "ckpt.planners.exact.ilp",
     "lp_round": "ckpt.planners.exact.lp_round",
     "dtr": "ckpt.planners.online.dtr",
+    "beam": "ckpt.planners.search.beam",
     "auto": "ckpt.planners.search.auto",
     "brute": "ckpt.planners.exact.brute",
 }

@@ -20,7 +20,7 @@ from ckpt.units import format_bytes
 
 QUICK = (
     "store_all", "sqrt", "every", "mixed", "revolve", "dtr:msps", "greedy", "as_written", "chain",
-    "dtr",
+    "dtr", "beam",
 )  # fmt: skip
 """The planners that any graph is given to, cheapest first; those of one's own come behind them."""
 
@@ -158,7 +158,7 @@ class _Portfolio:
     def ask(self, name: str, options: dict[str, Any]) -> None:
         self.report(f"asking {name}")
         found, given = registry.get(name)
-        if found.name == "dtr" and (self.found or self.refusals):
+        if found.name in ("dtr", "beam") and (self.found or self.refusals):
             options = {**options, "smallest": False}
         try:
             timeline = found.simulated(self.graph, self.budget, self.cost, **given, **options)

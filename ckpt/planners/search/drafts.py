@@ -16,7 +16,7 @@ from typing import NamedTuple, assert_never
 
 import numpy as np
 
-from ckpt.graph import Graph
+from ckpt.graph import Graph, Overwrites
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.emit import Action, free_early, needed_only
 from ckpt.planners.base.reads import permanent
@@ -144,7 +144,7 @@ class Draft:
 
     @cached_property
     def high(self) -> Bytes:
-        """Bytes at each action, as `simulate` counts them if nothing is written over."""
+        """Bytes at each action, as `simulate` counts them."""
         change = [0] * (len(self.actions) + 2)
         for buffer in self.buffers:
             change[buffer.start] += buffer.nbytes
@@ -152,16 +152,47 @@ class Draft:
         held = np.fromiter(accumulate(change), np.int64, len(change))[: len(self.actions)]
         graph, workspace = self.sheet.graph, self.sheet.workspace
         beside, done = [], 0
-        for action in self.actions:
+        for t, action in enumerate(self.actions):
             match action:
                 case Compute(i):
                     beside.append(graph.between[done] + workspace[i])
+                    if overwrites := graph.nodes[i].overwrites:
+                        beside[t] -= self._saved(t, overwrites, self.sheet.deps[i])
                 case Backward(k):
                     beside.append(graph.steps[k].during)
+                    if overwrites := graph.steps[k].overwrites:
+                        beside[t] -= self._saved(t, overwrites, self.sheet.reads[k])
                     done += 1
                 case _:
                     assert_never(action)
         return held + np.array(beside, dtype=np.int64)
+
+    def _saved(self, t: int, overwrites: Overwrites, reads: list[int]) -> int:
+        """What action ``t``, which reads these, saves by writing over a value that dies with it."""
+        most = 0
+        for value, saved in overwrites:
+            if saved > most and value in reads:
+                made = self.bound[t][reads.index(value)]
+                sharing = self.buffers[self.buffer_at[made]].computes
+                if self.last_read[made] == t and all(
+                    self.last_read[other] < t for other in sharing if other != made
+                ):
+                    most = saved
+        return most
+
+    @cached_property
+    def last_read(self) -> list[int]:
+        """For each action that computes a value, the last that reads it; outputs stay to the end.
+
+        A value of which nothing more is read is as if it were gone.
+        """
+        last = [-1] * len(self.actions)
+        for t, bound in enumerate(self.bound):
+            for made in bound:
+                last[made] = t
+        for output in self.sheet.outputs:
+            last[self.last_computed[output]] = len(self.actions)
+        return last
 
     @cached_property
     def peak(self) -> int:
