@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.planners import make_schedule
 from ckpt.planners.base import registry as base
+from ckpt.planners.base.cost import flops
+from ckpt.planners.online.dtr import _Run
 from ckpt.planners.online.heuristics import HEURISTICS, Ancestors, Components, Neighbourhood
 from ckpt.schedule import Compute, Free
-from tests.graphs import Build
+from tests.graphs import Build, random_graph
 from tests.planners.test_brute import small_dag
 
 dtr = base.get("dtr")[0]
@@ -84,7 +89,9 @@ def test_a_buffer_that_returns_leaves_and_its_component_stays_whole() -> None:
             heuristic.evict(b)
         heuristic.changed.clear()
         heuristic.restore(2)
-        assert {0, 2, 4} <= heuristic.changed
+    assert {0, 2, 4} <= exact.changed
+    assert classes.sums is not None
+    assert list(classes.sums[[0, 2, 4]]) == [classes.numerator(b) for b in (0, 2, 4)]
     assert exact.numerator(0) == 1 + 2
     assert classes.numerator(0) == 1 + 2 + 8  # the paper's phantom: 3 is still in the class
     assert classes.numerator(2) == 4 + (2 + 8)
@@ -153,3 +160,30 @@ def test_ten_thousand_nodes() -> None:
     timeline = simulate(graph, schedule)
     assert timeline.peak <= stored // 10
     assert 0 < timeline.overhead < 2
+
+
+class Afresh(Components):
+    """The same components, every numerator summed anew before each eviction."""
+
+    def evict(self, buffer: int) -> None:
+        super().evict(buffer)
+        self.refresh()
+
+    def restore(self, buffer: int) -> None:
+        super().restore(buffer)
+        self.refresh()
+
+    def refresh(self) -> None:
+        assert self.sums is not None
+        live = [b for b, gone in enumerate(self.is_evicted) if not gone]
+        self.sums[live] = [self.numerator(b) for b in live]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sums_that_follow_each_change_are_the_sums(seed: int) -> None:
+    graph = random_graph(random.Random(seed), 10 + 5 * seed)
+    price = flops(graph)
+    peak = simulate(graph, make_schedule(graph, "store_all")).peak
+    for budget in (peak * 3 // 4, peak // 2):
+        runs = [_Run(graph, price, kind, 20_000)(budget) for kind in (Components, Afresh)]
+        assert runs[0] == runs[1]

@@ -236,6 +236,7 @@ class _Memory:
         # evicted, and the clock when it was last read or written.
         self.weight = np.ones(buffers)
         self.offered = np.full(buffers, np.inf)
+        self.sizes = np.maximum(np.array(run.size, np.float64), 1.0)
         self.last = np.zeros(buffers)
 
     def bring(self, wanted: list[int], backward: int | None = None) -> None:
@@ -352,6 +353,10 @@ class _Memory:
             self._drop(buffer)
 
     def _reweigh(self) -> None:
+        if self.score.sums is not None:
+            self.weight = self.score.sums / self.sizes
+            self.offered = np.where(self.offered == np.inf, np.inf, self.weight)
+            return
         for buffer in self.score.changed:
             if not self.is_held[buffer]:
                 continue

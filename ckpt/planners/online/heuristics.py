@@ -6,7 +6,9 @@ Each keeps, as buffers are evicted and come back, the numerator of its score. Bu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
 
 
 class Heuristic:
@@ -14,6 +16,8 @@ class Heuristic:
 
     by_size = True
     by_age = True
+    sums: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
+    """The numerators of all live buffers, where they are kept up to date; else `changed` tells."""
 
     def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
         self.cost = cost
@@ -111,7 +115,8 @@ class Ancestors(Neighbourhood):
 class Components(Heuristic):
     """The neighbourhood as undirected components in a union-find (the paper's equivalence classes).
 
-    A buffer that comes back takes its cost out of its component, which stays whole.
+    A buffer that comes back takes its cost out of its component, which stays whole. ``sums`` follow
+    each change by what it adds, since one may concern hundreds of buffers around a component.
     """
 
     def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
@@ -120,34 +125,47 @@ class Components(Heuristic):
         self.up: list[int] = []
         self.total: list[int] = []
         self.rim: list[set[int]] = []  # buffers beside the component whose numerator counts it
+        self.sums = np.array(cost, np.int64)
 
     def numerator(self, buffer: int) -> float:
-        roots = {self._root(self.element[b]) for b in self._around(buffer) if self.is_evicted[b]}
-        return self.cost[buffer] + sum(self.total[root] for root in roots)
+        return self.cost[buffer] + sum(self.total[root] for root in self._roots(buffer))
 
     def evict(self, buffer: int) -> None:
         self.is_evicted[buffer] = 1
         root = self.element[buffer] = len(self.up)
         self.up.append(root)
         self.total.append(self.cost[buffer])
-        self.rim.append(set())
+        self.rim.append({b for b in self._around(buffer) if not self.is_evicted[b]})
+        self._add(self.rim[root], self.cost[buffer])
         for b in self._around(buffer):
             if self.is_evicted[b]:
                 root = self._union(root, self._root(self.element[b]))
-        self.rim[root].update(b for b in self._around(buffer) if not self.is_evicted[b])
         self.rim[root].discard(buffer)
-        self.changed |= self.rim[root]
 
     def restore(self, buffer: int) -> None:
+        assert self.sums is not None
         if self.is_evicted[buffer]:
             self.is_evicted[buffer] = 0
             root = self._root(self.element[buffer])
             self.total[root] -= self.cost[buffer]
-            self.changed |= self.rim[root]
-        for b in self._around(buffer):
-            if self.is_evicted[b]:
-                self.rim[self._root(self.element[b])].add(buffer)
-        self.changed.add(buffer)
+            self._add(self.rim[root], -self.cost[buffer])
+            for b in self._around(buffer):
+                if b in self.rim[root] and root not in self._roots(b):
+                    self.rim[root].discard(b)
+                    self.sums[b] -= self.total[root]
+        roots = self._roots(buffer)
+        self.sums[buffer] = self.cost[buffer] + sum(self.total[root] for root in roots)
+        for root in roots:
+            self.rim[root].add(buffer)
+
+    def _add(self, buffers: Collection[int], amount: int) -> None:
+        assert self.sums is not None
+        if buffers and amount:
+            self.sums[np.fromiter(buffers, np.int64, len(buffers))] += amount
+
+    def _roots(self, buffer: int) -> set[int]:
+        """The components beside it."""
+        return {self._root(self.element[b]) for b in self._around(buffer) if self.is_evicted[b]}
 
     def _around(self, buffer: int) -> Iterable[int]:
         return (*self.parents[buffer], *self.children[buffer])
@@ -163,6 +181,10 @@ class Components(Heuristic):
             return a
         if len(self.rim[a]) < len(self.rim[b]):
             a, b = b, a
+        shared = self.rim[a] & self.rim[b]
+        self._add(self.rim[a], self.total[b])
+        self._add(shared, -self.total[b])
+        self._add(self.rim[b] - shared, self.total[a])
         self.up[b] = a
         self.total[a] += self.total[b]
         self.rim[a] |= self.rim[b]
