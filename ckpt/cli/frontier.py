@@ -27,7 +27,8 @@ def frontier(
         int, typer.Option(min=0, help="Local-search steps of auto, a budget.")
     ] = 15,
     time_limit: Annotated[
-        float, typer.Option(min=0, help="Seconds for all planning; a plan not done then is left out.")
+        float,
+        typer.Option(min=0, help="Seconds for all planning; what isn't done then is left out."),
     ] = 100.0,
     depth: o.Depth = None,
     width: o.Width = None,

@@ -76,14 +76,11 @@ def plan(
     except BudgetError as error:
         if error.smallest is None:
             raise
-        more = program.graph.resident_nbytes + program.graph.gradient_nbytes if whole else 0
-        options = ["--budget", f"{error.smallest + more}B", *(["--whole"] if whole else [])]
+        beside = program.graph.resident_nbytes + program.graph.gradient_nbytes if whole else 0
+        options = ["--budget", f"{error.smallest + beside}B", *(["--whole"] if whole else [])]
         retry = o.again("plan", target, given=given, more=options)
-        raise BudgetError(
-            f"{error}; to plan that: {retry}",
-            error.smallest,
-            error.instruction,
-        ) from None
+        told = f"{error}; to plan that: {retry}"
+        raise BudgetError(told, error.smallest, error.instruction) from None
     verified = None
     if verify:
         require(step.timeline.whole_peak, f"one step of {chosen.name}")
