@@ -15,7 +15,7 @@ from ckpt.planners.base.cost import flops
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.planners.search.drafts import Draft, Sheet
 from ckpt.planners.search.improve import improve
-from ckpt.planners.search.rollouts import Moment, Roller, Units
+from ckpt.planners.search.rollouts import Roller, Situation, Units
 from ckpt.schedule import Backward, Compute, Schedule
 from tests.graphs import Build, mlp, random_graph, unet, zoo
 
@@ -257,7 +257,7 @@ def test_a_rollout_costs_what_its_schedule_does(name: str) -> None:
     units = Units(graph, flops(graph))
     for budget in budgets(graph, 0.9, 0.7):
         roller = Roller(units, budget, 0.25)
-        state, rows, rolled = Moment(0, frozenset(), 0), [], None
+        state, rows, rolled = Situation(0, frozenset(), 0), [], None
         for _ in units.reads:
             rolled = roller.roll(state)
             if rolled is None:

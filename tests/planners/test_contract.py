@@ -29,6 +29,9 @@ SMALL = {
     "random": graphs.random_graph(Random(22), 8),
     "single": graphs.single(),
 }
+LESS: dict[str, dict[str, Any]] = {"beam": {"work": 100_000, "iterations": 20}}
+"""Options with which they promise the same and take less time."""
+
 LARGE = graphs.zoo()
 CASES = [
     (name, graph)
@@ -50,7 +53,7 @@ def graph_of(name: str, graph: str) -> Graph:
 
 def plan(planner: Planner, graph: Graph, budget: int | None) -> Timeline:
     try:
-        schedule = planner(graph, budget)
+        schedule = planner(graph, budget, **LESS.get(planner.name, {}))
     except MissingExtraError as error:
         pytest.skip(str(error))
     assert schedule.graph == graph.digest
@@ -90,7 +93,7 @@ def test_promise(name: str, graph_name: str) -> None:
             assert plan(planner, graph, smallest).peak <= smallest
             break
         assert timeline.peak <= budget
-        assert timeline.schedule.instructions == planner(graph, budget).instructions
+        assert timeline.schedule.instructions == plan(planner, graph, budget).schedule.instructions
         costs.append(timeline.recompute_flops)
     if planner.monotone:
         assert costs == sorted(costs)

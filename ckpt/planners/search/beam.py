@@ -13,7 +13,7 @@ from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import compute_all, free_early
 from ckpt.planners.base.registry import fits, planner
 from ckpt.planners.search.improve import improve
-from ckpt.planners.search.rollouts import HALVINGS, Moment, Rolled, Roller, Units
+from ckpt.planners.search.rollouts import HALVINGS, Rolled, Roller, Situation, Units
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
@@ -38,7 +38,7 @@ class _Path(NamedTuple):
     """A state that survived, and the units computed for each step up to it."""
 
     total: int
-    state: Moment
+    state: Situation
     computed: tuple[tuple[int, ...], ...]
 
 
@@ -161,7 +161,7 @@ class _Beam:
 
     def run(self) -> tuple[tuple[int, ...], ...] | None:
         """The units computed for each step; None if no rollout came to the end."""
-        paths = [_Path(0, Moment(0, frozenset(), 0), ())]
+        paths = [_Path(0, Situation(0, frozenset(), 0), ())]
         for _ in self.roller.units.reads:
             found: dict[frozenset[int], _Path] = {}
             for path in paths:

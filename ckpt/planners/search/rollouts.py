@@ -24,7 +24,7 @@ HALVINGS = {0.0: 0, 0.125: 3, 0.25: 2, 0.5: 1}
 """The exponents there are: so many square roots, which are the same on every machine."""
 
 
-class Moment(NamedTuple):
+class Situation(NamedTuple):
     """A moment between two steps of the backward."""
 
     step: int
@@ -39,7 +39,7 @@ class Rolled(NamedTuple):
 
     cost: int
     """Of all Computes to the end."""
-    after: Moment
+    after: Situation
     """When its first step was done."""
     computed: tuple[int, ...]
     """The units computed for that step."""
@@ -187,7 +187,7 @@ class Roller:
         return found
 
     def roll(
-        self, state: Moment, turn: tuple[int, int] | None = None, limit: float = float("inf")
+        self, state: Situation, turn: tuple[int, int] | None = None, limit: float = float("inf")
     ) -> Rolled | None:
         """From ``state`` to the end; None where room runs out, or the cost exceeds ``limit``.
 
@@ -300,5 +300,5 @@ class Roller:
             if k == first:
                 done = tuple(order)
                 left = frozenset(u for u, is_live in enumerate(there) if is_live)
-                after = Moment(k + 1, left, cost)
+                after = Situation(k + 1, left, cost)
         return Rolled(cost, after, done, tuple(choices))
