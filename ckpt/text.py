@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterable
+
+WIDTH = 80
+"""Characters of a line that fits everywhere."""
 
 
 def printable(text: str, most: int | None = None) -> str:
@@ -35,3 +40,19 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 def paragraph(lines: Iterable[str]) -> str:
     """The lines below each other, each `printable`."""
     return "\n".join(map(printable, lines))
+
+
+def filled(lines: Iterable[str]) -> str:
+    """`paragraph`, where long lines go on below the last column that they begin with."""
+    broken: list[str] = []
+    for line in map(printable, lines):
+        columns = [found.end() for found in re.finditer(r"(?:^|\S) {2,}(?=\S)", line[:32])]
+        broken += textwrap.wrap(
+            line,
+            WIDTH,
+            subsequent_indent=" " * max(columns, default=0),
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        ) or [line]
+    return "\n".join(broken)

@@ -24,7 +24,7 @@ from ckpt.reports.pages import Reel, is_page, page
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
-from ckpt.text import paragraph, printable
+from ckpt.text import filled, printable
 from ckpt.timeline import Timeline
 from ckpt.units import KIB, format_bytes, parse_bytes
 
@@ -52,7 +52,7 @@ class Plan:
         lines = [self.certificate.verdict, *in_words(self.graph, self.timeline)]
         if reason := self.schedule.notes.get("stopped_early"):
             lines.append(f"stopped early ({reason}): more time may find a cheaper plan")
-        return f"{paragraph(lines)}\n{self.certificate}"
+        return f"{filled(lines)}\n{self.certificate}"
 
     def __repr__(self) -> str:
         graph, schedule = self.graph, self.schedule
@@ -236,9 +236,11 @@ class Verification:
     """Loss, aux and gradients are plain backward's, bit for bit."""
 
     def __str__(self) -> str:
-        return (
-            f"verified: predicted peak {format_bytes(self.promised)}, measured "
-            f"{format_bytes(self.measured)}; gradients equal plain backward's bit for bit"
+        return filled(
+            [
+                f"verified: predicted peak {format_bytes(self.promised)}, measured "
+                f"{format_bytes(self.measured)}; gradients equal plain backward's bit for bit"
+            ]
         )
 
 

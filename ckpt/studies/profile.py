@@ -19,7 +19,7 @@ from ckpt.reports.pages import Reel, is_page, page
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
-from ckpt.text import paragraph, printable
+from ckpt.text import filled, printable
 from ckpt.timeline import KINDS, Timeline, holdings
 from ckpt.units import at_least, format_bytes, format_flops, format_seconds
 
@@ -155,7 +155,7 @@ class Profile:
         return figure if path is None else save(figure, path)
 
     def __str__(self) -> str:
-        return paragraph([*self.verdict(), *self.details()])
+        return filled([*self.verdict(), *self.details()])
 
     def verdict(self) -> list[str]:
         """What it peaks at, where, what that is made of, and what it would save to plan it."""

@@ -14,7 +14,7 @@ from ckpt.planners.bounds.lower import EFFORT, lower_bounds
 from ckpt.planners.bounds.moments import BUILT_IN
 from ckpt.planners.bounds.simple import Bound, memory_floor
 from ckpt.schedule import Schedule
-from ckpt.text import paragraph
+from ckpt.text import filled
 from ckpt.units import format_bytes
 
 FORMAT = "ckpt-certificate"
@@ -153,7 +153,7 @@ class Certificate:
             f"assuming   {first}",
             *(f"           {other}" for other in others),
         ]
-        return paragraph(lines)
+        return filled(lines)
 
     @property
     def _bound(self) -> str:
