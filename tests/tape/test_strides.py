@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,11 @@ SQUARES: dict[str, Callable[..., Any]] = {
     "solve a vector": lambda x: np.linalg.solve(x, np.ones(3)),
     "solve for it": lambda x: np.linalg.solve(4 * np.eye(3), x),
     "cholesky": np.linalg.cholesky,
+    "solve for a stack": lambda x: np.linalg.solve(x, x[::-1, ..., :1] + 1),
+    "solve stack": lambda x: np.linalg.solve(x[..., :1, :1], x.mT[..., :1, :]),
     "qr": first(np.linalg.qr),
+    "qr of more columns": lambda x: np.linalg.qr(x[..., :2, :])[1],
+    "svd of more columns": lambda x: np.linalg.svd(x[..., :2, :], full_matrices=False)[2] ** 2,
     "qr r": lambda x: np.linalg.qr(x)[1],
     "eigh": lambda x: np.linalg.eigh(x)[0],
     "eigh v": lambda x: np.abs(np.linalg.eigh(x)[1]),
@@ -165,7 +170,9 @@ def test_strides(name: str) -> None:
 
 @pytest.mark.parametrize("name", SQUARES)
 def test_strides_of_matrices(name: str) -> None:
-    for stack in (SYMMETRIC, SYMMETRIC[0], SYMMETRIC[:1], SYMMETRIC + 0j):
-        for x in itertools.islice(layouts(stack), 8 if stack.ndim == 3 else 4):
+    several = np.stack([SYMMETRIC, 2 * SYMMETRIC, 3 * SYMMETRIC])
+    for stack in (SYMMETRIC, SYMMETRIC[0], SYMMETRIC[:1], SYMMETRIC + 0j, several):
+        orders = factorial(stack.ndim)
+        for x in itertools.islice(layouts(stack), 0, orders + 2 * (stack.ndim > 2), stack.ndim - 1):
             wrong = wrong_strides(lambda x: np.real(SQUARES[name](x)), x)
             assert not wrong, f"of {x.shape} {x.strides}: {wrong[0]}"

@@ -23,7 +23,7 @@ from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard
 from ckpt.tape.ops.parts import item
-from ckpt.tape.traced.flow import Edge, copied, sum_layout
+from ckpt.tape.traced.flow import Edge, copied, sum_layout, zeros
 from ckpt.tape.traced.kernel import Account, At, Kernel, cost
 from ckpt.tape.traced.trace import Traced
 from ckpt.timeline import KINDS
@@ -367,10 +367,10 @@ class _Writer:
         if edge.merge != "first":
             return self._copy(self.cotangents[dep])
         node = self.nodes[dep]
-        array = node.value
+        array = zeros(node)
         if isinstance(array, AbstractParts) or not array.shape:
             return self._make(lambda: zeros_like(node), [], array)
-        result = Var(AbstractArray(array.shape, array.dtype))
+        result = Var(array)
         line = Line("call", lambda: zeros_like(node), [], result, None, lambda out: out.fill(0))
         self.code.lines.append(line)
         return result

@@ -95,7 +95,7 @@ class Flow:
         self.waiting: dict[int, _Cotangent] = {}
         self.gradients: list[tuple[int, int]] = []
         seed = self._make(loss, self.nodes[loss].nbytes, "seed")
-        self.waiting[loss] = _Cotangent(_zeros(self.entries[loss].node), True, seed)
+        self.waiting[loss] = _Cotangent(zeros(self.entries[loss].node), True, seed)
         for position in range(len(self.entries) - 1, -1, -1):
             node = self.entries[position].node
             incoming = self.waiting.pop(position, None) if node.op is not None else None
@@ -296,8 +296,8 @@ class Flow:
             self.rows.append(row)
 
 
-def _zeros(node: TapeNode) -> Any:
-    """What parts of the node's cotangent are added into; see `interpreter.zeros_like`."""
+def zeros(node: TapeNode) -> Any:
+    """What parts of the node's cotangent are added into; see `cotangents.zeros_like`."""
     if type(node.dtype) is tuple:
         shapes: tuple[Any, ...] = node.shape
         return AbstractParts(AbstractArray(s, d) for s, d in zip(shapes, node.dtype, strict=True))
@@ -307,7 +307,7 @@ def _zeros(node: TapeNode) -> Any:
 def _added_into(node: TapeNode, before: _Cotangent | None) -> Any:
     """The array that a part is added into; see `cotangents.own_cotangent`."""
     if before is None:
-        return _zeros(node)
+        return zeros(node)
     return before.array if before.own else copied(before.array)
 
 

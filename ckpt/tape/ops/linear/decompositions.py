@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import AbstractError, TapeError, UnsupportedError
-from ckpt.tape.core.abstract import AbstractArray, AbstractParts, contiguous
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, contiguous, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.ops.linear.linalg import (
@@ -25,7 +25,6 @@ from ckpt.tape.ops.linear.linalg import (
     cubic,
     double_precision,
     dtype_of,
-    real_of,
     rows,
     sides,
     square,
@@ -53,7 +52,11 @@ def _resolution(values: Any, order: int) -> Any:
     return 4 * max(order, 1) * np.finfo(values.dtype).eps * size
 
 
-@op(infer=lambda values, *cotangents, name, inverse: values)
+def _copied(x: Any, *_: Any, **params: Any) -> AbstractArray:
+    return fresh(np.array, x.shape, x)
+
+
+@op(infer=_copied)
 def distinct(values: Any, *cotangents: Any, name: str = "", inverse: bool = False) -> Any:
     """The values, of which no two coincide whose vectors have a cotangent: columns, none all zero.
 
@@ -78,7 +81,7 @@ def distinct(values: Any, *cotangents: Any, name: str = "", inverse: bool = Fals
 distinct.vjp(values=lambda g: g, cotangents=None)
 
 
-@op(infer=lambda x, *, name: x)
+@op(infer=_copied)
 def independent(x: Any, *, name: str = "") -> Any:
     """The matrix, which must have an inverse for the rule of ``name``."""
     s = np.linalg.svd(x, compute_uv=False) if x.size else np.ones(1)
@@ -102,9 +105,13 @@ def diagonal(x: Any) -> Any:
 
 def _infer_eigh(x: Any, *, UPLO: str) -> AbstractParts:
     square(x)
-    dtype = dtype_of(x)
-    shapes, dtypes = (x.shape[:-1], x.shape), (real_of(dtype), dtype)
-    return AbstractParts(map(AbstractArray, shapes, dtypes))
+    dtype_of(x)
+    shapes = x.shape[:-1], x.shape
+    return AbstractParts(fresh(_of_eigh, shape, x, part=k) for k, shape in enumerate(shapes))
+
+
+def _of_eigh(x: Any, part: int) -> Any:
+    return np.linalg.eigh(x)[part]
 
 
 @op(infer=_infer_eigh, flops=cubic(9), workspace=double_precision)
@@ -170,10 +177,15 @@ adapt(np.linalg.eigvals)(lambda a: parts(eig(operand(a)))[0])
 
 def _infer_svd(x: Any, *, full_matrices: bool) -> AbstractParts:
     m, n = sides(x)
-    k, batch, dtype = min(m, n), x.shape[:-2], dtype_of(x)
+    dtype_of(x)
+    k, batch = min(m, n), x.shape[:-2]
     left, right = (m, n) if full_matrices else (k, k)
     shapes = (*batch, m, left), (*batch, k), (*batch, right, n)
-    return AbstractParts(map(AbstractArray, shapes, (dtype, real_of(dtype), dtype)))
+    return AbstractParts(fresh(_of_svd, shape, x, part=k) for k, shape in enumerate(shapes))
+
+
+def _of_svd(x: Any, part: int) -> Any:
+    return np.linalg.svd(x)[part]
 
 
 def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.linalg import LinAlgError
 
-from ckpt.tape.core.abstract import AbstractArray, AbstractParts
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.ops.parts import parts
@@ -105,9 +105,18 @@ def cubic(factor: float) -> Any:
 # -- the ops ---------------------------------------------------------------------------------------
 
 
+# The axes of a stack lie in the results as they do in the operands; of a miniature's ones, eigh and
+# matmul give what inv, cholesky and solve would refuse.
+
+
+def _vectors(x: Any) -> Any:
+    return np.linalg.eigh(x)[1]
+
+
 def _same(x: Any, **params: Any) -> AbstractArray:
     square(x)
-    return AbstractArray(x.shape, dtype_of(x))
+    dtype_of(x)
+    return fresh(_vectors, x.shape, x)
 
 
 @op(np.linalg.inv, infer=_same, flops=cubic(2), workspace=double_precision)
@@ -120,7 +129,8 @@ inv.vjp(x=lambda g, out: -np.matmul(np.matmul(transposed(out), g), transposed(ou
 
 def _infer_det(x: Any) -> AbstractArray:
     square(x)
-    return AbstractArray(x.shape[:-2], dtype_of(x))
+    dtype_of(x)
+    return fresh(np.linalg.det, x.shape[:-2], x)
 
 
 @op(np.linalg.det, infer=_infer_det, flops=cubic(2 / 3), workspace=double_precision)
@@ -140,7 +150,7 @@ def cofactors(x: Any) -> Any:
     """The derivatives of the determinant, which exist for singular matrices too: their singular
     values are the products of the others of x."""
     if not x.size or not np.isfinite(x).all():
-        return np.full(x.shape, np.nan, dtype_of(x))
+        return np.full_like(np.matmul(x, x), np.nan, dtype_of(x))
     u, s, vh = np.linalg.svd(x)
     turned = np.conjugate(np.linalg.det(u) * np.linalg.det(vh))
     for k in range(s.shape[-1]):
@@ -183,10 +193,15 @@ def _infer_solve(a: Any, b: Any) -> AbstractArray:
     vector = len(b.shape) == 1
     if not b.shape or b.shape[0 if vector else -2] != n:
         raise ValueError(f"solve: {a.shape} and {b.shape} don't match")
+    dtype_of(a, b)
     if vector:
-        return AbstractArray(a.shape[:-1], dtype_of(a, b))
+        return fresh(_times, a.shape[:-1], a, b)
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    return AbstractArray((*batch, *b.shape[-2:]), dtype_of(a, b))
+    return fresh(_times, (*batch, *b.shape[-2:]), a, b)
+
+
+def _times(a: Any, b: Any) -> Any:
+    return np.matmul(a, b).astype(dtype_of(a, b))
 
 
 def _solve_flops(out: Any, a: Any, b: Any) -> float:
@@ -245,8 +260,12 @@ pinv.vjp(x=_pinv)
 
 def _infer_slogdet(x: Any) -> AbstractParts:
     square(x)
-    dtypes = dtype_of(x), real_of(dtype_of(x))
-    return AbstractParts(AbstractArray(x.shape[:-2], dtype) for dtype in dtypes)
+    dtype_of(x)
+    return AbstractParts(fresh(_of_slogdet, x.shape[:-2], x, part=part) for part in (0, 1))
+
+
+def _of_slogdet(x: Any, part: int) -> Any:
+    return np.linalg.slogdet(x)[part]
 
 
 @op(infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision)
