@@ -27,6 +27,17 @@ def test_sort_and_partition(shape, axis):
         check_op(lambda x: np.partition(x, [0, -1], axis=axis), x, float32=False)
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_partition_without_elements(shape):
+    x = np.zeros(shape)
+    for kth in (0, -4, [1, 2]):
+        assert np.partition(ckpt.Value(x), kth, axis=-1).shape == np.partition(x, kth, -1).shape
+        check_agreement(lambda x, kth=kth: np.partition(x, kth), x)
+    for part in (np.partition, np.argpartition):
+        with pytest.raises(TypeError, match="integer"):
+            part(ckpt.Value(np.arange(3.0)), 1.5)
+
+
 def test_sort_like_hips_autograd():
     check_op(lambda x, np=np: np.sort(x), distinct(7))
 

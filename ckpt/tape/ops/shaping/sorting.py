@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log2
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -70,10 +71,11 @@ def argpartition(x: Any, *, kth: Any = 0, axis: int = -1) -> Any:
 argpartition.no_gradient()
 
 
-def _places(kth: Any, length: int) -> Any:
-    """``kth`` as a hashable option, checked."""
-    places = tuple(int(k) for k in np.ravel(kth))
-    if any(not -length <= k < length for k in places):
+def _places(kth: Any, x: Any, axis: int) -> Any:
+    """``kth`` as a hashable option, checked as NumPy does: not of an array without elements."""
+    places = tuple(map(index, np.ravel(kth)))
+    length = x.shape[axis]
+    if x.size and any(not -length <= k < length for k in places):
         raise ValueError(f"kth(={kth}) out of bounds ({length})")
     return places if np.ndim(kth) else places[0]
 
@@ -89,7 +91,7 @@ def _np_argpartition(
 ) -> Any:
     _check(kind, order)
     x, axis = along(operand(a), axis, number=True)
-    return argpartition(x, kth=_places(kth, x.shape[axis]), axis=axis)
+    return argpartition(x, kth=_places(kth, x, axis), axis=axis)
 
 
 @adapt(np.partition)
