@@ -235,9 +235,10 @@ class _Name(str):
 
 
 def _is_transpose(line: Line) -> bool:
-    axes = (line.params or {}).get("axes")
-    two = line.result is not None and len(line.result.shape) == 2
-    return two and line.function is _TRANSPOSE and (axes is None or tuple(axes) == (1, 0))
-
-
-_TRANSPOSE = NUMPY[np.transpose].forward
+    if line.result is None or len(line.result.shape) != 2:
+        return False
+    params = line.params or {}
+    if line.function is NUMPY[np.transpose].forward:
+        return params.get("axes") in (None, (1, 0))
+    apart = params.get("axis1", 0) - params.get("axis2", 1)
+    return line.function is NUMPY[np.swapaxes].forward and apart % 2 == 1
