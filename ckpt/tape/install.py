@@ -5,12 +5,14 @@ They are put on the classes here, and not written in them, since what they call 
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from ckpt.errors import MutationError, TapeError, UnsupportedError
 from ckpt.tape.core.apply import apply, is_recorded
+from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.dispatch import call_function, call_ufunc, known, operand
 from ckpt.tape.core.op import ADAPTERS, NUMPY, Op
 from ckpt.tape.core.value import Value
@@ -46,6 +48,7 @@ def install() -> None:
     """Complete `Value` and `Op`."""
     for name, ufunc in OPERATORS.items():
         _operator(name, NUMPY[ufunc])
+    _power(Value.__pow__, Value.__rpow__)  # type: ignore[attr-defined]
     for name, ufunc in SIGNS.items():
         _sign(name, NUMPY[ufunc])
     for name in METHODS:
@@ -108,6 +111,27 @@ def _operator(name: str, op: Op) -> None:
 
     setattr(Value, f"__{name}__", forward)
     setattr(Value, f"__r{name}__", reflected)
+
+
+def _power(power: Any, reflected: Any) -> None:
+    """``**``, which of complex arrays and of numbers rounds otherwise than np.power."""
+
+    def of_plain(self: Value, x: Any, y: Any) -> Any:
+        context = CURRENT.get()
+        if context is None or context.recorder is None or (self.ndim and self.dtype.kind != "c"):
+            return None
+        return context.recorder.as_numpy(operator.pow, (x, y), {})
+
+    def forward(self: Value, other: Any) -> Any:
+        made = of_plain(self, self, other)
+        return power(self, other) if made is None else made
+
+    def backward(self: Value, other: Any) -> Any:
+        made = of_plain(self, other, self)
+        return reflected(self, other) if made is None else made
+
+    for name, method in ("__pow__", forward), ("__rpow__", backward):
+        setattr(Value, name, method)
 
 
 def _sign(name: str, op: Op) -> None:

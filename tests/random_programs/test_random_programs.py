@@ -32,6 +32,20 @@ def test_what_numpy_makes_of_plain_arrays_it_makes_in_a_plan(expression):
     check(Written(0, SHAPE.format(names="p, x", body=body, arguments=arguments)))
 
 
+POWERS = (
+    "z ** 2 | z ** -1 | z ** 0.5 | z ** 3 | z ** y | 2.0 ** z | abs(z) | z[0, 0] ** 4 | y ** -2"
+)
+
+
+@pytest.mark.parametrize("expression", templates(POWERS))
+@pytest.mark.parametrize("dtype", ["c8", "c16", "f4", "f8"])
+def test_so_are_powers(expression, dtype):
+    body = "    y = z[:, 1:2]\n    z = z[:, :1] + 3\n"
+    body += f"    return np.sum(p * np.real({expression}))"
+    arguments = f'draw((50, 1), 0), draw((50, 2), 1, "{dtype}")'
+    check(Written(0, SHAPE.format(names="p, z", body=body, arguments=arguments)))
+
+
 @pytest.mark.parametrize("tens", range(8))
 def test_a_few(tens):
     for seed in range(10 * tens, 10 * tens + 10):

@@ -274,6 +274,11 @@ WRONG: dict[str, tuple[Any, Any]] = {
     "an array for a number": (np.float64(2), X),
     "another option": ("relu", "tanh"),
     "another count": (3, 4),
+    "a float for an int": (2, 2.0),
+    "an int for a float": (2.0, 2),
+    "a truth for an int": (1, True),
+    "NumPy's number for Python's": (2.0, np.float64(2)),
+    "the other zero": (0.0, -0.0),
     "one more element": ([X, X], [X, X, X]),
     "one less element": ([X, X], [X]),
     "a tuple for a list": ([X, X], (X, X)),
@@ -294,6 +299,11 @@ def test_what_is_not_as_it_was_traced_is_refused(wrong: str) -> None:
         run(X, traced)
         with pytest.raises(TapeError, match="argument 1"):
             run(X, given)
+
+
+def test_an_option_that_is_no_number_stays_the_same() -> None:
+    for run in runs(lambda w, other: np.sum(w * w), X, float("nan")):
+        run(X, float("nan"))
 
 
 @pytest.mark.parametrize("given", [(), (X,), (X, X, X)])

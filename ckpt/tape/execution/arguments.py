@@ -27,7 +27,7 @@ def check_arguments(traced: Traced, args: tuple[Any, ...]) -> list[Any]:
     places = dict(traced.leaves)
     for at, (path, given, expected) in enumerate(matched):
         draws = isinstance(given, np.random.Generator) and type(given) is type(expected)
-        if at not in places and given != expected and not draws:
+        if at not in places and not draws and not is_same(given, expected):
             raise TapeError(
                 f"argument {path} was {expected!r} when traced and is {given!r} now: trace it again"
             )
@@ -45,6 +45,15 @@ def check_arguments(traced: Traced, args: tuple[Any, ...]) -> list[Any]:
             )
         arrays.append(array if array.ndim else array[()])
     return arrays
+
+
+def is_same(given: Any, expected: Any) -> bool:
+    """Does what isn't an array mean the same to the program? 2.0 isn't 2, nor is -0.0 zero."""
+    if type(given) is not type(expected):
+        return False
+    if isinstance(expected, (float, complex)):
+        return repr(given) == repr(expected)
+    return bool(given is expected or given == expected)
 
 
 def generators_given(traced: Traced, args: tuple[Any, ...]) -> dict[Any, Any]:
@@ -123,7 +132,7 @@ def reader(traced: Traced) -> Callable[[tuple[Any, ...]], tuple[Any, ...] | None
             if at not in arrays:
                 if isinstance(tree, np.random.Generator):
                     return
-                checks.append(f"{source} == {constant(tree)}")
+                checks.append(f"{constant(is_same)}({source}, {constant(tree)})")
                 return
             name = f"a{at}"
             found.append(name)

@@ -8,6 +8,7 @@ are called here as one primitive, on the plain arrays.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ ROUNDED = frozenset(
     {
         np.dot, np.einsum, np.inner, np.kron, np.partition, np.tensordot, np.vdot, np.linalg.cond,
         np.linalg.matrix_norm, np.linalg.matrix_power, np.linalg.multi_dot, np.linalg.norm,
-        np.linalg.svd, np.linalg.svdvals, np.linalg.tensordot, np.linalg.vector_norm,
+        np.linalg.svd, np.linalg.svdvals, np.linalg.tensordot, np.linalg.vector_norm, operator.pow,
     }
 )  # fmt: skip
 
