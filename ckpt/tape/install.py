@@ -48,7 +48,7 @@ def install() -> None:
     """Complete `Value` and `Op`."""
     for name, ufunc in OPERATORS.items():
         _operator(name, NUMPY[ufunc])
-    _power(Value.__pow__, Value.__rpow__)  # type: ignore[attr-defined]
+    _power(*(getattr(Value, name) for name in ("__pow__", "__rpow__")))
     for name, ufunc in SIGNS.items():
         _sign(name, NUMPY[ufunc])
     for name in METHODS:
