@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from ckpt.errors import UsageError
 from ckpt.torch.capture.modules import behind, modules_among
-from ckpt.torch.capture.witness import peak_of
+from ckpt.torch.capture.witness import cuda_among, peak_of
 from ckpt.units import format_bytes
 
 
@@ -57,7 +57,7 @@ def measure_peak(
         torch.autograd.backward(losses, [None] * len(losses))
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _, allocated = peak_of(run)
+    _, allocated = peak_of(run, cuda_among(tensors))
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for leaf, gradient in zip(leaves, gradients, strict=True):
         leaf.grad = gradient

@@ -49,6 +49,8 @@ class Ready:
     program: TorchProgram
     runner: Runner
     guards: Guards
+    verified: bool = False
+    """Its promises were kept by a real run."""
 
 
 class StepModule(nn.Module):
@@ -212,7 +214,7 @@ class StepModule(nn.Module):
         floor = gradients_floor(self.graph, timeline)
         if floor:
             lines.append(floor)
-        if any(v.device.type != "cpu" for v in program.captured.versions):
+        if program.gpu is not None and not self.last.verified:
             lines.append("predicted, unverified here: run step.verify(...) on this device")
         elif not program.real:
             lines.append("planned from shapes: workspace of kernels isn't known, and not counted")
@@ -257,7 +259,9 @@ class StepModule(nn.Module):
             ready.guards.check(flat)
             return ready.program, ready.runner, ready.plan
 
-        return hold_to_promises(plans, args, kwargs)
+        found = hold_to_promises(plans, args, kwargs)
+        self.ready(args, kwargs)[0].verified = True
+        return found
 
 
 def _flattened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:

@@ -48,6 +48,8 @@ def hold_to_promises(
     """``plans`` gives the plan for some arguments."""
     program, runner, plan = plans(args, kwargs)
     try:
+        if program.gpu is not None:  # what its libraries allocate for good is no part of a step
+            _run(program, CompiledStep(program, runner), args, kwargs)
         planned, peak = _run(program, CompiledStep(program, runner), args, kwargs)
     except RuntimeError as error:
         if _is_short_of_memory(error):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -25,19 +25,26 @@ def memory_events(run: Callable[[], Any]) -> tuple[Any, list[int]]:
     return result, [nbytes for _, nbytes in sorted(events, key=lambda event: event[0])]
 
 
-def peak_of(run: Callable[[], Any]) -> tuple[Any, int]:
+def cuda_among(tensors: Iterable[Any]) -> torch.device | None:
+    """The GPU that any of them is on."""
+    return next((t.device for t in tensors if t.device.type == "cuda"), None)
+
+
+def peak_of(run: Callable[[], Any], gpu: torch.device | None = None) -> tuple[Any, int]:
     """What ``run()`` returns, and the most bytes allocated meanwhile beyond those before.
 
-    On CPU, as torch's profiler sees it, kernel workspace included; with CUDA, requested bytes of
-    its caching allocator.
+    On CPU, as torch's profiler sees it, kernel workspace included; on a GPU, the bytes requested of
+    its caching allocator (what libraries keep for good, cuBLAS's workspace for one, counts in the
+    first run there and in no later one).
     """
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_stats()["requested_bytes.all.current"]
+    if gpu is not None:
+        gc.collect()
+        torch.cuda.synchronize(gpu)
+        torch.cuda.reset_peak_memory_stats(gpu)
+        before = torch.cuda.memory_stats(gpu)["requested_bytes.all.current"]
         result = run()
-        torch.cuda.synchronize()
-        return result, torch.cuda.memory_stats()["requested_bytes.all.peak"] - before
+        torch.cuda.synchronize(gpu)
+        return result, torch.cuda.memory_stats(gpu)["requested_bytes.all.peak"] - before
     result, events = memory_events(run)
     live = high = 0
     for nbytes in events:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
-
-import torch
 
 from ckpt.graph import BackwardRow, BackwardStep, Graph
 from ckpt.torch.capture.record import AtenCall, Captured, Ref, Version
@@ -52,7 +51,7 @@ def lower(
     Without ``takeovers``, the graph is that of the plain step."""
     forward = Forward(captured)
     backwards = Backwards(captured, takeovers, accumulate)
-    nodes = forward.nodes(workspace, _state_nbytes)
+    nodes = forward.nodes(workspace, partial(_state_nbytes, captured.versions))
     rows = _rows(captured, backwards, forward, accumulate)
     steps = _steps(captured, backwards, forward, nodes, rows, workspace)
     outputs = [
@@ -67,13 +66,13 @@ def lower(
     return Lowered(captured, graph, forward.pieces, forward.node_of, backwards)
 
 
-def _state_nbytes(call: AtenCall) -> int:
-    """Of the generator that a random call draws from."""
+def _state_nbytes(versions: list[Version], call: AtenCall) -> int:
+    """Of the generator that a random call draws from; that of a GPU is kept on the host."""
+    made = [*call.makes, *(after for _, after in call.writes)]
+    if any(versions[v].device.type == "cuda" for v in made):
+        return 0
     generator = call.kwargs.get("generator")
-    if generator is not None:
-        return int(generator.get_state().numel())
-    device = next((call.kwargs[k] for k in ("device",) if call.kwargs.get(k) is not None), None)
-    return 16 if device is not None and torch.device(device).type == "cuda" else CPU_STATE_NBYTES
+    return int(generator.get_state().numel()) if generator is not None else CPU_STATE_NBYTES
 
 
 CPU_STATE_NBYTES = 5056

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from ckpt.errors import UnsupportedError
 from ckpt.torch.capture.record import AtenCall, Captured, Ref
-from ckpt.torch.capture.witness import memory_events
+from ckpt.torch.capture.witness import memory_events, peak_of
 
 _CLEAN = {
     "mm", "addmm", "bmm", "baddbmm", "t", "clone", "copy_", "_to_copy", "cat", "empty", "filled",
@@ -20,6 +21,9 @@ _CLEAN = {
 }  # fmt: skip
 """In float32 and float64 these allocate nothing but their results."""
 
+_SEEDS = 64
+"""A GPU's attention returns seeds of its generator, of other sizes than torch's shapes say."""
+
 _MARK = 12_347
 """An allocation of so many bytes stands between two probes."""
 
@@ -27,59 +31,70 @@ _MARK = 12_347
 class Probed:
     """Bytes of workspace by call, as `lower` asks for them."""
 
-    def __init__(self, captured: Captured) -> None:
+    def __init__(self, captured: Captured, gpu: torch.device | None = None) -> None:
         self.versions = captured.versions
+        self.gpu = gpu
         found: dict[Any, AtenCall] = {}
         for call in captured.calls:
-            if _may_allocate(call):
+            if _may_allocate(call, gpu is None):
                 found.setdefault(self._key(call), call)
         self.nbytes: dict[Any, int] = {}
-        self._run(found)
+        if found:
+            self._run(found)
 
     def __call__(self, call: AtenCall) -> int:
-        return self.nbytes.get(self._key(call), 0) if _may_allocate(call) else 0
+        return self.nbytes.get(self._key(call), 0) if _may_allocate(call, self.gpu is None) else 0
 
     def _key(self, call: AtenCall) -> Any:
         return call.function, repr(tree_map(_shape, (call.args, sorted(call.kwargs.items()))))
 
     def _run(self, found: dict[Any, AtenCall]) -> None:
-        if not found:
-            return
-        state = torch.get_rng_state()
-        counts: list[int] = []
-
-        def probe() -> None:
-            for call in found.values():
-                held: dict[int, torch.Tensor] = {}
-                real = partial(self._real, held)
-                args, kwargs = tree_map(real, call.args), tree_map(real, call.kwargs)
-                mark = torch.empty(_MARK, dtype=torch.uint8)
-                del mark
-                result = call.function(*args, **kwargs)
-                mark = torch.empty(_MARK, dtype=torch.uint8)
-                del mark
-                results = result if isinstance(result, (tuple, list)) else (result,)
-                storages = {
-                    r.untyped_storage().data_ptr(): r.untyped_storage().nbytes()
-                    for r in results if isinstance(r, torch.Tensor)
-                }  # fmt: skip
-                given = {t.untyped_storage().data_ptr() for t in held.values()}
-                counts.append(sum(n for p, n in storages.items() if p not in given))
-                del result, results, args, kwargs, real
-                held.clear()
-
-        with torch.no_grad(), torch._C._DisableAutocast():
-            events = memory_events(probe)[1]
-        torch.set_rng_state(state)
-        peaks = _peaks(events, len(found))
+        with torch.random.fork_rng([] if self.gpu is None else [self.gpu]), torch.no_grad(), (
+            torch._C._DisableAutocast()
+        ):  # fmt: skip
+            peaks, counts = self._on_gpu(found) if self.gpu is not None else self._on_cpu(found)
         for (key, call), peak, kept in zip(found.items(), peaks, counts, strict=True):
             expected = sum(self.versions[v].nbytes for v in call.makes)
-            if kept != expected:
+            if abs(kept - expected) > (0 if self.gpu is None else _SEEDS):
                 raise UnsupportedError(
                     f"{call.source or 'the backward'}: {call.name} makes {kept} bytes, and torch's "
                     f"own shapes say {expected}: it can't be planned"
                 )
             self.nbytes[key] = max(peak - kept, 0)
+
+    def _on_cpu(self, found: dict[Any, AtenCall]) -> tuple[list[int], list[int]]:
+        """The peak of each call, and the bytes of what it returned."""
+        counts: list[int] = []
+
+        def probe() -> None:
+            for call in found.values():
+                held, run = self._prepared(call)
+                torch.empty(_MARK, dtype=torch.uint8)
+                result = run()
+                torch.empty(_MARK, dtype=torch.uint8)
+                counts.append(_kept(held, result))
+                del held, run, result
+
+        events = memory_events(probe)[1]
+        return _peaks(events, len(found)), counts
+
+    def _on_gpu(self, found: dict[Any, AtenCall]) -> tuple[list[int], list[int]]:
+        """The same, of the second run of each: the first one allocates what its library keeps."""
+        peaks, counts = [], []
+        for call in found.values():
+            held, run = self._prepared(call)
+            run()
+            result, peak = peak_of(run, self.gpu)
+            peaks.append(peak)
+            counts.append(_kept(held, result))
+        return peaks, counts
+
+    def _prepared(self, call: AtenCall) -> tuple[dict[int, torch.Tensor], Callable[[], Any]]:
+        """The call on tensors like those that it reads, and their storages by version."""
+        held: dict[int, torch.Tensor] = {}
+        real = partial(self._real, held)
+        args, kwargs = tree_map(real, call.args), tree_map(real, call.kwargs)
+        return held, partial(call.function, *args, **kwargs)
 
     def _real(self, held: dict[int, torch.Tensor], value: Any) -> Any:
         """A tensor like the one that is read; those of one version share their storage."""
@@ -98,7 +113,18 @@ class Probed:
         return torch._neg_view(seen) if value.neg else seen
 
 
-def _may_allocate(call: AtenCall) -> bool:
+def _kept(held: dict[int, torch.Tensor], result: Any) -> int:
+    """Bytes of results in storages of their own."""
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    storages = {
+        r.untyped_storage().data_ptr(): r.untyped_storage().nbytes()
+        for r in results if isinstance(r, torch.Tensor)
+    }  # fmt: skip
+    given = {t.untyped_storage().data_ptr() for t in held.values()}
+    return sum(n for p, n in storages.items() if p not in given)
+
+
+def _may_allocate(call: AtenCall, on_cpu: bool) -> bool:
     function = call.function
     if not hasattr(function, "tags") or torch.Tag.pointwise in function.tags:
         return False
@@ -108,7 +134,7 @@ def _may_allocate(call: AtenCall) -> bool:
         o is None or o.dtype in (torch.float32, torch.float64, torch.bool, torch.int64)
         for o in call.outs
     )
-    return not (wide and call.name in _CLEAN)
+    return not (on_cpu and wide and call.name in _CLEAN)
 
 
 def _shape(value: Any) -> Any:

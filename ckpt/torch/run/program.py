@@ -18,7 +18,7 @@ from ckpt.program import Observer
 from ckpt.schedule import Backward, Schedule
 from ckpt.torch.capture.capture import capture
 from ckpt.torch.capture.record import Leaf
-from ckpt.torch.capture.witness import peak_of
+from ckpt.torch.capture.witness import cuda_among, peak_of
 from ckpt.torch.lowering.build import Lowered, lower
 from ckpt.torch.lowering.workspace import Probed
 from ckpt.torch.run.lines import StepWriter
@@ -69,8 +69,9 @@ class TorchProgram:
             for t in tensors
         )
         """It can be run: nothing that it was captured from is a shape alone."""
-        on_cpu = all(v.device.type == "cpu" for v in self.captured.versions)
-        self.probed = Probed(self.captured) if self.real and on_cpu else (lambda call: 0)
+        self.gpu = cuda_among(self.captured.versions)
+        """Where it runs; None: on CPU."""
+        self.probed = Probed(self.captured, self.gpu) if self.real else (lambda call: 0)
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.lowered = self.lower()
         self.graph = self.lowered.graph
@@ -115,7 +116,7 @@ class TorchProgram:
             for target in targets:
                 target.grad = torch.zeros_like(target) if self.accumulate else None
             run = partial(_backward, step, flat, self.captured.losses)
-            outputs, peak = peak_of(run) if measured else (run(), 0)
+            outputs, peak = peak_of(run, self.gpu) if measured else (run(), 0)
             return Outcome(outputs, [t.grad for t in targets], self.state()), peak
         finally:
             for target, gradient in zip(targets, before, strict=True):
@@ -220,7 +221,10 @@ class TorchProgram:
         return list(found.values())
 
     def state(self) -> list[torch.Tensor]:
-        return [*(t.detach().clone() for t in self.changed), torch.get_rng_state()]
+        states = [torch.get_rng_state()]
+        if self.gpu is not None:
+            states.append(torch.cuda.get_rng_state(self.gpu))
+        return [*(t.detach().clone() for t in self.changed), *states]
 
     @contextmanager
     def restored(self, *args: Any, **kwargs: Any) -> Iterator[None]:
