@@ -1,0 +1,81 @@
+"""What does a byte budget cost in time, against the other ways that PyTorch offers?
+
+Question: peak against time of eager, `torch.utils.checkpoint` around each block, selective
+checkpointing (SAC), `torch.compile` with `activation_memory_budget`, and `ckpt.torch` over budgets?
+Theory says: blocks recompute cheap and dear ops alike; a plan recomputes what costs least a byte.
+Run: python experiments/torch_memory_time.py [--compile 0.75 0.5] [--models GPT U-Net ResNet-50]
+(CPU, one thread; CPU seconds, medians of interleaved rounds; needs the extra ``torch``, and a C++
+compiler for --compile).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch_steps import GPT, Case, ResNet, Row, UNet, figure_of, measured, print_rows
+
+from ckpt.reports.figure import save
+
+PLOTS = Path(__file__).resolve().parent.parent / "plots"
+
+CASES: dict[str, Callable[[bool], Case]] = {
+    "GPT": lambda tiny: Case(
+        "GPT, tiny" if tiny else "GPT, 8 x 256, dropout",
+        GPT(3, 32, 2, 50, 16, 0.1) if tiny else GPT(8, 256, 8, 1000, 128, 0.1),
+        torch.randint(50, (2, 16)) if tiny else torch.randint(1000, (4, 128)),
+    ),
+    "U-Net": lambda tiny: Case(
+        "U-Net, tiny" if tiny else "U-Net, 16 to 128 channels",
+        UNet(4, 2) if tiny else UNet(16, 3),
+        torch.randn(1, 3, 16, 16) if tiny else torch.randn(4, 3, 96, 96),
+    ),
+    "ResNet-50": lambda tiny: Case(
+        "ResNet, tiny" if tiny else "ResNet-50, 8 images of 96²",
+        ResNet((1, 1), 8) if tiny else ResNet(),
+        torch.randn(2, 3, 32, 32) if tiny else torch.randn(8, 3, 96, 96),
+    ),
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> list[Row]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--compile", nargs="*", type=float, default=[])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--planner", default="chain")
+    parser.add_argument("--folder", type=Path, default=PLOTS)
+    options = parser.parse_args(argv)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    try:
+        for name in options.models:
+            torch.manual_seed(0)
+            found = measured(
+                CASES[name](options.tiny), (0.9, 0.75, 0.6, 0.5, 0.4, 0.3), rounds=options.rounds,
+                planner=options.planner, others=("per block", "SAC"), compiled=options.compile,
+            )  # fmt: skip
+            print_rows(found)
+            rows += found
+    finally:
+        torch.set_num_threads(threads)
+    caption = (
+        f"torch {torch.__version__}, one thread of a CPU; peaks by torch's own memory events, CPU "
+        "seconds of forward and backward, medians of interleaved steps. Every planned step gave "
+        "eager's bits."
+    )
+    assert all(row.get("same_bits", True) for row in rows)
+    for kind in ("png", "svg"):
+        figure = figure_of(
+            rows, title="The same step within fewer bytes: what it costs in time", caption=caption
+        )
+        save(figure, options.folder / f"torch_memory_time.{kind}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
