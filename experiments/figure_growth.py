@@ -78,9 +78,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
         _plot(axes, series)
     xs = [x for series in panel.series for x in series.x]
     ys = [y for series in panel.series for y in series.y]
+    guides = []
     for kind, through in panel.guides.items():
-        above = all(through[1] >= series.y[-1] for series in panel.series if len(series.y))
-        guide(axes, kind, xs, through, above=above)
+        guides.append(guide(axes, kind, xs, through))
     if panel.log_y and ys and min(ys) > 0:
         room = max((max(ys) / min(ys)) ** 0.08, 1.2)
         axes.set_ylim(min(ys) / room, max(ys) * room)  # a guide may leave the frame; data may not
@@ -88,7 +88,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(0, max(ys) * 1.08 or 1)
     _unit_axis(axes.xaxis, panel.x_unit, panel.log_x, xs)
     _unit_axis(axes.yaxis, panel.y_unit, panel.log_y, ys)
-    _label(axes, panel.series)
+    _label(axes, panel.series, guides)
 
 
 def _plot(axes: Axes, series: Series) -> None:
@@ -115,7 +115,9 @@ def _plot(axes: Axes, series: Series) -> None:
     axes.plot(series.x, series.y, color=style.colour, zorder=order, **looks[series.role])
 
 
-def _label(axes: Axes, series: Sequence[Series]) -> None:
+def _label(
+    axes: Axes, series: Sequence[Series], guides: Sequence[tuple[float, float, str, str]]
+) -> None:
     """Each name once, at its end; if there is more than one role, what each role looks like."""
     from matplotlib.lines import Line2D
 
@@ -124,7 +126,7 @@ def _label(axes: Axes, series: Sequence[Series]) -> None:
         for one in series
         if len(one.x) and one.role != "paper"
     }
-    label_ends(axes, [(x, y, name, colour) for name, (x, y, colour) in ends.items()])
+    label_ends(axes, [*((x, y, name, colour) for name, (x, y, colour) in ends.items()), *guides])
     roles = dict.fromkeys(one.role for one in series)
     if len(roles) > 1:
         looks: dict[str, tuple[str, dict[str, Any]]] = {

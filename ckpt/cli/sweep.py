@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,15 +11,16 @@ import typer
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
 
-_DEFAULTS = (Path("plots/sweep.png"), Path("plots/sweep.svg"), Path("plots/sweep.csv"))
+_MODEL = "residual_mlp"
 _STRATEGIES = (
-    "With commas: store_all, per_layer, sqrt, segments:K, or any planner's name with its option "
-    "and budget, as in every:4 or chain@25%."
+    "With commas: store_all, per_layer, sqrt, segments:K; planned, the least peak for at most "
+    "sqrt's recompute, or planned@20%, for at most that share of a forward; or any planner's name "
+    "with its option and budget, as in every:4 or chain@25%."
 )
 
 
 def sweep(
-    model: Annotated[str, typer.Option(help="A model's or preset's name.")] = "residual_mlp",
+    model: Annotated[str, typer.Option(help="A model's or preset's name.")] = _MODEL,
     depth: Annotated[
         int | None, typer.Option(help="The largest depth, in layers; by default the model's own.")
     ] = None,
@@ -30,7 +30,7 @@ def sweep(
     depths: Annotated[
         str | None, typer.Option(help="The depths themselves, as in 10,20,50.")
     ] = None,
-    strategies: Annotated[str, typer.Option(help=_STRATEGIES)] = "store_all,per_layer,sqrt",
+    strategies: Annotated[str, typer.Option(help=_STRATEGIES)] = "store_all,per_layer,sqrt,planned",
     segments: Annotated[
         str | None,
         typer.Option(help="Numbers of segments to try at the largest depth, as in 2,5,10,20."),
@@ -48,11 +48,12 @@ def sweep(
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
-    """Run a model at depths up to --depth under each strategy: its memory, recompute and time.
+    """Run a model at depths up to --depth under each strategy: what memory costs in recompute.
 
     Every point is predicted and executed, and its gradients compared bit for bit. Writes
-    plots/sweep.png, .svg and .csv unless -o says otherwise. A sweep that was stopped goes on where
-    it was when the same command is given again.
+    plots/sweep.png, .svg and .csv, or plots/sweep-MODEL.*, unless -o says otherwise. A sweep that
+    was stopped goes on where it was when the same command is given again. Times are shown for
+    --jobs 1 --repeats 5 or more: with less, noise is larger than the differences.
     """
     from ckpt.cli import outputs
     from ckpt.cli.progress import progress
@@ -62,9 +63,8 @@ def sweep(
     from ckpt.reports.figure import save, sweep_figure
     from ckpt.studies import sweep as study
     from ckpt.studies.journal import discard
-    from ckpt.studies.points import sqrt_segments
 
-    paths = outputs.check(output or _DEFAULTS)
+    paths = outputs.check(output or outputs.named("sweep", "" if model == _MODEL else model))
     journal = outputs.partial(paths)
     given = o.model_options(set_, width=width, batch=batch, dtype=dtype)
     chosen = study.plan(
@@ -96,7 +96,10 @@ def sweep(
     if json:
         document(dumps({"title": "ckpt sweep", "rows": rows}))
     else:
-        table.show(rows, table.SWEEP_COLUMNS, title=f"{model}: memory against recompute")
+        print("\n".join(study.verdict(rows)), end="\n\n")
+        timed = workers == 1 and repeats >= 5
+        columns = [c for c in table.SWEEP_COLUMNS if timed or c != "seconds"]
+        table.show([row for row in rows if row["strategy"] not in study.BEST], columns)
     for remark in study.remarks(rows):
         note(f"note: {remark}")
     figure = cache(lambda: sweep_figure(rows))
@@ -106,11 +109,11 @@ def sweep(
         lambda path: save(figure(), path),
         title=f"ckpt sweep {model}",
         about=study.about(chosen, workers),
+        chosen=bool(output),
     )
     discard(journal)
     if wrong := study.failures(rows):
         raise VerificationError("; ".join(wrong))
-    full = {"depth": chosen[-1].depth}
-    if any(point.segments for point in chosen):
-        full["segments"] = sqrt_segments(chosen[-1].depth)
-    note(f"next: {o.again('profile', model, given={**given, **full}, more=['--by', 'line'])}")
+    full = {**given, "depth": chosen[-1].depth}
+    more = ["--budget", study.next_budget(rows)]
+    note(f"next: {o.again('plan', model, given=full, more=more)}")

@@ -153,16 +153,11 @@ def percent_axis(axis: Any) -> None:
 
 
 def guide(
-    axes: Axes,
-    kind: str,
-    xs: Sequence[float],
-    through: tuple[float, float],
-    *,
-    above: bool = True,
-) -> None:
+    axes: Axes, kind: str, xs: Sequence[float], through: tuple[float, float]
+) -> tuple[float, float, str, str]:
     """A pale line of growth ``kind`` (n, sqrt n, log n, n^2) over ``xs`` through the point given.
 
-    Its name stands ``above`` the line or below it, wherever the data isn't.
+    Returns its end, as `label_ends` takes it.
     """
     x0, y0 = through
     grow = GUIDES[kind]
@@ -170,17 +165,7 @@ def guide(
     points = [low * (high / low) ** (k / 60) for k in range(61)]
     values = [y0 * grow(x) / grow(x0) for x in points]
     axes.plot(points, values, color="#B5B5B5", linewidth=1, dashes=(5, 3), zorder=1)
-    axes.annotate(
-        _GUIDE_WORDS[kind],
-        (points[27], values[27]),
-        xytext=(-3, 3) if above else (3, -3),
-        textcoords="offset points",
-        ha="right" if above else "left",
-        va="bottom" if above else "top",
-        fontsize=8.5,
-        color=FAINT,
-        path_effects=halo(),
-    )
+    return points[-1], values[-1], _GUIDE_WORDS[kind], FAINT
 
 
 def halo() -> list[Any]:

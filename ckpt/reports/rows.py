@@ -33,8 +33,8 @@ def group(rows: Iterable[Row], column: str) -> dict[Any, list[Row]]:
 
 
 def stem(name: str) -> str:
-    """A planner's or strategy's name without its value: ``every:4 -> every``."""
-    return name.partition(":")[0]
+    """A planner's or strategy's name without its values: ``every:4@25% -> every``."""
+    return name.partition("@")[0].partition(":")[0]
 
 
 def shared(rows: Sequence[Row], column: str) -> Any:

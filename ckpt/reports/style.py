@@ -16,6 +16,9 @@ BLACK, GREY = "#000000", "#8A8A8A"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
+IMPOSSIBLE = "#E7E2DA"
+"""The ground where no schedule can be."""
+
 TEXT, FAINT, GRID = "#222222", "#666666", "#E4E4E4"
 
 SOLID, DASHED, DOTTED, DASHDOT = "solid", "dashed", "dotted", "dashdot"
@@ -38,6 +41,7 @@ LOOKS = {
     "store_all": Look(VERMILLION, "s", SOLID),
     "per_layer": Look(ORANGE, "D", DASHED),
     "sqrt": Look(BLUE, "o", SOLID),
+    "planned": Look(GREEN, "p", SOLID),
     "every": Look(SKY, "v", DASHDOT),
     "segments": Look(SKY, ".", SOLID),
     "greedy": Look(GREEN, "^", DASHED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,8 @@ from ckpt import planners
 from ckpt.errors import CkptError, UsageError
 from ckpt.machine import simulate
 from ckpt.models import Workload, build, memory
+from ckpt.planners.bounds.lower import lower_bounds
+from ckpt.planners.chain.chain import frontier
 from ckpt.program import Program
 from ckpt.schedule import Schedule
 from ckpt.studies.measure import measured, tolerance
@@ -20,7 +23,11 @@ from ckpt.timeline import Timeline, holdings
 from ckpt.units import GIB, parse_bytes
 
 AS_WRITTEN = ("store_all", "per_layer", "sqrt", "segments")
-"""Strategies that are the model's own `checkpoint_sequential`; others are planners' names."""
+"""Strategies that are the model's own `checkpoint_sequential`."""
+
+PLANNED = "planned"
+"""The least peak that `chain` reaches with at most sqrt's recompute; with ``@20%``, with at most
+that share of a forward. All other strategies are planners' names."""
 
 COLUMNS = (
     "model",
@@ -40,6 +47,7 @@ COLUMNS = (
     "backward_flops",
     "step_flops",
     "overhead",
+    "bound_flops",
     "recomputations",
     "seconds",
     "gradients_equal",
@@ -62,6 +70,7 @@ _FLAGS = ("gradients_equal", "agrees")
 _MAY_LACK = (
     "segments", "measured_peak_nbytes", "measured_whole_peak_nbytes", "eager_peak_nbytes",
     "seconds", "gradients_equal", "agrees", "gradients_digest", "width", "batch", "exit_code",
+    "bound_flops",
 )  # fmt: skip
 
 
@@ -89,7 +98,8 @@ class Point:
     model: str
     depth: int
     strategy: str
-    """``store_all``, ``per_layer``, ``sqrt``, ``segments:K``, or a planner: ``chain@25%``."""
+    """``store_all``, ``per_layer``, ``sqrt``, ``segments:K``, ``planned``, ``planned@20%``, or a
+    planner: ``chain@25%``."""
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     measure: bool = True
@@ -106,6 +116,21 @@ class Point:
         if stem == "segments":
             return min(int(value), self.depth)
         return {"per_layer": self.depth, "sqrt": sqrt_segments(self.depth)}.get(stem)
+
+    @property
+    def is_planned(self) -> bool:
+        return self.strategy.partition("@")[0] == PLANNED
+
+    @property
+    def share(self) -> float | None:
+        """Of a forward, the most that ``planned@20%`` may recompute; None: what sqrt does."""
+        _, at, value = self.strategy.partition("@")
+        return float(value.removesuffix("%")) / 100 if self.is_planned and at else None
+
+    @property
+    def needs_segments(self) -> bool:
+        """Is it, or is it measured by, the model's own checkpointing?"""
+        return self.segments is not None or self.strategy == PLANNED
 
     @property
     def planner(self) -> tuple[str, str | None]:
@@ -132,6 +157,13 @@ def check_strategy(strategy: str) -> None:
             raise UsageError(f"strategy {stem} takes no value, so write {stem!r}, not {strategy!r}")
         return
     planner, at, budget = strategy.partition("@")
+    if planner == PLANNED:
+        if at and not re.fullmatch(r"\d{1,6}(\.\d{1,3})?%", budget):
+            raise UsageError(
+                f"{strategy!r} needs the share of a forward that it may recompute; write for "
+                "example planned@20%"
+            )
+        return
     if at:
         parse_bytes(budget, of=GIB)
     try:
@@ -139,7 +171,7 @@ def check_strategy(strategy: str) -> None:
     except UsageError as error:
         if stem.partition("@")[0] in planners.names():
             raise
-        known = dict.fromkeys([*AS_WRITTEN[:3], "segments:K", *planners.names()])
+        known = dict.fromkeys([*AS_WRITTEN[:3], "segments:K", PLANNED, *planners.names()])
         raise UsageError(
             f"{unknown('strategy', strategy, known)}, or a planner with a budget as in chain@25%"
         ) from error
@@ -160,6 +192,8 @@ def run_point(point: Point) -> dict[str, Any]:
         schedule = _schedule(program, point)
         timeline = simulate(program.graph, schedule)
         row.update(_predicted(point, program, schedule, timeline))
+        if point.is_planned:
+            row["bound_flops"] = lower_bounds(program.graph, timeline.peak, time_limit=1.0)[0].cost
         if point.measure:
             memory.require(_needed(timeline), f"{point.strategy} at depth {point.depth}")
             row.update(_measured(point, workload, program, schedule, timeline))
@@ -175,11 +209,11 @@ def _items(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(options.items()))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _traced(
     model: str, depth: int, segments: int | None, options: Sequence[tuple[str, Any]]
 ) -> tuple[Workload, Program]:
-    """A model and its trace, remembered for the next strategy on the same program."""
+    """A model and its trace, remembered for the next strategies on the same programs."""
     given = {**dict(options), "depth": depth}
     if segments is not None:
         given["segments"] = segments
@@ -188,11 +222,32 @@ def _traced(
 
 
 def _schedule(program: Program, point: Point) -> Schedule:
+    if point.is_planned:
+        return _planned(program, point)
     name, budget = point.planner
     if budget is not None:
         return planners.make_schedule(program.graph, name, budget)
     planner, options = planners.get(name)
     return planner(program.graph, None, **options)
+
+
+def _planned(program: Program, point: Point) -> Schedule:
+    """By ``chain``, the least peak for the recompute that ``point`` allows."""
+    graph = program.graph
+    _, stored, _ = planners.resolve_budget(graph, None)
+    if point.share is not None:
+        limit = int(point.share * simulate(graph, stored).forward_flops)
+    else:
+        _, root = _traced(
+            point.model, point.depth, sqrt_segments(point.depth), _items(point.options)
+        )
+        limit = simulate(root.graph, planners.get("as_written")[0](root.graph)).recompute_flops
+    for corner in frontier(graph):
+        if corner.recompute_cost <= limit:
+            schedule = planners.make_schedule(graph, "chain", corner.budget)
+            if simulate(graph, schedule).recompute_flops <= limit:
+                return schedule
+    return stored
 
 
 def _predicted(

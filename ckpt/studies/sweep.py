@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, nullcontext
@@ -14,11 +16,14 @@ from ckpt.models import build
 from ckpt.reports.reproduce import reproduction
 from ckpt.studies import workers
 from ckpt.studies.journal import Journal
-from ckpt.studies.points import Point, check_strategy, is_row, run_point, sqrt_segments
-from ckpt.units import at_least, format_bytes, listed
+from ckpt.studies.points import PLANNED, Point, check_strategy, is_row, run_point
+from ckpt.units import GIB, KIB, MIB, at_least, format_bytes, listed
 
 REFERENCE = "store_all"
-STRATEGIES = (REFERENCE, "per_layer", "sqrt")
+STRATEGIES = (REFERENCE, "per_layer", "sqrt", PLANNED)
+SHARES = (2, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 70, 80, 90, 100)
+"""Percent of a forward that the best plans at the greatest depth may recompute."""
+BEST = tuple(f"{PLANNED}@{share}%" for share in SHARES)
 Row = dict[str, Any]
 
 
@@ -43,9 +48,13 @@ def sweep(
 
     Up to ``depth`` (default: the model's own), ``points`` depths (5, or 8 if nothing is measured)
     at even ratios, or the ``depths`` given. A strategy is ``store_all``, ``per_layer``, ``sqrt`` or
-    ``segments:K`` (the model's own `checkpoint_sequential`), or any planner's name with its option
-    and budget (``every:4``, ``chain@25%``). ``segments`` are the numbers of segments that are tried
-    at the largest depth; by default five. ``options`` are the model's (width, batch, dtype, ...).
+    ``segments:K`` (the model's own `checkpoint_sequential`); ``planned``, the least peak that
+    `chain` reaches with at most sqrt's recompute, or ``planned@20%``, with at most that share of a
+    forward; or any planner's name with its option and budget (``every:4``, ``chain@25%``).
+    ``segments`` are numbers of segments to try at the largest depth. With the default strategies
+    `SHARES` are planned there, too, and predicted only: what memory costs, and beside each plan the
+    recompute that no schedule in its memory can do without (``bound_flops``). ``options`` are the
+    model's (width, batch, dtype, ...).
 
     With ``measure``, each point is executed: peak under `tracemalloc`, the median time of
     ``repeats`` untraced steps, the peak of an eager step, and its gradients, which are compared
@@ -99,13 +108,18 @@ def plan(
     depths = sorted(set(depths))
     build(model, **{**options, "depth": depths[-1]})
     wanted = [(d, s) for d in depths for s in strategies]
-    wanted += [(depths[-1], f"segments:{k}") for k in _curve(depths[-1], segments, strategies)]
+    wanted += [(depths[-1], f"segments:{k}") for k in _numbers(depths[-1], segments)]
     for _, strategy in wanted:
         check_strategy(strategy)
     made = [
         Point(model, d, s, dict(options), seed, measure, repeats) for d, s in dict.fromkeys(wanted)
     ]
-    if "segments" not in known and any(p.segments is not None for p in made):
+    if tuple(strategies) == STRATEGIES:
+        made += [
+            Point(model, depths[-1], strategy, dict(options), seed, measure=False)
+            for strategy in BEST
+        ]
+    if "segments" not in known and any(p.needs_segments for p in made):
         raise UsageError(
             f"model {model} has no segments to checkpoint: sweep store_all and planners "
             "(--strategies store_all,chain@50%)"
@@ -120,16 +134,12 @@ def spread(low: int, high: int, number: int) -> list[int]:
     return sorted({round(low * (high / low) ** (k / (number - 1))) for k in range(number)})
 
 
-def _curve(depth: int, segments: Sequence[int] | None, strategies: Sequence[str]) -> list[int]:
-    """The numbers of segments to try, those aside that a named strategy has."""
-    if segments is None:
-        if tuple(strategies) != STRATEGIES or depth < 8:
-            return []
-        segments = [k for k in spread(2, depth // 2, 5) if k != sqrt_segments(depth)]
-    segments = [at_least(1, "segments", k) for k in listed("segments", segments)]
-    if max(segments, default=1) > depth:
+def _numbers(depth: int, segments: Sequence[int] | None) -> list[int]:
+    """The numbers of segments to try."""
+    found = [at_least(1, "segments", k) for k in listed("segments", segments or ())]
+    if max(found, default=1) > depth:
         raise UsageError(f"segments must be from 1 to the depth {depth}, not {segments}")
-    return sorted(set(segments))
+    return sorted(set(found))
 
 
 def run(
@@ -185,7 +195,7 @@ def about(points: Sequence[Point], jobs: int | None = None) -> dict[str, Any]:
 def with_references(points: Sequence[Point]) -> list[Point]:
     """``points`` and, at each depth, store_all, whose gradients the others' must equal."""
     references = [replace(p, strategy=REFERENCE) for p in points]
-    return list({p.key: p for p in [*points, *references]}.values())
+    return list({p.key: p for p in [*references, *points]}.values())
 
 
 def _compare(row: Row, reference: Row) -> None:
@@ -216,14 +226,64 @@ def failures(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """What the sweep found at its greatest depth, and what was run, in a few lines."""
+    fine = [row for row in rows if not row["error"]]
+    full = {name: row for name, row in _deepest(fine).items() if name not in BEST}
+    least = min(full.values(), key=lambda row: row["predicted_peak_nbytes"])
+    text = f"{least['model']}, {least['depth']:,} layers: {_told(least)} of a forward in recompute"
+    others = [_told(row) for row in full.values() if row is not least]
+    lines = textwrap.wrap("; ".join([text, *others[:4]]).replace(" %", "\xa0%"), 80)
+    measured = [row for row in fine if row["measured_peak_nbytes"] is not None]
+    if not measured:
+        return [
+            *(line.replace("\xa0", " ") for line in lines),
+            "Predicted by simulation; nothing was run.",
+        ]
+    same = sum(row["gradients_equal"] is True for row in measured)
+    off = max(
+        abs(row["measured_peak_nbytes"] / max(row["predicted_peak_nbytes"], 1) - 1)
+        for row in measured
+    )
+    text = (
+        f"{len(measured)} points were run: {same} with store_all's gradients, bit for bit; "
+        f"measured peaks within {100 * off:.1f} % of the predicted."
+    )
+    if more := sum(row["strategy"] in BEST for row in fine):
+        text += f" {more} more plans, predicted only, are in the figure and the files."
+    return [line.replace("\xa0", " ") for line in (*lines, *textwrap.wrap(text, 80))]
+
+
+def _told(row: Row) -> str:
+    peak = format_bytes(row["predicted_peak_nbytes"])
+    return f"{row['strategy']} holds {peak} for {100 * row['overhead']:.1f} %"
+
+
+def next_budget(rows: Sequence[Row]) -> str:
+    """The budget that is worth planning for: that of the planned curve's end, rounded up."""
+    planned = _deepest([row for row in rows if not row["error"]]).get(PLANNED)
+    if planned is None:
+        return "25%"
+    nbytes = planned["predicted_peak_nbytes"]
+    unit, name = next(
+        ((u, n) for u, n in ((GIB, "GiB"), (MIB, "MiB")) if nbytes >= u), (KIB, "KiB")
+    )
+    return f"{math.ceil(10 * nbytes / unit) / 10:g}{name}"
+
+
+def _deepest(rows: Sequence[Row]) -> dict[str, Row]:
+    """The rows at the greatest depth, by strategy."""
+    depth = max((row["depth"] for row in rows), default=0)
+    return {row["strategy"]: row for row in rows if row["depth"] == depth}
+
+
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What a reader of the rows should know, a line each: where checkpointing can't help."""
     found = [row["error"] for row in rows if row["error"]]
     fine = [row for row in rows if not row["error"]]
-    depth = max((row["depth"] for row in fine), default=0)
-    full = {row["strategy"]: row for row in fine if row["depth"] == depth}
+    full = _deepest(fine)
     plain, layered = full.get("store_all"), full.get("per_layer")
-    if plain and layered and depth > 1:
+    if plain and layered and plain["depth"] > 1:
         saved = 1 - layered["predicted_peak_nbytes"] / plain["predicted_peak_nbytes"]
         if saved < 0.05:
             found.append(

@@ -22,12 +22,18 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
+_KEPT = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Above these glibc gives pages back at each free, and takes them anew, zeroed: strategies that
+free more would seem slower than they are."""
+
+_SETTINGS = {**dict.fromkeys(_THREADS, "1"), **dict.fromkeys(_KEPT, str(2**34))}
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Processes spawned in this block get one BLAS thread each; NumPy reads it when imported."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    """Processes spawned in this block get one BLAS thread each, and keep the pages they have."""
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    os.environ.update(_SETTINGS)
     try:
         yield
     finally:

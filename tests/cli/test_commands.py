@@ -95,11 +95,29 @@ def test_sweep_writes_its_files_and_leaves_no_other(
     assert [(r["depth"], r["strategy"]) for r in rows[:3]] == [
         ("4", "store_all"), ("4", "per_layer"), ("4", "sqrt"),
     ]  # fmt: skip
-    assert {row["gradients_equal"] for row in rows} == {"true"}
-    assert {row["agrees"] for row in rows} == {"true"}
+    run_ones = [row for row in rows if "@" not in row["strategy"]]
+    assert {row["gradients_equal"] for row in run_ones} == {"true"}
+    assert {row["agrees"] for row in run_ones} == {"true"}
+    assert result.out.startswith("residual_mlp, 9 layers: ")
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert " time" not in result.out  # one untraced step is noise
+    follow = result.err.splitlines()[-1].removeprefix("next: ckpt ")
+    assert follow.startswith("plan residual_mlp --width 16 --batch 64 --depth 9 --budget ")
+    assert run(capsys, follow).code == 0
     about = json.loads((folder / "plots/sweep.csv.meta.json").read_text())
     assert about["arguments"]["width"] == 16
     assert about["threads"]["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_each_model_or_target_has_files_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    from ckpt.cli.outputs import named
+
+    assert run(capsys, "sweep --model mlp --depth 4 --points 1 --no-measure --jobs 1").code == 0
+    assert Path("plots/sweep-mlp.png").exists()
+    assert [str(path) for path in named("frontier", "../my dir/net.py:make")] == [
+        f"plots/frontier-net-make{kind}" for kind in (".png", ".svg", ".csv")
+    ]
+    assert named("sweep")[0] == Path("plots/sweep.png")
 
 
 def test_sweep_says_where_checkpointing_a_layer_saves_nothing(

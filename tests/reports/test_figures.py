@@ -190,7 +190,7 @@ def test_the_sweep_draws_measured_points_over_predicted_lines() -> None:
     (points,) = [line for line in memory.lines if line.get_marker() == "s"]
     assert ys(points) == [peak + 9000 for peak in peaks]
     assert any(ys(line) == [0, 0, 0] for line in recompute.lines)
-    assert {"store all", "sqrt", "per layer"} <= {note.get_text() for note in trade.texts}
+    assert {"store all", "√n segments", "per layer"} <= {note.get_text() for note in trade.texts}
 
 
 def test_an_unmeasured_sweep_says_so_and_has_no_points() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from ckpt.errors import BudgetError, CkptError, UsageError
 from ckpt.studies import sweep as study
-from ckpt.studies.points import COLUMNS, Point, run_point
+from ckpt.studies.points import AS_WRITTEN, COLUMNS, Point, run_point
 from ckpt.studies.sweep import plan, run, spread, sweep
+from ckpt.units import parse_bytes
 
 SMALL: dict[str, Any] = {"width": 16, "batch": 64}
 
@@ -25,12 +26,34 @@ def by_key(rows: list[dict[str, Any]]) -> dict[tuple[int, str], dict[str, Any]]:
 def test_default_points() -> None:
     points = plan()
     assert {p.depth for p in points} == {4, 9, 20, 45, 100}
-    assert [p.strategy for p in points[:3]] == ["store_all", "per_layer", "sqrt"]
-    full = {p.strategy: p.segments for p in points if p.depth == 100}
-    assert full == {
-        "store_all": None, "per_layer": 100, "sqrt": 10, "segments:2": 2, "segments:4": 4,
-        "segments:22": 22, "segments:50": 50,
-    }  # fmt: skip
+    assert [p.strategy for p in points[:4]] == ["store_all", "per_layer", "sqrt", "planned"]
+    full = {p.strategy: p for p in points if p.depth == 100}
+    assert list(full) == ["store_all", "per_layer", "sqrt", "planned", *study.BEST]
+    assert not any(full[name].measure for name in study.BEST)
+    assert full["per_layer"].segments == 100
+    assert full["sqrt"].segments == 10
+    assert full["planned@20%"].share == 0.2
+
+
+def test_planned_holds_less_than_sqrt_for_no_more_recompute_and_bounds_are_below_it() -> None:
+    rows = by_key(sweep(depth=25, points=2, measure=False, **SMALL))
+    for depth in (4, 25):
+        root, planned = rows[depth, "sqrt"], rows[depth, "planned"]
+        assert planned["recompute_flops"] <= root["recompute_flops"]
+        assert planned["predicted_peak_nbytes"] < root["predicted_peak_nbytes"]
+    best = [rows[25, name] for name in study.BEST]
+    for row, share in zip(best, study.SHARES, strict=True):
+        assert row["overhead"] <= share / 100
+        assert 0 <= row["bound_flops"] <= row["recompute_flops"]
+    peaks = [row["predicted_peak_nbytes"] for row in best]
+    assert peaks == sorted(peaks, reverse=True)
+    text = " ".join(study.verdict(list(rows.values())))
+    assert text.startswith("residual_mlp, 25 layers: ")
+    assert "nothing was run" in text
+    assert (
+        parse_bytes(study.next_budget(list(rows.values())))
+        >= rows[25, "planned"]["predicted_peak_nbytes"]
+    )
 
 
 def test_depths_are_spread_at_even_ratios() -> None:
@@ -46,7 +69,7 @@ def test_rows_are_true(dtype: str) -> None:
     assert all(tuple(row) == COLUMNS for row in rows)
     found = by_key(rows)
     plain, root = found[9, "store_all"], found[9, "sqrt"]
-    for row in rows:
+    for row in (row for row in rows if row["strategy"] not in study.BEST):
         assert row["gradients_equal"] is True
         assert row["agrees"] is True
         assert row["error"] is None
@@ -200,7 +223,7 @@ def test_spawned_workers_have_one_thread_each_and_find_the_same(
 
 def test_a_stopped_sweep_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    points = plan(depths=[3, 5], **SMALL)
+    points = plan(depths=[3, 5], strategies=AS_WRITTEN[:3], **SMALL)
 
     def stop(row: dict[str, Any]) -> None:
         if path.read_text().count("\n") == 4:
@@ -234,7 +257,7 @@ def test_a_sweep_of_other_arguments_begins_anew_and_keeps_the_old_rows(tmp_path:
 
 def test_failures_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rows.jsonl"
-    arguments: dict[str, Any] = {"depths": [9], "path": path, **SMALL}
+    arguments: dict[str, Any] = {"depths": [9], "path": path, "strategies": AS_WRITTEN[:3], **SMALL}
     needs = {r["strategy"]: r["predicted_whole_peak_nbytes"] for r in sweep(**arguments)}
     path.unlink()
     monkeypatch.setattr(
