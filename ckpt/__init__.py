@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
     from ckpt.studies.frontier import Frontier, frontier
     from ckpt.studies.plan import Plan, Step, Verification, load_plan, plan
-    from ckpt.studies.profile import Profile, profile
+    from ckpt.studies.profile import Profile, load_profile, profile
     from ckpt.studies.sweep import sweep
+    from ckpt.studies.swept import Sweep
     from ckpt.tape.core.abstract import spec
     from ckpt.tape.core.context import check_finite, scope
     from ckpt.tape.core.op import op
@@ -66,8 +67,9 @@ _HOMES = {
     "ckpt.planners.bounds.certificate": "Certificate",
     "ckpt.studies.frontier": "Frontier frontier",
     "ckpt.studies.plan": "Plan Step Verification load_plan plan",
-    "ckpt.studies.profile": "Profile profile",
+    "ckpt.studies.profile": "Profile load_profile profile",
     "ckpt.studies.sweep": "sweep",
+    "ckpt.studies.swept": "Sweep",
     "ckpt.tape.core.abstract": "spec",
     "ckpt.tape.core.context": "check_finite scope",
     "ckpt.tape.core.op": "op",
@@ -98,11 +100,12 @@ __all__ = [
     "BudgetError", "Buffer", "Certificate", "CkptError", "Compute", "Cost", "Execution", "Free",
     "Frontier", "Graph", "GraphError", "Instruction", "MissingExtraError", "MutationError", "Node",
     "NonFiniteError", "Observer", "Plan", "Planner", "Profile", "Program", "Schedule",
-    "ScheduleError", "Step", "StepMemoryError", "TapeError", "Timeline", "UnitError",
+    "ScheduleError", "Step", "StepMemoryError", "Sweep", "TapeError", "Timeline", "UnitError",
     "UnsupportedError", "UsageError", "Value", "Verification", "VerificationError", "Witness",
     "check_finite", "checkpoint", "checkpoint_sequential", "execute", "frontier", "grad",
-    "gradcheck", "load_plan", "make_schedule", "name", "nn", "op", "plan", "planner", "profile",
-    "scope", "simulate", "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
+    "gradcheck", "load_plan", "load_profile", "make_schedule", "name", "nn", "op", "plan",
+    "planner", "profile", "scope", "simulate", "spec", "stop_gradient", "sweep", "trace",
+    "value_and_grad",
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 WIDTH = 80
 """Characters of a line that fits everywhere."""
@@ -56,3 +56,15 @@ def filled(lines: Iterable[str]) -> str:
             drop_whitespace=True,
         ) or [line]
     return "\n".join(broken)
+
+
+def pairs(found: Mapping[str, str]) -> str:
+    """What things are, as an HTML table of two columns, for a notebook."""
+    from html import escape
+
+    rows = "".join(
+        f'<tr><th scope="row" style="text-align:left">{escape(printable(name))}</th>'
+        f'<td style="text-align:left">{escape(printable(text))}</td></tr>'
+        for name, text in found.items()
+    )
+    return f'<table class="ckpt"><tbody>{rows}</tbody></table>'

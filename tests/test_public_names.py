@@ -19,12 +19,13 @@ def test_the_exported_names():
         "BudgetError", "Buffer", "Certificate", "CkptError", "Compute", "Cost", "Execution",
         "Free", "Frontier", "Graph", "GraphError", "Instruction", "MissingExtraError",
         "MutationError", "Node", "NonFiniteError", "Observer", "Plan", "Planner", "Profile",
-        "Program", "Schedule", "ScheduleError", "Step", "StepMemoryError", "TapeError", "Timeline",
+        "Program", "Schedule", "ScheduleError", "Step", "StepMemoryError", "Sweep",
+        "TapeError", "Timeline",
         "UnitError", "UnsupportedError", "UsageError", "Value", "Verification",
         "VerificationError", "Witness", "check_finite", "checkpoint", "checkpoint_sequential",
-        "execute", "frontier", "grad", "gradcheck", "load_plan", "make_schedule", "name", "nn",
-        "op", "plan", "planner", "profile", "scope", "simulate", "spec", "stop_gradient", "sweep",
-        "trace", "value_and_grad",
+        "execute", "frontier", "grad", "gradcheck", "load_plan", "load_profile",
+        "make_schedule", "name", "nn", "op", "plan", "planner", "profile", "scope", "simulate",
+        "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
     ]  # fmt: skip
 
 

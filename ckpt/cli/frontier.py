@@ -59,7 +59,7 @@ def frontier(
     from ckpt.studies import frontier as study
     from ckpt.studies.journal import Journal, discard
 
-    paths = outputs.check(output or _DEFAULTS)
+    paths = outputs.check(output or _DEFAULTS, study.Frontier)
     journal = outputs.partial(paths)
     given = o.model_options(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
@@ -119,9 +119,7 @@ def frontier(
         note(f"note: {found.next_useful(found.knee['predicted_peak_nbytes'])}")
     outputs.write(
         paths,
-        found.rows,
-        found.plot,
-        title=title,
+        found,
         about=reproduction("ckpt frontier", arguments, seed=seed),
     )
     discard(journal)

@@ -66,8 +66,8 @@ Outputs = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write here, in the kind of the extension: .png .svg .pdf .csv .jsonl .json .md "
-        ".html. Repeatable.",
+        help="Write here, in the kind of the ending: .html .png .svg .pdf .csv .jsonl .json .md; "
+        "of a step also .trace.json (Perfetto), .speedscope.json. Repeatable.",
     ),
 ]
 

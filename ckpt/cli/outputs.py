@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ckpt.cli.run import note
 
 
-def check(paths: Iterable[Path], *, kinds: Sequence[str] = ()) -> list[Path]:
-    """Refuse now what could not be written later; UsageError names it.
+def check(paths: Iterable[Path], result: type) -> list[Path]:
+    """Refuse now what a ``result`` could not be written to later; UsageError names it."""
+    from ckpt.reports.formats import registry
 
-    ``kinds`` are the extensions there may be; by default those of figures and of rows.
-    """
-    from ckpt.reports.exports import DATA_KINDS
-    from ckpt.reports.figure import FIGURE_KINDS
-    from ckpt.reports.files import check_output
-
-    return [
-        check_output(path, kinds or (*FIGURE_KINDS, *DATA_KINDS)) for path in dict.fromkeys(paths)
-    ]
+    return [registry.check(path, result) for path in dict.fromkeys(paths)]
 
 
 def named(command: str, name: str = "") -> list[Path]:
@@ -45,28 +38,17 @@ def partial(paths: Sequence[Path]) -> Path:
 
 def write(
     paths: Sequence[Path],
-    rows: Sequence[Any],
-    plot: Callable[[Path], Any],
+    result: Any,
     *,
-    title: str = "",
     about: Mapping[str, Any] | None = None,
-    drawn: Sequence[str] = (),
     chosen: bool = True,
 ) -> None:
-    """Draw the figure or write the rows into each path, by its extension.
-
-    ``plot`` draws figures, and the kinds ``drawn`` besides.
-
-    Beside a data file, ``about`` says how to make it again. Where the paths weren't ``chosen`` by
-    the user, it is said how they are.
-    """
-    from ckpt.reports import exports, figure
+    """Write ``result`` into each path, by its ending; beside a table, ``about`` says how to make
+    it again. Where the paths weren't ``chosen`` by the user, it is said how they are."""
+    from ckpt.reports.formats import registry
 
     for path in paths:
-        if path.suffix.lower() in (*figure.FIGURE_KINDS, *drawn):
-            plot(path)
-        else:
-            exports.write(path, rows, title=title, metadata=about)
+        registry.write(result, path, about=about)
         if chosen:
             note(f"wrote {path}")
     if not chosen:

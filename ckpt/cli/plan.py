@@ -54,14 +54,15 @@ def plan(
     """
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
-    from ckpt.cli.plans import PLAN_KINDS, described, save
+    from ckpt.cli.plans import described, is_plan
     from ckpt.cli.progress import search
     from ckpt.errors import BudgetError
     from ckpt.models.memory import require
     from ckpt.reports.exports import dumps
+    from ckpt.studies.plan import Step
     from ckpt.studies.plan import plan as run
 
-    paths = outputs.check(output or (), kinds=PLAN_KINDS)
+    paths = outputs.check(output or (), Step)
     given = o.model_options(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
@@ -91,8 +92,8 @@ def plan(
         print(step)
         if verified:
             print(verified)
-    save(step, paths)
-    saved = next((p for p in paths if p.suffix == ".json"), None)
+    outputs.write(paths, step)
+    saved = next((p for p in paths if is_plan(p)), None)
     if saved:
         note(f"next: {o.again('execute', saved, target, given=given)}")
     else:

@@ -1,14 +1,9 @@
-"""What the commands about plans share: the document, and where it is written."""
+"""What the commands about plans share: a plan's figures, and which files hold one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from ckpt.cli.run import note
-
-PLAN_KINDS = (".json", ".html", ".png", ".svg", ".pdf")
 
 
 def described(plan: Any, verification: Any = None) -> dict[str, Any]:
@@ -35,11 +30,7 @@ def described(plan: Any, verification: Any = None) -> dict[str, Any]:
     return found
 
 
-def save(plan: Any, paths: Sequence[Path]) -> None:
-    """The plan itself into .json files, its picture into the others."""
-    for path in paths:
-        if path.suffix.lower() == ".json":
-            plan.save(path)
-        else:
-            plan.plot(path)
-        note(f"wrote {path}")
+def is_plan(path: Path) -> bool:
+    """Is a plan itself written there, for show, simulate and execute?"""
+    name = path.name.lower()
+    return name.endswith(".json") and not name.endswith((".trace.json", ".speedscope.json"))

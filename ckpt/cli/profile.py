@@ -62,9 +62,10 @@ def profile(
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
     from ckpt.reports.reproduce import reproduction
+    from ckpt.studies.profile import Profile
     from ckpt.studies.profile import profile as run
 
-    paths = outputs.check(output or ())
+    paths = outputs.check(output or (), Profile)
     given = o.model_options(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
@@ -86,11 +87,8 @@ def profile(
         table.show(ledger, _COLUMNS)
     outputs.write(
         paths,
-        found.rows(),
-        found.plot,
-        title=f"ckpt profile {chosen.name}",
+        found,
         about=reproduction("ckpt profile", {"target": chosen.name, **given}, seed=seed),
-        drawn=[".html"],
     )
     note(f"next: {_next(target, given, bool(paths), found.simulated.recompute_flops)}")
 

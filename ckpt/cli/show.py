@@ -18,21 +18,33 @@ def show(
     ] = False,
     output: o.Outputs = None,
 ) -> None:
-    """Show what a plan, graph, schedule or timeline says; -o draws it.
+    """Show what a plan, profile, graph, schedule or timeline says; -o draws it.
 
-    A plan is shown in words, with its certificate.
+    A plan is shown in words, with its certificate. Plans and profiles are also written in every
+    other form that they have: -o plan.html, -o step.trace.json.
     """
-    import ckpt.studies.plan  # noqa: F401  - plans are read as well
+    import ckpt.studies.plan
+    import ckpt.studies.profile  # noqa: F401  - plans and profiles are read as well
     from ckpt.cli import outputs
     from ckpt.graph import Graph
     from ckpt.reports import documents, figure
+    from ckpt.reports.files import check_output
+    from ckpt.reports.formats.shown import Shown
 
-    paths = outputs.check(output or (), kinds=figure.FIGURE_KINDS)
     document = documents.read(file)
+    whole = isinstance(document, Shown)
+    paths = (
+        outputs.check(output or (), type(document))
+        if whole
+        else [check_output(path, figure.FIGURE_KINDS) for path in output or ()]
+    )
     print(documents.describe(document, instructions=instructions), end="")
-    for path in paths:
-        figure.save(documents.draw(document), path)
-        note(f"wrote {path}")
+    if whole:
+        outputs.write(paths, document)
+    else:
+        for path in paths:
+            figure.save(documents.draw(document), path)
+            note(f"wrote {path}")
     if isinstance(document, documents.Planned):
         note(f"next: {o.again('simulate', file, more=['-o', 'timeline.svg'])}")
     elif not isinstance(document, Graph):

@@ -26,26 +26,20 @@ def simulate(
 ) -> None:
     """Perform a schedule on bytes and FLOPs alone: its peak, what is live then, its recompute.
 
-    -o timeline.json writes the Timeline, -o timeline.svg draws it.
+    -o timeline.json writes the Timeline, -o timeline.svg draws it, -o step.html plays it.
     """
     import ckpt.studies.plan  # noqa: F401  - plans are read as well
     from ckpt.cli import outputs
-    from ckpt.reports import figure
     from ckpt.reports.documents import explained, pair
     from ckpt.reports.exports import dumps
-    from ckpt.reports.files import write_text
+    from ckpt.reports.formats.simulated import Simulation
     from ckpt.text import paragraph
 
-    paths = outputs.check(output or (), kinds=(".json", *figure.FIGURE_KINDS))
+    paths = outputs.check(output or (), Simulation)
     graph, timeline = pair(file, schedule)
     if json:
         document(dumps(timeline.to_json()))
     else:
         print(paragraph(explained(graph, timeline, top)))
-    for path in paths:
-        if path.suffix.lower() == ".json":
-            write_text(path, dumps(timeline.to_json(), indent=None) + "\n")
-        else:
-            figure.save(figure.timeline_figure(timeline, graph=graph), path)
-        note(f"wrote {path}")
+    outputs.write(paths, Simulation(graph, timeline))
     note(f"next: {o.again('show', file)}")

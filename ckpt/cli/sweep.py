@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Annotated
 
 import typer
@@ -60,11 +59,11 @@ def sweep(
     from ckpt.errors import VerificationError
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
-    from ckpt.reports.figure import save, sweep_figure
     from ckpt.studies import sweep as study
     from ckpt.studies.journal import discard
+    from ckpt.studies.swept import Sweep
 
-    paths = outputs.check(output or outputs.named("sweep", "" if model == _MODEL else model))
+    paths = outputs.check(output or outputs.named("sweep", "" if model == _MODEL else model), Sweep)
     journal = outputs.partial(paths)
     given = o.model_options(set_, width=width, batch=batch, dtype=dtype)
     chosen = study.plan(
@@ -102,12 +101,9 @@ def sweep(
         table.show([row for row in rows if row["strategy"] not in study.BEST], columns)
     for remark in study.remarks(rows):
         note(f"note: {remark}")
-    figure = cache(lambda: sweep_figure(rows))
     outputs.write(
         paths,
-        rows,
-        lambda path: save(figure(), path),
-        title=f"ckpt sweep {model}",
+        Sweep(rows, chosen),
         about=study.about(chosen, workers),
         chosen=bool(output),
     )

@@ -92,7 +92,7 @@ def _schedule(path: Path, graph: Graph) -> Schedule:
 
 
 def _kind(document: Document) -> str:
-    return "plan" if isinstance(document, Planned) else type(document).__name__.lower()
+    return type(document).__name__.lower()
 
 
 def describe(document: Document, *, instructions: bool = False) -> str:

@@ -31,7 +31,7 @@ from ckpt.reports.files import (
     write_text,
 )
 from ckpt.reports.rows import Row, as_mappings, columns_of
-from ckpt.reports.table import cell, heading, is_number
+from ckpt.reports.table import cell, chosen_columns, heading, is_number
 
 DATA_KINDS = (".csv", ".jsonl", ".json", ".md", ".html")
 
@@ -51,8 +51,13 @@ def write(
     convert = _CONVERT[check_kind(path, DATA_KINDS)]
     write_text(path, convert(as_mappings(rows), title))
     if metadata is not None:
-        write_text(sidecar_path(path), dumps(metadata) + "\n")
+        write_sidecar(path, metadata)
     return Path(path)
+
+
+def write_sidecar(path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
+    """Write the metadata of a data file beside it."""
+    write_text(sidecar_path(path), dumps(metadata) + "\n")
 
 
 def sidecar_path(path: str | os.PathLike[str]) -> Path:
@@ -111,7 +116,7 @@ def to_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> st
 
 def to_html(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     """A ``<table>`` to be put into a page or shown by a notebook; text is escaped."""
-    chosen = list(columns) if columns is not None else columns_of(rows)
+    chosen = chosen_columns(rows, columns)
     right = {column: is_number(rows, column) for column in chosen}
 
     def entry(tag: str, column: str, text: str, hint: str = "") -> str:

@@ -21,12 +21,13 @@ DEEPEST = 32
 
 
 def check_kind(path: str | os.PathLike[str], kinds: Sequence[str]) -> str:
-    """The extension of ``path``, in lower case; UsageError if it isn't one of ``kinds``."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in kinds:
+    """The ending of ``path`` among ``kinds``, the longest that fits; UsageError for any other."""
+    name, suffix = Path(path).name.lower(), Path(path).suffix.lower()
+    fits = [kind for kind in kinds if suffix and name.endswith(kind)]
+    if not fits:
         has = f"the extension {suffix!r}" if suffix else "no extension"
         raise UsageError(f"can't write {os.fspath(path)!r}: it has {has}; use {' '.join(kinds)}")
-    return suffix
+    return max(fits, key=len)
 
 
 def check_output(path: str | os.PathLike[str], kinds: Sequence[str]) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from ckpt.errors import UsageError
 from ckpt.graph import Graph, Node
 from ckpt.reports.rows import Row, as_mappings, columns_of
-from ckpt.timeline import Holding
+from ckpt.timeline import Holding, Timeline
 from ckpt.units import format_bytes
 
 GROUPS = {
@@ -18,6 +18,12 @@ GROUPS = {
     "scope": ("scope",),
 }
 """What ``by`` may be, and the columns that a group's rows have in common."""
+
+ALIKE = (
+    "what", "source", "shape", "dtype", "kept_nbytes", "share_percent", "forward_flops",
+    "backward_flops", "recompute_flops",
+)  # fmt: skip
+"""The columns of a ledger by what is alike, as it is shown where there is little room."""
 
 COUNTED = (
     "nodes",
@@ -30,6 +36,37 @@ COUNTED = (
     "computed",
 )
 """The columns of a ledger that add up."""
+
+
+def step_rows(graph: Graph, timeline: Timeline) -> list[dict[str, Any]]:
+    """A row a node, with bytes, FLOPs by phase, and how often the schedule computes it."""
+    counts = timeline.counts
+    kept = {graph.owners[i] for i, r in enumerate(graph.step_readers) if r}
+    backward_flops: dict[int | None, int] = {}
+    for step in graph.steps:
+        backward_flops[step.at] = backward_flops.get(step.at, 0) + step.flops
+    rows: list[dict[str, Any]] = []
+    for i, node in enumerate(graph):
+        if not node.resident and not counts[i]:
+            continue
+        rows.append(
+            {
+                "order": i,
+                "name": node.name,
+                "op": node.op,
+                "source": node.source,
+                "scope": node.scope,
+                "shape": "x".join(map(str, node.shape)) or "scalar",
+                "dtype": node.dtype,
+                "nbytes": 0 if node.alias_of is not None else node.nbytes,
+                "kept_nbytes": node.nbytes if i in kept and not node.resident else 0,
+                "forward_flops": node.flops,
+                "backward_flops": backward_flops.get(i, 0),
+                "recompute_flops": node.flops * max(counts[i] - 1, 0),
+                "computed": counts[i],
+            }
+        )
+    return rows
 
 
 def ledger(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html
 import json
+import linecache
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from ckpt.graph import Graph
@@ -35,6 +36,10 @@ class Reel:
     at: tuple[str, ...] = ()
     """What a reader chooses to see it, an option of each of the page's ``choices``."""
     ghost: Timeline | None = None
+    name: str = ""
+    """Who made it, in a word or two."""
+    bound: float | None = None
+    """No schedule within the same bytes recomputes less than this share of a forward."""
 
 
 def page(
@@ -44,12 +49,14 @@ def page(
     choices: Sequence[str] = (),
     missing: Mapping[tuple[str, ...], str] | None = None,
     verdict: str = "",
+    floor: int | None = None,
     parts: Sequence[str] = (),
 ) -> str:
     """The page of ``reels``, with ``parts`` (HTML, from `exports.to_html`) below.
 
     ``choices`` names what tells the reels apart (budget; depth, strategy): a slider each, whose
     options are in the order in which reels and ``missing`` - why there is no plan - bring them.
+    No schedule needs less than ``floor`` bytes, if that is known.
     """
     gone = dict(missing or {})
     options: list[list[str]] = [[] for _ in choices]
@@ -71,6 +78,7 @@ def page(
             {"name": name, "options": known} for name, known in zip(choices, options, strict=True)
         ],
         "reels": [_reel(reel, numbers[reel.graph.digest], place(reel.at)) for reel in reels],
+        "floor": floor,
         "missing": {",".join(map(str, place(at))): why for at, why in gone.items()},
     }
     return _asset("page.html").format(
@@ -87,10 +95,6 @@ def page(
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         script=_asset("player.js"),
     )
-
-
-def is_page(path: str | os.PathLike[str]) -> bool:
-    return Path(path).suffix.lower() == ".html"
 
 
 @cache
@@ -115,6 +119,8 @@ def _graph(graph: Graph) -> dict[str, Any]:
     return {
         "labels": [texts[graph.describe(i)] for i in range(len(graph))],
         "groups": groups,
+        "lines": [texts[node.source] for node in graph],
+        "source": _source(graph),
         "scopes": [texts[node.scope] for node in graph],
         "steps": [
             texts[graph.describe_step(k).removeprefix("backward ")] for k in range(len(graph.steps))
@@ -124,6 +130,23 @@ def _graph(graph: Graph) -> dict[str, Any]:
         "counts_gradients": graph.counts_gradients,
         "texts": list(texts),
     }
+
+
+def _source(graph: Graph) -> dict[str, str]:
+    """The text of each line that nodes come from, where its file is loaded here, and only one of
+    that name."""
+    known: dict[str, set[str]] = {}
+    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    for path in {*filter(None, loaded), *linecache.cache}:
+        known.setdefault(os.path.basename(path), set()).add(path)
+    found: dict[str, str] = {}
+    for source in dict.fromkeys(node.source for node in graph):
+        name, _, line = source.rpartition(":")
+        paths = list(known.get(name, ()))
+        if len(paths) == 1 and line.isdecimal():
+            text = linecache.getline(paths[0], int(line)).strip()
+            found |= {source: text} if text else {}
+    return found
 
 
 def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
@@ -141,7 +164,11 @@ def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
     return {
         "graph": graph,
         "at": at,
-        "verdict": _verdict(reel),
+        "verdict": verdict(reel),
+        "name": reel.name,
+        "peak_nbytes": timeline.peak,
+        "overhead": timeline.overhead,
+        "bound": reel.bound,
         "budget": timeline.schedule.budget,
         "instructions": codes,
         "high": list(timeline.columns["high"]),
@@ -160,25 +187,41 @@ def _thinned(values: Sequence[int]) -> list[int]:
     return [max(values[k : k + each]) for k in range(0, len(values), each)]
 
 
-def _verdict(reel: Reel) -> str:
+def verdict(reel: Reel) -> str:
+    """What a schedule peaks at beside store-all, and what that costs, in a sentence or two."""
     timeline, ghost = reel.timeline, reel.ghost
-    text = f"Peak {format_bytes(timeline.peak)}"
-    if ghost is not None and timeline.peak < ghost.peak:
-        times = ghost.peak / timeline.peak
-        text += f" of store-all's {format_bytes(ghost.peak)}, {times:.1f} times less"
+    text = f"{reel.name}: peak" if reel.name else "Peak"
+    text += f" {format_bytes(timeline.peak)}"
+    if ghost is not None and timeline.peak != ghost.peak:
+        less, more = sorted((timeline.peak, ghost.peak))
+        than = "less" if timeline.peak < ghost.peak else "more"
+        text += f" of store-all's {format_bytes(ghost.peak)}"
+        text += f", {more / less:.1f} times {than}" if less else ""
     if not timeline.recompute_flops:
         return f"{text}; nothing is recomputed."
     step = timeline.recompute_flops / ((timeline.step_flops - timeline.recompute_flops) or 1)
-    return (
+    text = (
         f"{text}, for {timeline.overhead:.1%} of a forward in recompute: "
         f"a step is {step:.1%} longer."
     )
+    if reel.bound is None:
+        return text
+    return f"{text} No schedule within the budget does with less than {reel.bound:.1%}."
 
 
 def _chooser(k: int, name: str, options: Sequence[str]) -> str:
+    """A slider for amounts, a list for names."""
     hidden = " hidden" if len(options) < 2 else ""
-    return (
-        f'<div class="bar"{hidden}><label for="choice{k}">{html.escape(name)}</label>'
-        f'<input type="range" id="choice{k}" min="0" max="{len(options) - 1}" value="0">'
-        f'<output id="chosen{k}" for="choice{k}"></output></div>'
-    )
+    label = f'<label for="choice{k}">{html.escape(name)}</label>'
+    if all(option[:1].isdigit() for option in options):
+        control = (
+            f'<input type="range" id="choice{k}" min="0" max="{len(options) - 1}" value="0">'
+            f'<output id="chosen{k}" for="choice{k}"></output>'
+        )
+    else:
+        found = "".join(
+            f'<option value="{n}">{html.escape(option)}</option>'
+            for n, option in enumerate(options)
+        )
+        control = f'<select id="choice{k}">{found}</select><output id="chosen{k}" hidden></output>'
+    return f'<div class="bar"{hidden}>{label}{control}</div>'

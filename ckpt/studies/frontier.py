@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckpt.errors import BudgetError, CkptError, UsageError
@@ -17,9 +17,14 @@ from ckpt.planners.base.clock import Deadline
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.program import Program
+from ckpt.reports.exports import to_html
+from ckpt.reports.formats.shown import Shown
+from ckpt.reports.pages import Reel, page
+from ckpt.reports.table import FRONTIER_COLUMNS
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured_peak
+from ckpt.text import printable
 from ckpt.timeline import Timeline
 from ckpt.units import at_least, format_bytes, format_flops, listed
 
@@ -32,8 +37,8 @@ WORTH_RUNNING = 2.0
 Row = dict[str, Any]
 
 
-@dataclass(eq=False)
-class Frontier:
+@dataclass(eq=False, repr=False)
+class Frontier(Shown):
     """What each planner makes of each budget, what is proved impossible, and where it bends."""
 
     graph: Graph
@@ -42,6 +47,8 @@ class Frontier:
     """A row a planner and budget: predicted and measured peak, recompute, bound, gap, error."""
     bounds: list[Row] = field(default_factory=list)
     """Of each budget, the FLOPs that no schedule can recompute less than."""
+    schedules: list[Schedule | None] = field(default_factory=list)
+    """That of each row; None where the planner refused."""
 
     @property
     def floor_nbytes(self) -> int:
@@ -92,20 +99,96 @@ class Frontier:
             f"{format_flops(saved)} less"
         )
 
-    def plot(self, path: Any) -> Any:
-        """Draw peak memory against recompute cost, every planner, into ``path``."""
-        from ckpt.reports.figure import frontier_figure, save
+    @property
+    def title(self) -> str:
+        return f"What memory costs in recompute: {self.graph.name or 'the program'}"
 
-        name = self.graph.name or "the program"
-        figure = frontier_figure(
+    def __repr__(self) -> str:
+        planners = len({row["planner"] for row in self.rows})
+        budgets = len({row["budget_nbytes"] for row in self.rows})
+        return printable(
+            f"<Frontier of {self.graph.name or 'a program'}: {planners} planners at {budgets} "
+            f"budgets, {len(self.best())} plans that no other beats>"
+        )
+
+    def summary(self) -> str:
+        """Whole memory, the least that was reached, and where it bends."""
+        least, bends = self.best()[0], self.knee
+        text = (
+            f"{printable(self.title)}. Store-all needs {format_bytes(self.store_all.peak)}; the "
+            f"least reached is {format_bytes(least['predicted_peak_nbytes'])} "
+            f"({least['planner']}) for {least['overhead']:.1%} of a forward in recompute."
+        )
+        if bends is None:
+            return text
+        return (
+            f"{text}\nMemory gets expensive below "
+            f"{format_bytes(bends['predicted_peak_nbytes'])}: {bends['planner']} does with that "
+            f"for {bends['overhead']:.1%}."
+        )
+
+    def at_budget(self, budget: int) -> tuple[Row, Schedule] | None:
+        """The least recompute that was found within ``budget`` bytes, whatever it was asked for."""
+        fits = [
+            (row, schedule)
+            for row, schedule in zip(self.rows, self.schedules, strict=True)
+            if schedule is not None and row["predicted_peak_nbytes"] <= budget
+        ]
+        cost = lambda found: (found[0]["recompute_flops"], found[0]["predicted_peak_nbytes"])  # noqa: E731
+        return min(fits, key=cost, default=None)
+
+    def records(self) -> list[Row]:
+        return self.rows
+
+    def table(self) -> str:
+        return to_html(self.best(), FRONTIER_COLUMNS)
+
+    def page(self) -> str:
+        """One HTML file: the best plan found within a budget plays, and a slider chooses it."""
+        reels: list[Reel] = []
+        missing: dict[tuple[str, ...], str] = {}
+        forward = self.store_all.forward_flops or 1
+        bounds = {row["budget_nbytes"]: row["bound_flops"] / forward for row in self.bounds}
+        for budget in sorted({row["budget_nbytes"] for row in self.rows}):
+            at = (format_bytes(budget),)
+            if (found := self.at_budget(budget)) is None:
+                missing[at] = f"No plan was found within {at[0]}."
+                continue
+            row, schedule = found
+            timeline = simulate(self.graph, replace(schedule, budget=budget))
+            reels.append(
+                Reel(self.graph, timeline, at, self.store_all, row["planner"], bounds.get(budget))
+            )
+        planned = [row for row in self.rows if row["error"] is None]
+        refused = [row for row in self.rows if row["error"] is not None]
+        columns = ("planner", "budget_nbytes", "error")
+        return page(
+            self.title,
+            reels,
+            choices=["budget"],
+            missing=missing,
+            verdict=self.summary().partition(". ")[2],
+            floor=self.floor_nbytes,
+            parts=[
+                f"<h2>Plans that no other beats</h2>{self.table()}",
+                f"<h2>Every planner</h2>{to_html(planned, FRONTIER_COLUMNS)}",
+                f"<details><summary>Where there was no plan</summary>{to_html(refused, columns)}"
+                "</details>",
+            ],
+        )
+
+    def figure(self) -> Any:
+        """Peak memory against recompute cost, every planner."""
+        from ckpt.reports.figure import frontier_figure
+
+        return frontier_figure(
             self.rows,
             self.bounds,
             knee=self.knee,
             floor_nbytes=self.floor_nbytes,
             forward_flops=self.store_all.forward_flops,
-            title=f"What memory costs in recompute: {name}",
+            title=self.title,
         )
-        return save(figure, path)
 
 
 def frontier(
@@ -153,7 +236,6 @@ def frontier(
     if not chosen or not limits:
         raise UsageError("nothing to compare: name at least one planner and one budget")
     errors: list[CkptError] = []
-    schedules: list[Schedule | None] = []
     earlier = {(row["planner"], row["budget_nbytes"]): row for row in known}
     cheapest: dict[str, Schedule] = {}
     limits = sorted(set(limits))
@@ -169,8 +251,8 @@ def frontier(
                 if row is None:
                     options = {"iterations": iterations} if name == "auto" else {}
                     row = _row(graph, name, limit, best.cost, options, cheapest.get(name))
-            schedules.append(row.pop("schedule", None))
-            if made := schedules[-1]:
+            found.schedules.append(row.pop("schedule", None))
+            if made := found.schedules[-1]:
                 cheapest[name] = made
             if (error := row.pop("refusal", None)) is not None:
                 errors.append(error)
@@ -183,7 +265,7 @@ def frontier(
         if program is None or not are_arrays(args):
             raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
         with program.restored(*args):
-            _execute(found, schedules, program, args)
+            _execute(found, program, args)
     return found
 
 
@@ -203,9 +285,7 @@ class _Turns:
         return Deadline(round(max(share, 0.1), 2)).running()
 
 
-def _execute(
-    found: Frontier, schedules: list[Schedule | None], program: Program, args: tuple[Any, ...]
-) -> None:
+def _execute(found: Frontier, program: Program, args: tuple[Any, ...]) -> None:
     """Run the schedules that no other beats, and each planner's cheapest and smallest."""
     chosen = found.best()
     for name in dict.fromkeys(row["planner"] for row in found.rows):
@@ -215,7 +295,7 @@ def _execute(
             chosen.append(min(rows, key=lambda r: r["predicted_peak_nbytes"]))
     wanted = {id(row) for row in chosen if row["overhead"] <= WORTH_RUNNING}
     measured: dict[Any, int] = {}
-    for row, schedule in zip(found.rows, schedules, strict=True):
+    for row, schedule in zip(found.rows, found.schedules, strict=True):
         if id(row) in wanted and schedule is not None:
             key = schedule.instructions
             if key not in measured:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ckpt.reports import exports
-from ckpt.reports.files import unwritable, write_text
+from ckpt.reports.files import unwritable
 
 
 class Journal:
@@ -39,7 +39,7 @@ class Journal:
             warnings.warn(f"{path}: {lost} of {len(found)} rows are damaged and made anew",
                           stacklevel=2)  # fmt: skip
         self._writer = exports.JsonlWriter(path, resume=same)
-        write_text(exports.sidecar_path(path), exports.dumps(about) + "\n")
+        exports.write_sidecar(path, about)
 
     def write(self, row: Mapping[str, Any]) -> None:
         self._writer.write(row)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 from ckpt.errors import StepMemoryError, UnitError, UsageError, VerificationError
 from ckpt.graph import Graph, check_format
@@ -18,13 +18,15 @@ from ckpt.planners.base.cost import Cost, moved, roofline
 from ckpt.planners.bounds.certificate import Certificate, certify
 from ckpt.program import Compiled, Program, execute
 from ckpt.reports import documents
-from ckpt.reports.exports import dumps, plain
+from ckpt.reports.exports import dumps, plain, to_html
 from ckpt.reports.files import write_text
-from ckpt.reports.pages import Reel, is_page, page
+from ckpt.reports.formats.shown import Shown
+from ckpt.reports.ledger import ledger, step_rows
+from ckpt.reports.pages import Reel, page, verdict
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
-from ckpt.text import filled, printable
+from ckpt.text import filled, pairs, printable
 from ckpt.timeline import Timeline
 from ckpt.units import KIB, format_bytes, parse_bytes
 
@@ -36,12 +38,18 @@ COSTS = ("flops", "bytes", "roofline", "seconds")
 
 
 @dataclass(eq=False, repr=False)
-class Plan:
+class Plan(Shown):
     """A graph, a schedule of it within a budget, what that costs, and how good it is."""
 
     graph: Graph
     schedule: Schedule
     certificate: Certificate
+
+    plan_document: ClassVar[str] = FORMAT
+
+    @property
+    def title(self) -> str:
+        return f"A plan of {self.graph.name or 'the program'}"
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -62,27 +70,40 @@ class Plan:
             f"{format_bytes(self.timeline.peak)}>"
         )
 
-    def plot(self, path: Any) -> Any:
-        """Draw the schedule - instructions across, nodes up, live bytes below - into ``path``;
-        .html is `page`."""
-        from ckpt.reports.figure import save, schedule_figure
+    def _reel(self) -> Reel:
+        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
+        return Reel(self.graph, self.timeline, ghost=kept)
 
-        if is_page(path):
-            return write_text(path, self.page())
-        return save(schedule_figure(self.graph, self.timeline), path)
+    def summary(self) -> str:
+        return f"{printable(self.title)}. {verdict(self._reel())}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a node, as in a profile: its bytes, its FLOPs, and how often it is computed."""
+        return step_rows(self.graph, self.timeline)
+
+    def records(self) -> list[dict[str, Any]]:
+        return self.rows()
+
+    def table(self) -> str:
+        columns = ("what", "source", "shape", "dtype", "nbytes", "recompute_flops", "computed")
+        return to_html(ledger(self.rows(), sort="nbytes", top=15, by="alike"), columns)
+
+    def figure(self) -> Any:
+        """The schedule: instructions across, nodes up, live bytes below."""
+        from ckpt.reports.figure import schedule_figure
+
+        return schedule_figure(self.graph, self.timeline)
 
     def page(self) -> str:
         """One HTML file, in which the plan plays beside store-all."""
-
-        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
         return page(
-            f"A plan of {self.graph.name or 'the program'}",
-            [Reel(self.graph, self.timeline, ghost=kept)],
+            self.title,
+            [self._reel()],
             parts=[f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
         )
 
-    def save(self, path: Any) -> None:
-        """Write the plan as JSON, for `load_plan`; whole or not at all."""
+    def as_json(self) -> dict[str, Any]:
+        """The whole plan, as `save` writes it."""
         data = {
             "format": FORMAT,
             "version": VERSION,
@@ -90,7 +111,11 @@ class Plan:
             "schedule": self.schedule.to_json(),
             "certificate": self.certificate.to_json(),
         }
-        write_text(path, dumps({**data, "digest": _digest(data)}, indent=None))
+        return {**data, "digest": _digest(data)}
+
+    def save(self, path: Any) -> None:
+        """Write the plan as JSON, for `load_plan`; whole or not at all."""
+        write_text(path, dumps(self.as_json(), indent=None))
 
     @classmethod
     def from_json(cls, data: Any) -> Plan:
@@ -234,6 +259,16 @@ class Verification:
     """Peak of the compiled step: its buffers, and what it allocates beside them."""
     equal: bool
     """Loss, aux and gradients are plain backward's, bit for bit."""
+
+    def _repr_html_(self) -> str:
+        return pairs(
+            {
+                "promised peak": format_bytes(self.promised),
+                "measured, instruction by instruction": format_bytes(self.measured),
+                "measured, as a compiled step": format_bytes(self.reused),
+                "loss and gradients": "plain backward's, bit for bit" if self.equal else "DIFFER",
+            }
+        )
 
     def __str__(self) -> str:
         return filled(

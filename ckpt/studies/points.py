@@ -11,6 +11,7 @@ from typing import Any
 
 from ckpt import planners
 from ckpt.errors import CkptError, UsageError
+from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.models import Workload, build, memory
 from ckpt.planners.bounds.lower import lower_bounds
@@ -28,6 +29,9 @@ AS_WRITTEN = ("store_all", "per_layer", "sqrt", "segments")
 PLANNED = "planned"
 """The least peak that `chain` reaches with at most sqrt's recompute; with ``@20%``, with at most
 that share of a forward. All other strategies are planners' names."""
+
+EFFORT = 30_000_000
+"""What the bound of a planned point may take; see `lower_bounds`."""
 
 COLUMNS = (
     "model",
@@ -193,7 +197,9 @@ def run_point(point: Point) -> dict[str, Any]:
         timeline = simulate(program.graph, schedule)
         row.update(_predicted(point, program, schedule, timeline))
         if point.is_planned:
-            row["bound_flops"] = lower_bounds(program.graph, timeline.peak, time_limit=1.0)[0].cost
+            known = timeline.recompute_flops
+            bounds = lower_bounds(program.graph, timeline.peak, effort=EFFORT, known=known)
+            row["bound_flops"] = bounds[0].cost
         if point.measure:
             memory.require(_needed(timeline), f"{point.strategy} at depth {point.depth}")
             row.update(_measured(point, workload, program, schedule, timeline))
@@ -203,6 +209,14 @@ def run_point(point: Point) -> dict[str, Any]:
     except CkptError as error:
         row.update(error=str(error), exit_code=error.exit_code)
     return row
+
+
+def simulated(point: Point) -> tuple[Graph, Timeline, Timeline]:
+    """The program of ``point``, its step, and store-all's beside it, all on shapes alone."""
+    _, program = _traced(point.model, point.depth, point.segments, _items(point.options))
+    graph = program.graph
+    kept = simulate(graph, planners.make_schedule(graph, "store_all"))
+    return graph, simulate(graph, _schedule(program, point)), kept
 
 
 def _items(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 from ckpt.errors import BudgetError, UsageError
-from ckpt.graph import Graph
+from ckpt.graph import Graph, check_format
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.program import Program
+from ckpt.reports import documents
 from ckpt.reports.advice import advice
+from ckpt.reports.exports import dumps, to_html
 from ckpt.reports.files import write_text
-from ckpt.reports.ledger import ledger, why
-from ckpt.reports.pages import Reel, is_page, page
+from ckpt.reports.formats.shown import Shown
+from ckpt.reports.ledger import ALIKE, ledger, step_rows, why
+from ckpt.reports.pages import Reel, page
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured, seconds_of
@@ -23,12 +26,15 @@ from ckpt.text import filled, printable
 from ckpt.timeline import KINDS, Timeline, holdings
 from ckpt.units import at_least, format_bytes, format_flops, format_seconds
 
+FORMAT = "ckpt-profile"
+VERSION = 1
+
 ADVISED_NODES = 600
 """Of more, `chain` may take longer than a reader of a profile wants to wait."""
 
 
 @dataclass(eq=False, repr=False)
-class Profile:
+class Profile(Shown):
     """One step of a program: its graph, a schedule of it, and what that does in memory and time.
 
     ``simulated`` is predicted from shapes alone; ``measured`` (None where no arrays were given) is
@@ -44,6 +50,17 @@ class Profile:
     seconds: float | None = None
     eager_peak_nbytes: int | None = None
     eager_seconds: float | None = None
+
+    profile_document: ClassVar[str] = FORMAT
+
+    @property
+    def title(self) -> str:
+        return f"One step of {self.graph.name or 'the program'}"
+
+    @property
+    def timeline(self) -> Timeline:
+        """The schedule, simulated."""
+        return self.simulated
 
     @property
     def backward_forward_ratio(self) -> float:
@@ -63,33 +80,7 @@ class Profile:
 
     def rows(self) -> list[dict[str, Any]]:
         """The ledger: a row a node, with bytes, FLOPs by phase, and how often it was computed."""
-        counts = self.simulated.counts
-        kept = {self.graph.owners[i] for i, r in enumerate(self.graph.step_readers) if r}
-        backward_flops: dict[int | None, int] = {}
-        for step in self.graph.steps:
-            backward_flops[step.at] = backward_flops.get(step.at, 0) + step.flops
-        rows = []
-        for i, node in enumerate(self.graph):
-            if not node.resident and not counts[i]:
-                continue
-            rows.append(
-                {
-                    "order": i,
-                    "name": node.name,
-                    "op": node.op,
-                    "source": node.source,
-                    "scope": node.scope,
-                    "shape": "x".join(map(str, node.shape)) or "scalar",
-                    "dtype": node.dtype,
-                    "nbytes": 0 if node.alias_of is not None else node.nbytes,
-                    "kept_nbytes": node.nbytes if i in kept and not node.resident else 0,
-                    "forward_flops": node.flops,
-                    "backward_flops": backward_flops.get(i, 0),
-                    "recompute_flops": node.flops * max(counts[i] - 1, 0),
-                    "computed": counts[i],
-                }
-            )
-        return rows
+        return step_rows(self.graph, self.simulated)
 
     def ledger(
         self, *, sort: str = "kept_nbytes", top: int | None = None, by: str | None = None
@@ -126,33 +117,68 @@ class Profile:
 
     def page(self) -> str:
         """One HTML file: the schedule plays beside store-all, and the table stands below."""
-        from ckpt.reports.exports import to_html
-
-        name = self.graph.name or "the program"
         kept = make_schedule(self.graph, "store_all")
         table = to_html(self.ledger(by="line"))
         return page(
-            f"One step of {name}",
+            self.title,
             [Reel(self.graph, self.simulated, ghost=simulate(self.graph, kept))],
             parts=[f"<h2>By line</h2>{table}", f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
         )
 
-    def plot(self, path: Any = None) -> Any:
-        """Draw live bytes over the instructions into ``path``; .html is `page`.
+    def figure(self) -> Any:
+        """Live bytes over the instructions, predicted and measured."""
+        from ckpt.reports.figure import timeline_figure
 
-        Without a path, the Figure itself.
-        """
-        from ckpt.reports.figure import save, timeline_figure
-
-        if path is not None and is_page(path):
-            return write_text(path, self.page())
-        figure = timeline_figure(
+        return timeline_figure(
             self.simulated,
             self.measured,
             graph=self.graph,
             title=f"Live bytes over one step of {self.graph.name or 'the program'}",
         )
-        return figure if path is None else save(figure, path)
+
+    def summary(self) -> str:
+        return "\n".join(map(printable, self.verdict()))
+
+    def records(self) -> list[dict[str, Any]]:
+        return self.rows()
+
+    def table(self) -> str:
+        return to_html(self.ledger(by="alike", top=15), ALIKE)
+
+    def save(self, path: Any) -> None:
+        """Write the profile as JSON, for `load_profile`; whole or not at all."""
+        data = {
+            "format": FORMAT,
+            "version": VERSION,
+            "graph": self.graph.to_json(),
+            "schedule": self.schedule.to_json(),
+            "measured": None if self.measured is None else self.measured.to_json(),
+            **{name: getattr(self, name) for name in _FIGURES},
+        }
+        write_text(path, dumps(data, indent=None))
+
+    @classmethod
+    def from_json(cls, data: Any) -> Profile:
+        """Read what `save` wrote; UsageError for anything else."""
+        check_format(data, FORMAT, VERSION, UsageError)
+        try:
+            graph = Graph.from_json(data["graph"])
+            schedule = Schedule.from_json(data["schedule"])
+            seen = data["measured"]
+            measured = None if seen is None else Timeline.from_json(seen)
+            figures = {
+                name: None if data[name] is None else _figure(name, kinds, data[name])
+                for name, kinds in _FIGURES.items()
+            }
+        except KeyError as error:
+            raise UsageError(f"this {FORMAT} document is damaged: {error!r}") from None
+        if graph.digest != schedule.graph or (
+            measured is not None and measured.schedule.instructions != schedule.instructions
+        ):
+            raise UsageError(
+                f"this {FORMAT} document is damaged: its parts are of different programs"
+            )
+        return cls(graph, schedule, simulate(graph, schedule), measured, **figures)
 
     def __str__(self) -> str:
         return filled([*self.verdict(), *self.details()])
@@ -241,12 +267,28 @@ class Profile:
             f"{len(self.graph)} nodes, peak {format_bytes(self.simulated.peak)}>"
         )
 
-    def _repr_html_(self) -> str:
-        from ckpt.reports.exports import to_html
-        from ckpt.reports.figure import timeline_figure, to_svg
 
-        figure = timeline_figure(self.simulated, self.measured, graph=self.graph)
-        return f"<pre>{escape(str(self))}</pre>{to_svg(figure)}{to_html(self.ledger(top=20))}"
+_FIGURES: dict[str, tuple[type, ...]] = {
+    "seconds": (int, float), "eager_peak_nbytes": (int,), "eager_seconds": (int, float),
+}  # fmt: skip
+"""What a measured profile knows besides, and of which type."""
+
+
+def _figure(name: str, kinds: tuple[type, ...], value: Any) -> Any:
+    if type(value) not in kinds or not 0 <= value < 2**63:
+        raise UsageError(f"this {FORMAT} document is damaged: its {name} is {value!r:.80}")
+    return value
+
+
+documents.READERS[FORMAT] = Profile.from_json
+
+
+def load_profile(path: Any) -> Profile:
+    """Read what `Profile.save` wrote; UsageError for anything else."""
+    found = documents.read(path)
+    if not isinstance(found, Profile):
+        raise UsageError(f"{path} holds no profile")
+    return found
 
 
 def profile(

@@ -17,6 +17,7 @@ from ckpt.reports.reproduce import reproduction
 from ckpt.studies import workers
 from ckpt.studies.journal import Journal
 from ckpt.studies.points import PLANNED, Point, check_strategy, is_row, run_point
+from ckpt.studies.swept import Sweep
 from ckpt.units import GIB, KIB, MIB, at_least, format_bytes, listed
 
 REFERENCE = "store_all"
@@ -43,7 +44,7 @@ def sweep(
     path: str | os.PathLike[str] | None = None,
     on_row: Callable[[Row], None] | None = None,
     **options: Any,
-) -> list[Row]:
+) -> Sweep:
     """Run ``model`` at each depth under each strategy; return a row (see `points.COLUMNS`) a point.
 
     Up to ``depth`` (default: the model's own), ``points`` depths (5, or 8 if nothing is measured)
@@ -72,7 +73,7 @@ def sweep(
         model, depth=depth, depths=depths, points=points, strategies=strategies,
         segments=segments, measure=measure, repeats=repeats, seed=seed, **options,
     )  # fmt: skip
-    return run(chosen, jobs=jobs, executor=executor, path=path, on_row=on_row)
+    return Sweep(run(chosen, jobs=jobs, executor=executor, path=path, on_row=on_row), chosen)
 
 
 def plan(

@@ -14,7 +14,7 @@ from ckpt.planners.bounds.lower import EFFORT, lower_bounds
 from ckpt.planners.bounds.moments import BUILT_IN
 from ckpt.planners.bounds.simple import Bound, memory_floor
 from ckpt.schedule import Schedule
-from ckpt.text import filled
+from ckpt.text import filled, pairs, printable
 from ckpt.units import format_bytes
 
 FORMAT = "ckpt-certificate"
@@ -24,7 +24,7 @@ ALWAYS = "every Backward runs once, in one order, so that gradients keep their b
 WHOLE = "what is recomputed is a whole value, never a part of it"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """What is known of one schedule: its peak and cost, and what no schedule can beat.
 
@@ -154,6 +154,22 @@ class Certificate:
             *(f"           {other}" for other in others),
         ]
         return filled(lines)
+
+    def __repr__(self) -> str:
+        fits = "within" if self.within else "above"
+        return printable(
+            f"<Certificate of {self.planner}: peak {format_bytes(self.peak)}, {fits} "
+            f"{format_bytes(self.budget)}; recompute {self._amount(self.recompute)}, bound "
+            f"{self._amount(self.bound.cost or 0)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        found: dict[str, str] = {}
+        name = ""
+        for line in str(self).splitlines():
+            name = line[:11].strip() or name
+            found[name] = f"{found[name]}; {line[11:]}" if name in found else line[11:]
+        return pairs(found)
 
     @property
     def _bound(self) -> str:

@@ -283,45 +283,75 @@
     }
   }
 
-  // What is live now, by scope and then by line: each level parts the one above.
+  // What is live now, by scope and then by line: each level parts the one above. A box opens to
+  // the whole width when it is chosen, and a line shows its text.
+  let opened = "";
   function drawMap(held) {
-    const root = { name: "live", nbytes: 0, parts: new Map(), kind: null };
+    const root = { path: "", name: "live", nbytes: 0, parts: new Map(), kind: null, line: "" };
     for (const b of held) {
       if (reel.kinds_of[b] > 3 || !reel.nbytes[b]) continue;
       const node = reel.whose[b];
-      const path = node < 0 ? ["nobody's"] : [...reel.text(reel.graph.scopes[node]).split("/").filter(Boolean), reel.text(reel.graph.groups[node])];
+      const line = node < 0 ? "" : reel.text(reel.graph.lines[node]);
+      const path = node < 0 ? ["nobody's"] : [
+        ...reel.text(reel.graph.scopes[node]).split("/"), line, reel.text(reel.graph.groups[node]),
+      ].filter(Boolean);
       let at = root;
       at.nbytes += reel.nbytes[b];
       for (const name of path) {
-        if (!at.parts.has(name)) at.parts.set(name, { name, nbytes: 0, parts: new Map(), kind: reel.kinds_of[b] });
+        if (!at.parts.has(name)) {
+          at.parts.set(name, { path: `${at.path}\n${name}`, name, nbytes: 0, parts: new Map(), kind: reel.kinds_of[b], line });
+        }
         at = at.parts.get(name);
         at.nbytes += reel.nbytes[b];
       }
     }
-    const map = $("map");
+    const map = $("map"), focus = document.activeElement?.dataset?.path;
     map.replaceChildren();
-    const lay = (part, left, share, depth) => {
-      if (share < 0.003 || depth > 5) return;
-      const box = document.createElement("div");
-      box.style.cssText = `left:${100 * left}%;width:${100 * share}%;top:${1.6 * depth}rem;`;
+    let deepest = 0;
+    const lay = (part, left, share, depth, inside) => {
+      const whole = inside || opened === part.path, above = opened.startsWith(`${part.path}\n`);
+      if (!whole && !above) return;
+      const shown = above || opened === part.path ? 1 : share;
+      if (shown < 0.003 || depth > 7) return;
+      deepest = Math.max(deepest, depth);
+      const box = document.createElement("button");
+      box.style.cssText = `left:${100 * left}%;width:${100 * shown}%;top:${1.6 * depth}rem;`;
       box.style.background = part.kind === null ? palette.line : part.parts.size ? palette.empty : palette[KINDS[part.kind]];
-      if (part.parts.size) box.style.color = palette.text;
+      if (part.parts.size || part.kind === null) box.style.color = palette.text;
       box.textContent = `${part.name}  ${bytes(part.nbytes)}`;
-      box.title = box.textContent;
+      const text = part.name === part.line || !part.parts.size ? reel.graph.source[part.line] : "";
+      box.title = `${part.name}, ${bytes(part.nbytes)}, ${((100 * part.nbytes) / (root.nbytes || 1)).toFixed(1)} %${text ? `\n${text}` : ""}`;
+      box.dataset.path = part.path;
+      box.onclick = () => {
+        opened = opened === part.path ? part.path.slice(0, Math.max(0, part.path.lastIndexOf("\n"))) : part.path;
+        $("source").textContent = box.title.replace("\n", ": ");
+        drawMap(held);
+      };
       map.append(box);
       let from = left;
       for (const inner of [...part.parts.values()].sort((a, b) => b.nbytes - a.nbytes)) {
-        const width = (share * inner.nbytes) / (part.nbytes || 1);
-        lay(inner, from, width, depth + 1);
+        const width = (shown * inner.nbytes) / (part.nbytes || 1);
+        lay(inner, whole ? from : 0, width, depth + 1, whole);
         from += width;
       }
     };
-    lay(root, 0, 1, 0);
+    if (opened && !find(root, opened)) opened = "";
+    lay(root, 0, 1, 0, false);
+    map.style.height = `${1.6 * (deepest + 1) + 0.2}rem`;
+    if (focus !== undefined) [...map.children].find((box) => box.dataset.path === focus)?.focus();
   }
 
+  function find(part, path) {
+    return part.path === path || [...part.parts.values()].some((inner) => find(inner, path));
+  }
+
+  const hint = $("life").firstElementChild;
   function tellLife() {
     const box = $("life");
-    if (chosen === null) return;
+    if (chosen === null) {
+      box.replaceChildren(hint.cloneNode(true));
+      return;
+    }
     const events = [];
     reel.instructions.forEach((code, p) => {
       if (code % 3 !== 2 && Math.floor(code / 3) === chosen) events.push([p, code % 3 === FREE ? "freed" : reel.again[p] ? "computed again" : "computed"]);
@@ -400,6 +430,73 @@
     } else show(true);
   }
 
+  // -- peak against recompute -------------------------------------------------------------------
+
+  function element(name, attributes, text = "") {
+    const made = document.createElementNS($("chart").namespaceURI, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    if (text) made.textContent = text;
+    return made;
+  }
+
+  // The reels that differ from the chosen one in the last choice alone: what else could be had.
+  function drawTrade() {
+    const last = DATA.choices.length - 1;
+    const all = last < 0 ? [] : DATA.reels.filter((one) => one.at.every((k, n) => n === last || k === reel.at[n]));
+    $("trade").hidden = all.length < 2;
+    if (all.length < 2) return;
+    const width = $("trade").clientWidth || 700, height = 260, left = 56, right = 16, top = 18, floor = height - 40;
+    const most = Math.max(...all.map((one) => one.peak_nbytes)) * 1.05;
+    const high = Math.max(0.05, ...all.map((one) => one.overhead)) * 1.12;
+    const x = (n) => left + (n / most) * (width - left - right), y = (n) => floor - (n / high) * (floor - top);
+    const svg = $("chart");
+    svg.replaceChildren();
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    for (let k = 0; k <= 4; k++) {
+      svg.append(element("line", { x1: left, x2: width - right, y1: y((high * k) / 4), y2: y((high * k) / 4), stroke: "var(--line)" }));
+      svg.append(element("text", { class: "axis", x: left - 6, y: y((high * k) / 4) + 4, "text-anchor": "end" }, `${((100 * high * k) / 4).toFixed(high < 0.2 ? 1 : 0)} %`));
+      svg.append(element("text", { class: "axis", x: x((most * k) / 4), y: floor + 15, "text-anchor": k ? (k === 4 ? "end" : "middle") : "start" }, bytes((most * k) / 4)));
+    }
+    svg.append(element("text", { class: "axis", x: left, y: 11 }, "recompute, share of a forward"));
+    svg.append(element("text", { class: "axis", x: width - right, y: height - 6, "text-anchor": "end" }, "peak"));
+    const proved = all.filter((one) => one.bound !== null).sort((a, b) => a.budget - b.budget);
+    if (DATA.floor !== null || proved.length) {
+      let from = DATA.floor || 0;
+      let path = `M${x(0)},${floor}V${top}H${x(from)}`;
+      for (const one of proved) {
+        path += `V${y(Math.min(one.bound, high))}H${x(Math.max(from, one.budget))}`;
+        from = Math.max(from, one.budget);
+      }
+      svg.append(element("path", { d: `${path}V${floor}Z`, fill: "var(--again)", opacity: 0.18 }));
+      svg.append(element("text", { x: x(0) + 5, y: floor - 6 }, "impossible"));
+    }
+    if (last === 0) {
+      const steps = [...all].sort((a, b) => a.peak_nbytes - b.peak_nbytes);
+      const line = steps.map((one, k) => (k ? `H${x(one.peak_nbytes)}V${y(one.overhead)}` : `M${x(one.peak_nbytes)},${y(one.overhead)}`)).join("");
+      svg.append(element("path", { d: `${line}H${width - right}`, fill: "none", stroke: "var(--states)", "stroke-width": 2 }));
+    }
+    for (const one of all) {
+      const own = one === DATA.reels[reel.raw];
+      const point = element("circle", { class: "point", cx: x(one.peak_nbytes), cy: y(one.overhead), r: own ? 7 : 4.5, fill: own ? "var(--again)" : "var(--states)", stroke: "var(--ground)", "stroke-width": 1.5 });
+      point.append(element("title", {}, one.verdict));
+      point.addEventListener("click", () => { $(`choice${last}`).value = one.at[last]; choose(); });
+      svg.append(point);
+    }
+    // Names, where there is room for them: the chosen one first.
+    const taken = [];
+    for (const one of [...all].sort((a, b) => (b === DATA.reels[reel.raw]) - (a === DATA.reels[reel.raw]))) {
+      const wide = 7 * one.name.length, end = x(one.peak_nbytes) + 10 + wide > width - right;
+      const box = [end ? x(one.peak_nbytes) - 10 - wide : x(one.peak_nbytes) + 10, y(one.overhead) - 14, wide, 15];
+      if (taken.some((b) => box[0] < b[0] + b[2] && b[0] < box[0] + box[2] && box[1] < b[1] + b[3] && b[1] < box[1] + box[3])) continue;
+      taken.push(box);
+      svg.append(element("text", { x: end ? x(one.peak_nbytes) - 10 : box[0], y: y(one.overhead) - 4, "text-anchor": end ? "end" : "start" }, one.name));
+    }
+    svg.setAttribute("aria-label", `peak against recompute: ${all.map((one) => one.verdict).join(" ")}`);
+    $("traded").textContent = last === 0
+      ? "The best plan found within each budget, as steps; what no schedule can do is shaded. The orange point plays below."
+      : `Each ${DATA.choices[last].name} at this ${DATA.choices[0].name}. The orange point plays below.`;
+  }
+
   // -- choosing -------------------------------------------------------------------------------
 
   function choose() {
@@ -412,21 +509,29 @@
     $("player").hidden = raw < 0;
     if (raw < 0) {
       playing = false;
+      $("trade").hidden = true;
       $("missing").textContent = DATA.missing[at] || "there is no plan here";
       $("verdict").textContent = "";
       return;
     }
     const share = reel && reel.count ? position / reel.count : 0;
     if (!reels.has(raw)) reels.set(raw, new Reel(DATA.reels[raw]));
+    const before = reel;
     reel = reels.get(raw);
-    chosen = null;
-    $("life").replaceChildren();
+    reel.raw = raw;
+    if (before && before.graph !== reel.graph) chosen = null;
     $("verdict").textContent = reel.verdict;
     $("position").max = Math.max(0, reel.count - 1);
     readPalette();
     drawCurve();
     layCells();
+    $("again").disabled = !reel.recomputes.length;
+    drawTrade();
     seek(share * reel.count);
+    tellLife();
+    DATA.choices.forEach((choice, k) => {
+      $(`choice${k}`).setAttribute("aria-valuetext", `${choice.options[Number($(`choice${k}`).value)]}: ${reel.verdict}`);
+    });
   }
 
   function redraw() {
@@ -434,6 +539,7 @@
     if (!reel || $("player").hidden) return;
     drawCurve();
     layCells();
+    drawTrade();
     show(true);
   }
 
@@ -457,6 +563,16 @@
     tellLife();
     show(true);
   };
+  $("pebbles").addEventListener("keydown", (event) => {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -cells.across, ArrowDown: cells.across };
+    if (!moves[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const from = chosen ?? -Math.min(0, moves[event.key]) - Math.max(0, moves[event.key]);
+    chosen = Math.max(0, Math.min(cells.count - 1, from + moves[event.key]));
+    tellLife();
+    show(true);
+  });
   document.addEventListener("keydown", (event) => {
     if (event.target.matches("input, select, button") || event.ctrlKey || event.metaKey || event.altKey) return;
     const far = event.shiftKey ? 10 : 1;
@@ -470,7 +586,9 @@
   });
   window.addEventListener("resize", redraw);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  window.addEventListener("beforeprint", redraw);
+  // What is printed is light, whatever the screen is.
+  window.addEventListener("beforeprint", () => { document.documentElement.dataset.print = ""; redraw(); });
+  window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; redraw(); });
   window.ckpt = { seek, play, frames, state: () => ({ position, playing, count: reel.count, peak: reel.peak, held: reel.held(position).length, live: reel.kinds.map((row) => row[position]), recomputes: reel.recomputes.length }) };
   choose();
 })();
