@@ -32,6 +32,7 @@ from ckpt.reports.files import (
 )
 from ckpt.reports.rows import Row, as_mappings, columns_of
 from ckpt.reports.table import cell, chosen_columns, heading, is_number
+from ckpt.text import printable
 
 DATA_KINDS = (".csv", ".jsonl", ".json", ".md", ".html")
 
@@ -194,11 +195,17 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def _markdown_title(title: str) -> str:
+    return f"# {html.escape(printable(title), quote=False)}\n\n" if title else ""
+
+
 _CONVERT: dict[str, Callable[[list[Row], str], str]] = {
     ".csv": lambda rows, title: to_csv(rows),
     ".jsonl": lambda rows, title: to_jsonl(rows),
     ".json": lambda rows, title: dumps({"title": title, "rows": rows}) + "\n",
-    ".md": lambda rows, title: (f"# {title}\n\n" if title else "") + to_markdown(rows),
+    ".md": lambda rows, title: (
+        (f"# {html.escape(printable(title), quote=False)}\n\n" if title else "") + to_markdown(rows)
+    ),
     ".html": lambda rows, title: html_page(title or "ckpt", to_html(rows)),
 }
 

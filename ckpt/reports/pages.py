@@ -20,6 +20,7 @@ from typing import Any
 
 from ckpt.graph import Graph
 from ckpt.schedule import Backward, Compute, Free
+from ckpt.text import printable
 from ckpt.timeline import KINDS, Timeline
 from ckpt.units import format_bytes
 
@@ -82,7 +83,7 @@ def page(
         "missing": {",".join(map(str, place(at))): why for at, why in gone.items()},
     }
     return _asset("page.html").format(
-        title=html.escape(title),
+        title=html.escape(printable(title)),
         style=_asset("page.css"),
         verdict=html.escape(verdict),
         choosers="".join(_chooser(k, name, options[k]) for k, name in enumerate(choices)),
@@ -103,27 +104,28 @@ def _asset(name: str) -> str:
 
 
 class _Texts(dict[str, int]):
-    """Texts by number, each once: the layers of a loop read alike."""
+    """Texts by number, each once, as they may be shown: the layers of a loop read alike."""
 
-    def __missing__(self, text: str) -> int:
-        number = self[text] = len(self)
-        return number
+    def number(self, text: str) -> int:
+        return self.setdefault(printable(text), len(self))
 
 
 def _graph(graph: Graph) -> dict[str, Any]:
     texts = _Texts()
+    number = texts.number
     groups = []
     for node in graph:
         shape = "x".join(map(str, node.shape)) or "scalar"
-        groups.append(texts[" ".join(filter(None, (node.op, node.source, shape, node.dtype)))])
+        groups.append(number(" ".join(filter(None, (node.op, node.source, shape, node.dtype)))))
     return {
-        "labels": [texts[graph.describe(i)] for i in range(len(graph))],
+        "labels": [number(graph.describe(i)) for i in range(len(graph))],
         "groups": groups,
-        "lines": [texts[node.source] for node in graph],
+        "lines": [number(node.source) for node in graph],
         "source": _source(graph),
-        "scopes": [texts[node.scope] for node in graph],
+        "scopes": [number(node.scope) for node in graph],
         "steps": [
-            texts[graph.describe_step(k).removeprefix("backward ")] for k in range(len(graph.steps))
+            number(graph.describe_step(k).removeprefix("backward "))
+            for k in range(len(graph.steps))
         ],
         "at": [-1 if step.at is None else step.at for step in graph.steps],
         "reads": [list(step.reads) for step in graph.steps],
@@ -145,7 +147,7 @@ def _source(graph: Graph) -> dict[str, str]:
         paths = list(known.get(name, ()))
         if len(paths) == 1 and line.isdecimal():
             text = linecache.getline(paths[0], int(line)).strip()
-            found |= {source: text} if text else {}
+            found |= {printable(source): printable(text)} if text else {}
     return found
 
 
@@ -165,7 +167,7 @@ def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
         "graph": graph,
         "at": at,
         "verdict": verdict(reel),
-        "name": reel.name,
+        "name": printable(reel.name),
         "peak_nbytes": timeline.peak,
         "overhead": timeline.overhead,
         "bound": reel.bound,

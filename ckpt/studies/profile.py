@@ -220,7 +220,7 @@ class Profile(Shown):
             return [*lines, "(not tried here: a plan at half of it; see ckpt plan)"]
         try:
             half = simulate(self.graph, make_schedule(self.graph, "chain", "50%"))
-        except BudgetError:
+        except (BudgetError, UsageError):  # too small a program to be cut at all
             return [*lines, "No plan was found in half of what store-all needs."]
         return [
             *lines,

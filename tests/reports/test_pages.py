@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ckpt
@@ -17,6 +18,7 @@ from ckpt.graph import Graph, Node
 from ckpt.machine import simulate
 from ckpt.reports.pages import GHOST_POINTS, Reel, page
 from ckpt.schedule import Compute, Free
+from ckpt.text import printable
 from tests.graphs import chain
 
 HOSTILE = "</script><script>alert(1)</script><b>\"'&\x1b]0;x\x07"
@@ -77,7 +79,7 @@ def test_no_text_of_a_users_becomes_markup() -> None:
     assert "<script>alert" not in text
     assert "<b>" not in text
     assert text.count("</script>") == 2
-    assert any(HOSTILE in words for words in data_of(text)["graphs"][0]["texts"])
+    assert any(printable(HOSTILE) in words for words in data_of(text)["graphs"][0]["texts"])
 
 
 # -- in a browser ----------------------------------------------------------------------------------
@@ -96,20 +98,33 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
+def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """Opens a page, and finds at the end that no console said anything."""
+    said: list[str] = []
+    tabs = []
+
+    def go(text: str, **options: Any) -> Any:
+        path = tmp_path / f"{len(tabs)}.html"
+        path.write_text(text, encoding="utf-8")
+        tab = browser.new_page(**{"viewport": {"width": 1000, "height": 1200}, **options})
+        tab.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda e: said.append(str(e)))
+        tab.on("request", lambda r: None if r.url.startswith("file:") else said.append(r.url))
+        tab.goto(path.as_uri())
+        tabs.append(tab)
+        return tab
+
+    yield go
+    assert not said
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture
+def opened(visit: Any) -> Any:
     graph = chain(40)
     reels = [reel(graph, "store_all", ("100 %",)), reel(graph, "sqrt", ("50 %",))]
-    text = page("chain", reels, choices=["budget"], missing={("1 %",): "nothing fits 1 %"})
-    path = tmp_path / "page.html"
-    path.write_text(text, encoding="utf-8")
-    tab = browser.new_page(viewport={"width": 1000, "height": 1200})
-    said: list[str] = []
-    tab.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda e: said.append(str(e)))
-    tab.goto(path.as_uri())
-    yield tab
-    assert not said
-    tab.close()
+    return visit(page("chain", reels, choices=["budget"], missing={("1 %",): "nothing fits 1 %"}))
 
 
 def choose(tab: Any, option: int) -> None:
@@ -165,3 +180,134 @@ def test_a_value_has_a_life(opened: Any) -> None:
     choose(opened, 1)
     opened.click("#pebbles", position={"x": 60, "y": 5})
     assert "computed at" in opened.inner_text("#life")
+
+
+# -- pages of studies ------------------------------------------------------------------------------
+
+
+def test_a_frontiers_page_chooses_a_budget(visit: Any) -> None:
+    found = ckpt.frontier(chain(40), planners=["store_all", "chain"], points=5)
+    tab = visit(found.page())
+    points = tab.locator("#chart circle")
+    budgets = sorted({row["budget_nbytes"] for row in found.rows})
+    planned = [budget for budget in budgets if found.at_budget(budget)]
+    assert points.count() == len(planned)
+    verdicts = set()
+    for number, budget in enumerate(budgets):
+        choose(tab, number)
+        if (best := found.at_budget(budget)) is None:
+            assert "No plan was found" in tab.inner_text("#missing")
+            continue
+        row, schedule = best
+        told = tab.inner_text("#verdict")
+        verdicts.add(told)
+        assert told.startswith(f"{row['planner']}: peak ")
+        assert "with less than" in told or not row["recompute_flops"]
+        timeline = simulate(found.graph, schedule)
+        state = tab.evaluate("ckpt.state()")
+        assert (state["count"], state["recomputes"]) == (len(timeline), timeline.recomputations)
+        assert tab.get_attribute("#choice0", "aria-valuetext")
+    assert len(verdicts) > 2
+    tab.focus("#choice0")
+    before = tab.inner_text("#verdict")
+    tab.keyboard.press("Home")
+    tab.keyboard.press("End")
+    tab.keyboard.press("ArrowLeft")
+    assert tab.inner_text("#verdict") != before
+    points.last.click()
+    assert tab.evaluate("ckpt.state().count") > 0
+
+
+def test_a_sweeps_page_chooses_depth_and_strategy(visit: Any) -> None:
+    found = ckpt.sweep(depths=[2, 4, 8], width=8, batch=4, measure=False)
+    tab = visit(found.page())
+    for k, depth in enumerate((2, 4, 8)):
+        choose(tab, k)
+        for row in (row for row in found if row["depth"] == depth):
+            tab.select_option("#choice1", label=row["strategy"])
+            assert tab.inner_text("#verdict").startswith(f"{row['strategy']}: peak ")
+            assert tab.evaluate("ckpt.state().recomputes") == row["recomputations"]
+        rows = [row for row in found if row["depth"] == depth]
+        assert tab.locator("#chart circle").count() == len(rows)
+
+
+def test_a_profiles_page_opens_a_scope_and_shows_the_line(visit: Any) -> None:
+    def loss(w: Any) -> Any:
+        with ckpt.scope("outer"):
+            y = np.tanh(w * 2.0)  # the line that is shown
+        return np.sum(np.tanh(y) ** 2)
+
+    tab = visit(ckpt.profile(loss, ckpt.spec((64, 8))).page())
+    tab.click("#peak")
+    boxes = tab.locator("#map button")
+    before = boxes.count()
+    tab.locator("#map button", has_text="outer").first.click()
+    assert 0 < boxes.count() < before
+    tab.locator("#map button", has_text="test_pages.py").first.click()
+    assert "y = np.tanh(w * 2.0)  # the line that is shown" in tab.inner_text("#source")
+
+
+def test_a_value_is_chosen_by_keyboard(opened: Any) -> None:
+    choose(opened, 1)
+    opened.focus("#pebbles")
+    at = opened.evaluate("ckpt.state().position")
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
+        opened.keyboard.press(key)
+    assert opened.inner_text("#life").startswith("2: ")
+    assert opened.evaluate("ckpt.state().position") == at
+
+
+def test_it_fits_a_narrow_screen_and_is_dark_where_the_screen_is(visit: Any) -> None:
+    text = ckpt.frontier(chain(40), planners=["store_all", "chain"], points=4).page()
+    narrow = visit(text, viewport={"width": 390, "height": 800}, color_scheme="dark")
+    assert narrow.evaluate("document.documentElement.scrollWidth") <= 390
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert narrow.evaluate(ground) != "rgb(255, 255, 255)"
+    narrow.emulate_media(media="print")
+    narrow.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert narrow.evaluate(ground) == "rgb(255, 255, 255)"
+    narrow.evaluate("window.dispatchEvent(new Event('afterprint'))")
+
+
+def test_hostile_names_run_nothing(visit: Any) -> None:
+    nodes = [Node(name=HOSTILE, op="input", resident=True, shape=(1,), nbytes=4)]
+    nodes += [
+        Node(name=HOSTILE, op=HOSTILE, deps=(k,), nbytes=4, flops=1, source=HOSTILE, scope=HOSTILE)
+        for k in range(3)
+    ]
+    graph = Graph(tuple(nodes), outputs=(3,), name=HOSTILE)
+    tab = visit(page(HOSTILE, [reel(graph, "store_all")], verdict=HOSTILE))
+    tab.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    tab.click("#peak")
+    tab.click("#pebbles", position={"x": 30, "y": 5})
+    assert tab.locator("b").count() == 0
+    assert "alert(1)" in tab.inner_text("#now")
+
+
+# -- at the size of a large step -------------------------------------------------------------------
+
+
+def test_a_large_step_plays_within_a_frames_time(visit: Any) -> None:
+    """2,400 instructions: at most 8 ms of script a frame, at the 95th percentile."""
+    graph = chain(700)
+    one = reel(graph, "sqrt")
+    assert len(one.timeline) >= 2400
+    tab = visit(page("large", [one]))
+    tab.select_option("#speed", "0")
+    tab.evaluate("ckpt.frames.length = 0; ckpt.play(true)")
+    tab.wait_for_function("ckpt.frames.length >= 240 || !ckpt.state().playing", timeout=30_000)
+    frames = sorted(tab.evaluate("ckpt.frames"))
+    assert len(frames) >= 60
+    assert frames[int(0.95 * len(frames))] <= 8
+
+
+def test_a_hundred_thousand_instructions_load_within_two_seconds(visit: Any) -> None:
+    graph = chain(30_000)
+    one = reel(graph, "store_all")
+    two = reel(graph, "sqrt")
+    large = max((one, two), key=lambda r: len(r.timeline))
+    assert len(large.timeline) >= 100_000
+    tab = visit(page("very large", [large]))
+    entry = tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    assert tab.evaluate("ckpt.state().count") == len(large.timeline)
+    assert entry <= 2000
