@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt.reports.canvas import halo
 from ckpt.reports.style import FAINT, IMPOSSIBLE, ink
+from ckpt.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,16 +180,28 @@ def shade_impossible(axes: Axes, limits: Iterable[tuple[float, float]], floor: f
         return
     edge.append((low, below))
     axes.plot(*zip(*edge, strict=True), color=FAINT, linewidth=0.8, zorder=1)
-    _say_impossible(axes, edge, bottom)
+    _say_impossible(axes, edge, bottom, floor)
 
 
-def _say_impossible(axes: Axes, edge: Sequence[Point], bottom: float) -> None:
-    """The word, at the lower left, where the region is widest."""
-    inside = axes.transAxes.inverted()
-    right = max(x for x, _ in edge if x < axes.get_xlim()[1]) if len(edge) > 2 else 0
-    width = float(inside.transform(axes.transData.transform((right, max(bottom, 1))))[0])
+def _say_impossible(axes: Axes, edge: Sequence[Point], bottom: float, floor: float) -> None:
+    """The word at the lower left, if the region is large enough there to hold it."""
+    if floor > bottom:
+        inside = (axes.transData + axes.transAxes.inverted()).transform
+        height = float(inside((0, floor))[1])
+        text = f"proven impossible: no schedule below {format_bytes(floor)}"
+        if height > 0.05:
+            _say(axes, text, height / 2, "center")
+        else:
+            _say(axes, text, height, "bottom")
+        return
+    right = max(x for x, _ in edge)
+    width = float((axes.transData + axes.transAxes.inverted()).transform((right, bottom))[0])
     if width > 0.2:
-        axes.text(
-            0.055, 0.05, "proven\nimpossible", transform=axes.transAxes, fontsize=9,
-            style="italic", color=FAINT, va="bottom", zorder=1,
-        )  # fmt: skip
+        _say(axes, "proven\nimpossible", 0.05, "bottom")
+
+
+def _say(axes: Axes, text: str, y: float, va: str) -> None:
+    axes.text(
+        0.055, y, text, transform=axes.transAxes, fontsize=9, style="italic", color=FAINT,
+        va=va, path_effects=halo() if va == "bottom" and "\n" not in text else [], zorder=1,
+    )  # fmt: skip

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.reports.canvas import byte_step, spread
+from ckpt.reports.drawing import segments, struck
 from ckpt.reports.figure import (
     frontier_figure,
     save,
@@ -26,10 +28,12 @@ from ckpt.reports.figure import (
     to_svg,
 )
 from ckpt.reports.figure_schedule import Bar, bars
+from ckpt.reports.figure_sweep import headline
 from ckpt.reports.figure_timeline import settled_phases
 from ckpt.reports.style import LOOKS, ink, look
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.timeline import BACKWARD, FORWARD, RECOMPUTE, Timeline
+from ckpt.units import format_bytes
 from tests.graphs import Build
 from tests.reports.sample import frontier_rows, sweep_rows, timeline
 
@@ -191,6 +195,60 @@ def test_the_sweep_draws_measured_points_over_predicted_lines() -> None:
     assert ys(points) == [peak + 9000 for peak in peaks]
     assert any(ys(line) == [0, 0, 0] for line in recompute.lines)
     assert {"store all", "√n segments", "per layer"} <= {note.get_text() for note in trade.texts}
+
+
+def planned_rows() -> list[dict[str, object]]:
+    """A sweep with a planned curve, and plans that recompute a share with their bounds."""
+    rows = sweep_rows()
+    full = {row["strategy"]: row for row in rows if row["depth"] == 16}
+    root = full["sqrt"]
+    for depth in (1, 4, 16):
+        (like,) = [r for r in rows if (r["depth"], r["strategy"]) == (depth, "sqrt")]
+        less = {"predicted_peak_nbytes": like["predicted_peak_nbytes"] // 2}
+        rows.append({**like, **less, "strategy": "planned", "measured_peak_nbytes": None})
+    for k in range(1, 9):
+        share = {"overhead": 0.1 * k, "recompute_flops": int(0.1 * k * root["forward_flops"])}
+        peak = {"predicted_peak_nbytes": full["store_all"]["predicted_peak_nbytes"] >> k}
+        bound = {"bound_flops": int(0.05 * k * root["forward_flops"]), "measured_peak_nbytes": None}
+        rows.append({**root, **share, **peak, **bound, "strategy": f"planned@{10 * k}%"})
+    return rows
+
+
+def test_the_best_are_steps_and_no_line_strikes_a_label() -> None:
+    figure = sweep_figure(planned_rows())
+    figure.draw_without_rendering()
+    trade = figure.axes[2]
+    (hero,) = [line for line in trade.lines if line.get_linewidth() == 2.2]
+    corners = np.asarray(hero.get_xydata(), dtype=float)
+    assert len(corners) > 10
+    assert all((a == b).any() for a, b in pairwise(corners))  # level or upright, never between
+    assert "proven\nimpossible" in {text.get_text() for text in trade.texts}
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    boxes = [text.get_window_extent(renderer) for text in trade.texts]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    strokes = segments(trade)
+    named = [t for t in trade.texts if t.get_text() not in ("proven\nimpossible",)]
+    assert [t.get_text() for t in named if struck(t.get_window_extent(renderer), strokes)] == []
+
+
+def test_a_sweeps_title_is_true_of_its_rows() -> None:
+    rows = planned_rows()
+    title = headline(rows, 16)
+    full = {str(row["strategy"]): row for row in rows if row["depth"] == 16}
+    for name in ("store_all", "sqrt", "planned"):
+        assert format_bytes(int(str(full[name]["predicted_peak_nbytes"]))) in title
+    assert "for no more recompute" in title
+    full["planned"]["recompute_flops"] = 10 * int(str(full["sqrt"]["recompute_flops"])) + 1
+    assert "planned" not in headline(rows, 16)
+
+
+def test_a_frontier_is_drawn_as_steps_over_the_impossible() -> None:
+    (axes,) = make_frontier().axes
+    (hero,) = [line for line in axes.lines if line.get_linewidth() == 2.2]
+    assert all((a == b).any() for a, b in pairwise(np.asarray(hero.get_xydata(), dtype=float)))
+    texts = " ".join(text.get_text() for text in axes.texts)
+    assert "proven impossible: no schedule below 5 MiB" in texts
+    assert "logarithmic" in texts  # recompute_all needs 68 forwards
 
 
 def test_an_unmeasured_sweep_says_so_and_has_no_points() -> None:
