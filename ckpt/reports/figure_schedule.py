@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt.graph import Graph
 from ckpt.reports.canvas import dress, house, legend, new_figure
-from ckpt.reports.figure_timeline import draw_live, kind_legend, summary
+from ckpt.reports.figure_timeline import draw_budget, draw_live, kind_legend, summary
 from ckpt.reports.style import BLACK, BLUE, GREY, VERMILLION
 from ckpt.text import printable
 from ckpt.timeline import KINDS, Timeline
+from ckpt.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,17 +50,20 @@ def schedule_figure(
     ]
     nodes = sorted({bar.node for bar in found} | {node for node, _ in marks})
     name = timeline.schedule.planner or "the schedule"
+    budget = timeline.schedule.budget
+    within = f" within {format_bytes(budget)}" if budget is not None else ""
     figure = new_figure(
         11,
         7.4,
-        title=title or f"What {name} keeps, frees and recomputes",
-        caption=" ".join([caption, summary(timeline)]),
+        title=title or f"What {name} keeps, frees and recomputes{within}",
+        caption=f"{caption} {summary(timeline)}".strip(),
     )
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     rows = {node: row for row, node in enumerate(nodes)}
     _draw_nodes(above, len(timeline), found, marks, rows)
     _name_rows(above, nodes, graph)
     draw_live(below, timeline, ribbon=0.05)
+    draw_budget(below, timeline)
     kind_legend(below)
     return figure
 

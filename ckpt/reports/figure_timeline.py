@@ -9,10 +9,19 @@ import numpy as np
 
 from ckpt.graph import Graph
 from ckpt.reports.canvas import byte_axis, dress, house, legend, new_figure
-from ckpt.reports.style import BLACK, KIND_COLOURS, PHASE_COLOURS, TEXT
+from ckpt.reports.style import (
+    BLACK,
+    GREY,
+    KIND_COLOURS,
+    PHASE_COLOURS,
+    TEXT,
+    VERMILLION,
+    ink,
+    words,
+)
 from ckpt.schedule import describe_instruction, spell
 from ckpt.timeline import BACKWARD, FORWARD, FREE, RECOMPUTE, Timeline
-from ckpt.units import format_bytes
+from ckpt.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,22 +38,28 @@ def timeline_figure(
     measured: Timeline | None = None,
     *,
     graph: Graph | None = None,
+    against: Timeline | None = None,
     title: str = "Live bytes over one step",
     caption: str = "",
 ) -> Figure:
-    """Live bytes by kind (simulated, stacked) with what was measured drawn over them.
+    """Live bytes by kind (simulated, stacked) over the FLOPs done, with what was measured on them.
 
     ``graph`` puts the instruction at the peak into words. ``measured`` is the Timeline of an
-    execution of the same schedule, whose ``high`` is what was seen.
+    execution of the same schedule, whose ``high`` is what was seen; ``against`` another schedule
+    of the graph, as store-all's, whose outline is drawn behind.
     """
     figure = new_figure(
-        10, 5, title=title, caption=" ".join([caption, summary(simulated, measured)])
+        10, 5, title=title, caption=f"{caption} {summary(simulated, measured)}".strip()
     )
     axes = figure.add_subplot()
-    draw_live(axes, simulated, ribbon=0.02)
+    along = work_done(simulated)
+    draw_live(axes, simulated, ribbon=0.02, along=along)
     if measured is not None:
-        _draw_measured(axes, measured)
-    mark_peak(axes, simulated, graph)
+        _draw_measured(axes, measured, along)
+    mark_peak(axes, simulated, graph, along=along)
+    if against is not None and len(against):
+        _draw_outline(axes, against, along)
+    draw_budget(axes, simulated)
     kind_legend(axes)
     return figure
 
@@ -74,18 +89,25 @@ def summary(simulated: Timeline, measured: Timeline | None = None) -> str:
     )
 
 
-def draw_live(axes: Axes, timeline: Timeline, *, ribbon: float) -> None:
+def work_done(timeline: Timeline) -> Any:
+    """The FLOPs done before each instruction and after the last; None if there are none."""
+    done = np.concatenate([[0], np.cumsum(np.asarray(timeline.columns["flops"], dtype=float))])
+    return done if done[-1] else None
+
+
+def draw_live(axes: Axes, timeline: Timeline, *, ribbon: float, along: Any = None) -> None:
     """Kinds stacked over the ground of the phases; limits, labels, ticks and legends set.
 
-    ``ribbon`` is the height of the band of phases, as a share of the axes'. More instructions than
-    a figure can tell apart are drawn a few to a column, each column as at its highest instruction.
+    ``ribbon`` is the height of the band of phases, as a share of the axes'. ``along``: where each
+    instruction begins and the last one ends, by `work_done`; by default they are counted. More
+    instructions than a figure can tell apart share a column, drawn as at the highest of them.
     """
     n = len(timeline)
     dress(axes, x="instruction", y="bytes live")
-    grounds = _draw_phases(axes, timeline, ribbon)
+    grounds = _draw_phases(axes, timeline, ribbon, along)
     if n:
         high = np.asarray(timeline.columns["high"])
-        edges, columns, stride = _thin(high)
+        edges, columns, stride = _columns(high, along)
         below = np.zeros(len(columns))
         # What only the instruction needs is its workspace, and the cotangent that it consumes.
         tops = {kind: np.asarray(timeline.columns[kind])[columns] for kind in STACKED}
@@ -105,9 +127,11 @@ def draw_live(axes: Axes, timeline: Timeline, *, ribbon: float) -> None:
                     zorder=2,
                 )
             below = top
-        if stride > 1:
+        if along is not None:
+            _flop_axis(axes)
+        elif stride > 1:
             axes.set_xlabel(f"instruction (each column is the highest of {stride})")
-    axes.set_xlim(0, max(n, 1))
+    axes.set_xlim(0, max(n, 1) if along is None else along[-1])
     axes.set_ylim(0, max(timeline.peak, 1) * 1.06)
     axes.tick_params(axis="x", pad=7)
     byte_axis(axes.yaxis, high=max(timeline.peak, 1))
@@ -125,6 +149,27 @@ def draw_live(axes: Axes, timeline: Timeline, *, ribbon: float) -> None:
         axes.add_artist(key)
 
 
+def _flop_axis(axes: Axes) -> None:
+    from matplotlib import ticker
+
+    axes.set_xlabel("FLOPs done", loc="left")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(7))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda flops, _: format_flops(flops)))
+
+
+def _columns(high: Any, along: Any) -> tuple[Any, Any, int]:
+    """Columns to draw, see `_thin`; over FLOPs of one width, so that what takes none is seen."""
+    if along is None:
+        return _thin(high)
+    edges = np.linspace(0, along[-1], _MOST_COLUMNS + 1)
+    first = np.minimum((along[:-1] / along[-1] * _MOST_COLUMNS).astype(int), _MOST_COLUMNS - 1)
+    last = np.maximum(np.ceil(along[1:] / along[-1] * _MOST_COLUMNS).astype(int), first + 1)
+    shown = np.zeros(_MOST_COLUMNS, dtype=int)
+    for i in np.argsort(high, kind="stable"):
+        shown[first[i] : last[i]] = i
+    return edges, shown, 1
+
+
 def _thin(high: Any) -> tuple[Any, Any, int]:
     """Columns to draw: their edges, which instruction each shows, how many it stands for."""
     n = len(high)
@@ -135,7 +180,7 @@ def _thin(high: Any) -> tuple[Any, Any, int]:
     return np.append(starts, n), starts + padded.reshape(-1, stride).argmax(axis=1), stride
 
 
-def _draw_phases(axes: Axes, timeline: Timeline, ribbon: float) -> list[Any]:
+def _draw_phases(axes: Axes, timeline: Timeline, ribbon: float, along: Any) -> list[Any]:
     """The ground of each phase over the height of the axes, and a ribbon along the bottom."""
     phases = settled_phases(timeline)
     starts = np.flatnonzero(np.diff(phases, prepend=-1))
@@ -144,6 +189,8 @@ def _draw_phases(axes: Axes, timeline: Timeline, ribbon: float) -> list[Any]:
     for phase, name in ((FORWARD, "forward"), (RECOMPUTE, "recompute"), (BACKWARD, "backward")):
         runs = [
             (int(start), int(width))
+            if along is None
+            else (along[start], along[start + width] - along[start])
             for start, width in zip(starts, widths, strict=True)
             if phases[start] == phase
         ]
@@ -171,7 +218,12 @@ def settled_phases(timeline: Timeline) -> Any:
 
 
 def mark_peak(
-    axes: Axes, timeline: Timeline, graph: Graph | None = None, *, width: int = 58
+    axes: Axes,
+    timeline: Timeline,
+    graph: Graph | None = None,
+    *,
+    width: int = 58,
+    along: Any = None,
 ) -> None:
     """A ring at the peak, and above it what it is and which instruction sets it."""
     if not len(timeline):
@@ -185,13 +237,14 @@ def mark_peak(
     text = f"peak {format_bytes(timeline.peak)}, instruction {position}\n" + "\n".join(
         textwrap.wrap(what, width)
     )
-    at = position + 0.5
+    end = len(timeline) if along is None else along[-1]
+    at = position + 0.5 if along is None else (along[position] + along[position + 1]) / 2
     axes.plot(
         [at], [timeline.peak], "o", ms=6, mfc="white", mec=BLACK, mew=1.3, zorder=6, clip_on=False
     )
     lines = text.count("\n") + 1
     axes.set_ylim(0, timeline.peak * (1.1 + 0.065 * lines))
-    to_right = at < len(timeline) / 2
+    to_right = at < end / 2
     axes.annotate(
         text,
         (at, timeline.peak),
@@ -206,11 +259,49 @@ def mark_peak(
     )
 
 
-def _draw_measured(axes: Axes, measured: Timeline) -> None:
+def draw_budget(axes: Axes, timeline: Timeline) -> None:
+    """A line at the schedule's budget, if it has one that bounds anything here."""
+    budget = timeline.schedule.budget
+    if budget is None or budget > 1.5 * max(timeline.peak, 1):
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, max(high, 1.12 * budget))
+    axes.axhline(budget, color=VERMILLION, linewidth=1.1, dashes=(6, 2), zorder=5)
+    axes.annotate(
+        f"budget {format_bytes(budget)}",
+        (1, budget),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=ink(VERMILLION),
+        annotation_clip=False,
+    )
+
+
+def _draw_outline(axes: Axes, other: Timeline, along: Any) -> None:
+    """Another schedule's live bytes behind: how high, and for how long, it would go."""
+    own = work_done(other) if along is not None else None
+    if (own is None) != (along is None):
+        return
+    high = np.asarray(other.columns["high"])
+    edges, columns, _ = _columns(high, own)
+    name = words(other.schedule.planner or "another schedule")
+    axes.stairs(
+        high[columns], edges, baseline=None, color=GREY, linewidth=1.1, label=name, zorder=1
+    )
+    low, top = axes.get_ylim()
+    axes.set_ylim(low, max(top, 1.06 * other.peak))
+    byte_axis(axes.yaxis, high=axes.get_ylim()[1])
+    axes.set_xlim(0, max(axes.get_xlim()[1], edges[-1]))
+
+
+def _draw_measured(axes: Axes, measured: Timeline, along: Any) -> None:
     high = np.asarray(measured.columns["high"])
     if not len(high):
         return
-    edges, columns, _ = _thin(high)
+    edges, columns, _ = _columns(high, along)
     # Without tracemalloc a run only counts the arrays it holds, workspace aside.
     how = measured.measured.get("witness") or "arrays held"
     axes.stairs(

@@ -41,7 +41,6 @@ LOOKS = {
     "store_all": Look(VERMILLION, "s", SOLID),
     "per_layer": Look(ORANGE, "D", DASHED),
     "sqrt": Look(BLUE, "o", SOLID),
-    "planned": Look(GREEN, "p", SOLID),
     "every": Look(SKY, "v", DASHDOT),
     "segments": Look(SKY, ".", SOLID),
     "greedy": Look(GREEN, "^", DASHED),
@@ -57,6 +56,9 @@ LOOKS = {
     "as_written": Look(GREY, "H", DASHED),
     "brute": Look(BLACK, "8", DASHDOT),
 }
+
+_BY = {"planned": "chain"}
+"""Strategies that are a planner's work, and look like it."""
 
 KIND_COLOURS = {
     "resident": "#C4C4C4",
@@ -81,7 +83,7 @@ def look(name: str) -> Look:
 
     An unknown name gets a look of its own that depends on nothing but the name.
     """
-    known = LOOKS.get(stem(name))
+    known = LOOKS.get(_BY.get(stem(name), stem(name)))
     if known is not None:
         return known
     number = zlib.crc32(stem(name).encode())

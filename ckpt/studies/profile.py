@@ -126,13 +126,15 @@ class Profile(Shown):
         )
 
     def figure(self) -> Any:
-        """Live bytes over the instructions, predicted and measured."""
+        """Live bytes over the FLOPs done, predicted and measured, before store-all's outline."""
         from ckpt.reports.figure import timeline_figure
 
+        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
         return timeline_figure(
             self.simulated,
             self.measured,
             graph=self.graph,
+            against=kept if self.simulated.recompute_flops else None,
             title=f"Live bytes over one step of {self.graph.name or 'the program'}",
         )
 

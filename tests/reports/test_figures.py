@@ -147,7 +147,21 @@ def test_a_long_timeline_keeps_its_peak_when_columns_are_merged() -> None:
     figure = timeline_figure(line)
     values = [patch.get_data().values.max() for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert max(values) == line.peak
-    assert "highest of 3" in figure.axes[0].get_xlabel()
+    assert "FLOPs done" in figure.axes[0].get_xlabel()
+
+
+def test_a_plan_is_drawn_below_its_budget_and_over_store_alls_outline() -> None:
+    graph, line = timeline(8, 2)
+    _, whole = timeline(8)
+    within = replace(line, schedule=replace(line.schedule, budget=line.peak + 2**20))
+    axes = timeline_figure(within, graph=graph, against=whole).axes[0]
+    (budget,) = [drawn for drawn in axes.lines if drawn.get_linestyle() == "--"]
+    assert set(ys(budget)) == {line.peak + 2**20}
+    heights = [patch.get_data().values.max() for patch in axes.patches]  # type: ignore[attr-defined]
+    assert max(heights) == whole.peak
+    assert axes.get_ylim()[1] > whole.peak
+    assert axes.get_xlim()[1] == line.step_flops > whole.step_flops
+    assert "store all" in axes.get_legend_handles_labels()[1]
 
 
 @pytest.mark.parametrize(("depth", "every"), [(1, None), (1, 1), (2, 1), (250, 16)])
