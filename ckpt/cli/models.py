@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated
 
 import typer
@@ -34,5 +35,9 @@ def models(
     if json:
         document(dumps({"title": "ckpt models", "rows": rows}))
     else:
-        table.show(rows)
+        table.show(rows, [column for column in rows[0] if column != "options"])
+        print("\noptions, as --NAME VALUE or --set NAME=VALUE:")
+        for row in rows:
+            text = f"{row['model']}: {row['options']}"
+            print(textwrap.fill(text, 80, subsequent_indent="  ", break_on_hyphens=False))
     note(f"next: {o.again('profile', rows[0]['model'], more=['--no-measure'])}")

@@ -109,6 +109,12 @@ def test_sweep_writes_its_files_and_leaves_no_other(
     assert about["threads"]["OPENBLAS_NUM_THREADS"] == "1"
 
 
+def test_models_fit_80_columns_and_tell_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "models mlp lstm").out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "lstm: depth=100 layers=2 width=64 batch=32 vocab=128 dtype=float32" in out
+
+
 def test_each_model_or_target_has_files_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     from ckpt.cli.outputs import named
 
