@@ -164,8 +164,9 @@ def report(error: BaseException, target: str = "") -> int:
     if isinstance(error, CkptError):
         note(f"error: {prefix}{error}")
         return error.exit_code
-    if isinstance(error, MemoryError):
-        size = f" ({error})" if str(error) else ""
+    unloadable = isinstance(error, ImportError) and "failed to map segment" in str(error)
+    if isinstance(error, MemoryError) or unloadable:  # of a library: the dynamic linker's words
+        size = f" ({error})" if str(error) and not unloadable else ""
         note(f"error: {prefix}not enough memory{size}; --no-measure predicts without allocating")
         return REFUSED
     if where or isinstance(error, SystemExit):

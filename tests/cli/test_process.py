@@ -156,6 +156,38 @@ def test_a_target_that_prints_leaves_the_document_alone(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
+def test_too_little_memory_to_load_libraries_is_no_bug(tmp_path: Path) -> None:
+    program = (
+        "import sys\nclass Full:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy': raise ImportError('x.so: failed to map segment from object')\n"
+        "sys.meta_path.insert(0, Full())\nfrom ckpt.cli import main\nmain(['profile', 'mlp'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: not enough memory")
+
+
+def test_no_budget_that_is_feasible_and_no_planner_that_is_there(tmp_path: Path) -> None:
+    small = ["mlp", "--depth", "6", "--width", "8", "--batch", "4"]
+    done = shell(
+        shlex.join([sys.executable, "-m", "ckpt", "frontier", *small, "--budgets", "1B"]), tmp_path
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("error: store_all: no schedule within 1 B")
+    program = (
+        "import sys\nclass Lacking:\n    def find_spec(self, name, *_):\n"
+        "        if name.startswith('scipy'): raise ImportError('no scipy')\n"
+        "sys.meta_path.insert(0, Lacking())\nfrom ckpt.cli import main\nmain(sys.argv[1:])"
+    )
+    for given in (
+        ["frontier", *small, "--planners", "ilp", "--budgets", "60%"],
+        ["plan", *small, "--planner", "ilp", "--budget", "60%"],
+    ):
+        done = shell(shlex.join([sys.executable, "-c", program, *given]), tmp_path)
+        assert done.returncode == 5, done.stderr
+        assert "pip install 'ckpt-profiler[ilp]'" in done.stderr.splitlines()[-1]
+
+
 def test_a_working_folder_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     done = shell(f"cd gone && rmdir ../gone && {sys.executable} -m ckpt sweep --depth 2", tmp_path)
