@@ -87,12 +87,18 @@ def describe_instruction(instruction: Instruction, graph: Graph) -> str:
 
 @dataclass(frozen=True)
 class Proof:
-    """No schedule of a class, told by ``assumptions``, recomputes for less than ``bound``."""
+    """No schedule of a class, told by ``assumptions``, recomputes for less than ``bound``.
+
+    Without assumptions that is so of every schedule within the budget.
+    """
 
     bound: int
     unit: str
     """Of the cost that was planned: ``flops``, ``bytes``, ``nanoseconds``."""
     assumptions: tuple[str, ...] = ()
+    name: str = ""
+    """What proves it, where that isn't the planner's own class."""
+    solver: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,9 @@ class Schedule:
             if proof is not None:
                 assumptions = tuple(checked("assumption", "str", a) for a in proof["assumptions"])
                 unit = checked("unit", "str", proof["unit"])
-                proof = Proof(checked("bound", "int", proof["bound"]), unit, assumptions)
+                name, solver = (checked(k, "str", proof.get(k, "")) for k in ("name", "solver"))
+                bound = checked("bound", "int", proof["bound"])
+                proof = Proof(bound, unit, assumptions, name, solver)
             return cls(
                 instructions=tuple(map(parse, data["instructions"])),
                 graph=checked("graph", "str", data["graph"]),

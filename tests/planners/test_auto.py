@@ -12,6 +12,8 @@ from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
 from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import flops
+from ckpt.planners.bounds import lower
+from ckpt.planners.bounds.certificate import ALWAYS, WHOLE, certify
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.planners.search.drafts import Draft, Sheet
 from ckpt.planners.search.improve import improve
@@ -113,6 +115,24 @@ def test_a_hundred_layers() -> None:
     timeline = simulate(graph, auto(graph, budget))
     assert timeline.peak <= budget
     assert timeline.recompute_flops < simulate(graph, dtr(graph, budget)).recompute_flops
+
+
+def test_it_ends_at_the_bound_which_is_proven_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = zoo()["unet"]
+    (budget,) = budgets(graph, 0.85)
+    heard: list[Progress] = []
+    with Deadline(tell=heard.append).running():
+        schedule = auto(graph, budget)
+    cost = simulate(graph, schedule).recompute_flops
+    assert cost > 0
+    assert schedule.notes["optimal"] is True
+    assert not {"beam", "brute"} & schedule.notes["portfolio"].keys()
+    assert [round(p.bound * graph.forward_flops) for p in heard][-1] < cost  # before it was proven
+    monkeypatch.setattr(lower, "pair_bound", None)
+    found = certify(graph, schedule)
+    assert found.optimal
+    assert (found.bound.name, found.bound.cost) == ("linear program", cost)
+    assert found.assumptions == (ALWAYS, WHOLE)
 
 
 # -- improve ---------------------------------------------------------------------------------------

@@ -7,16 +7,24 @@ neither does anything. No result depends on how often they are called, but where
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ckpt.errors import CkptError
 
+T = TypeVar("T")
+
 EVERY = 0.25
 """Seconds between two reports of the same."""
+
+
+LISTEN = 0.1
+"""Seconds between two looks at the clock while a solver works."""
 
 
 class StoppedError(CkptError):
@@ -91,6 +99,30 @@ class Deadline:
             yield self
         finally:
             _current.reset(token)
+
+
+def heeded(work: Callable[[], T]) -> T | None:
+    """What ``work`` returns; None if the time is up before.
+
+    It runs in a thread of its own, so that one that is deep in C doesn't keep a clock or Ctrl-C
+    waiting. What is left then ends unheard.
+    """
+    found: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive() and not stopped():
+        thread.join(LISTEN)
+    if failed:
+        raise failed[0]
+    return found[0] if found else None
 
 
 _current: ContextVar[Deadline | None] = ContextVar("clock", default=None)

@@ -6,10 +6,12 @@ import time
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil, floor, gcd, inf, isfinite
 from typing import Any
 
 from ckpt.errors import MissingExtraError
+from ckpt.planners.base import clock
 
 OPTIMAL, STOPPED, INFEASIBLE = "optimal", "stopped by the clock", "infeasible"
 
@@ -76,7 +78,8 @@ class LinearProgram:
         )
         integer = integer and any(self.integer)
         began = time.perf_counter()
-        result = optimize.milp(
+        work = partial(
+            optimize.milp,
             numpy.array(self.objective if objective is None else objective),
             integrality=numpy.array(self.integer) if integer else None,
             bounds=optimize.Bounds(numpy.array(self.low), numpy.array(self.high)),
@@ -85,7 +88,10 @@ class LinearProgram:
             ),
             options={"time_limit": max(time_limit, 0.01), "mip_rel_gap": 0.0},
         )
+        result = clock.heeded(work)
         seconds = time.perf_counter() - began
+        if result is None:
+            return Solution(STOPPED, None, inf, -inf, seconds)
         if result.status == 2:
             return Solution(INFEASIBLE, None, inf, inf, seconds)
         if result.status == 0:

@@ -115,30 +115,52 @@ class Certificate:
             if self._step:
                 text += f" (a step {_percent(self.recompute / self._step)} longer)"
             text += "."
-        if self.bound.cost is None:
-            return f"{text} No schedule fits this budget."
-        if not self.within:
-            return f"{text} The peak is above the budget."
+        return f"{text} {self.proven}".rstrip()
+
+    @property
+    def price(self) -> str:
+        """What it costs, in shares: ``for 35.0 % of a forward, 12.0 % of a step``."""
         if not self.recompute:
-            return text
+            return "and recomputes nothing"
+        text = f"for {self._share(self.recompute)}"
+        return f"{text}, {_percent(self.recompute / self._step)} of a step" if self._step else text
+
+    @property
+    def proven(self) -> str:
+        """Whether less would do, in a sentence or two; empty where nothing is recomputed."""
+        if self.bound.cost is None:
+            return "No schedule fits this budget."
+        if not self.within:
+            return "The peak is above the budget."
+        if not self.recompute:
+            return ""
         if self.gap == 0:
-            return f"{text} No schedule within this budget does with less."
-        text += f" No schedule within this budget does with less than {self._bound}."
+            return "No schedule within this budget does with less."
+        text = f"No schedule within this budget does with less than {self._bound}."
         if self.class_gap == 0:
             text += f" Of its class, which {self.planner} tells, none does with less."
         return text
 
     def __str__(self) -> str:
         fits = "within" if self.within else "ABOVE"
-        lines = [f"recompute  {self._amount(self.recompute)}{self._of_forward(self.recompute)}"]
+        lines = [
+            f"recompute  {self._amount(self.recompute)}{self._of_forward(self.recompute)}",
+            f"peak       {format_bytes(self.peak)}, {fits} the budget, {format_bytes(self.budget)}",
+        ]
+        if self.bound.cost is not None and self.recompute:
+            bound = self._amount(self.bound.cost) + self._of_forward(self.bound.cost)
+            lines.append(f"no less    {bound}: no schedule does with less")
+        return filled([*lines, *self.details])
+
+    @property
+    def details(self) -> list[str]:
+        """How the bound was proven, the gap, the floor and what is assumed, a line each."""
+        lines = []
         if self.bound.cost is None:
             lines.append(f"bound      no schedule fits the budget ({self.bound.name})")
         elif self.recompute:
-            bound = self._amount(self.bound.cost) + self._of_forward(self.bound.cost)
-            lines += [
-                f"bound      {bound}: no schedule does with less",
-                *(f"           {line}" for line in self._method),
-            ]
+            first, *others = self._method
+            lines += [f"bound      {first}", *(f"           {line}" for line in others)]
         if self.class_bound is not None:
             lines.append(
                 f"           {self._amount(self.class_bound)}{self._of_forward(self.class_bound)}, "
@@ -147,13 +169,12 @@ class Certificate:
         first, *others = self.assumptions
         lines += [
             f"gap        {self._gap_in_words}",
-            f"peak       {format_bytes(self.peak)}, {fits} the budget, {format_bytes(self.budget)}",
             f"floor      {format_bytes(self.floor)}: no schedule needs less; set by",
             f"           {self.floor_instruction}",
             f"assuming   {first}",
             *(f"           {other}" for other in others),
         ]
-        return filled(lines)
+        return lines
 
     def __repr__(self) -> str:
         fits = "within" if self.within else "above"
@@ -277,6 +298,10 @@ def certify(
     ):
         proof = None
     known = spent if timeline.peak <= limit else None
+    given = None
+    if proof is not None and not proof.assumptions:  # it holds for every schedule
+        given = Bound(proof.name or schedule.planner, proof.bound, proof.solver)
+        proof = None
     return Certificate(
         planner=schedule.planner or "hand",
         peak=timeline.peak,
@@ -287,7 +312,7 @@ def certify(
         recompute=spent,
         forward=price.forward(graph),
         backward=price.backward(),
-        bounds=tuple(lower_bounds(graph, limit, price, effort=effort, known=known)),
+        bounds=tuple(lower_bounds(graph, limit, price, effort=effort, known=known, given=given)),
         class_bound=None if proof is None else proof.bound,
         class_assumptions=() if proof is None else proof.assumptions,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.planners.base import clock
 from ckpt.planners.bounds.boxes import BoxProgram
 
 LOOK = 40
@@ -93,7 +94,9 @@ def solve(program: BoxProgram, iterations: int, start: Any = None) -> tuple[Any,
             if found > best:
                 best, best_y = found, y1
             value, short = float(costs @ x1), float((least - ax1).max(initial=0.0))
-            if short <= SETTLED and value - best <= SETTLED * (1.0 + abs(value)):
+            if clock.stopped() or (
+                short <= SETTLED and value - best <= SETTLED * (1.0 + abs(value))
+            ):
                 iterations = k + 1
                 break
         if since == 0:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import MissingExtraError
+from ckpt.planners.base import clock
 from ckpt.planners.bounds.boxes import BoxProgram
 
 
 def solve(program: BoxProgram, iterations: int) -> tuple[Any, int]:
-    """Duals, and how many iterations it took; none where it was stopped before the optimum.
+    """Duals, and how many iterations it took; none where these, or the clock, stopped it.
 
     Where no point meets the rows, duals that show it. Raises MissingExtraError without SciPy.
     """
@@ -42,11 +43,15 @@ def _solve(program: BoxProgram, costs: Any, iterations: int, extra: Any = None) 
         low, high = np.append(low, 0.0), np.append(high, np.inf)
         costs = np.append(costs, 1.0)
         unit = 1.0
-    result = optimize.linprog(
-        costs / unit, A_ub=-matrix, b_ub=-program.least / scale,
-        bounds=np.column_stack([low, high]), method="highs-ds",
-        options={"maxiter": iterations},
+    result = clock.heeded(
+        lambda: optimize.linprog(
+            costs / unit, A_ub=-matrix, b_ub=-program.least / scale,
+            bounds=np.column_stack([low, high]), method="highs-ds",
+            options={"maxiter": iterations},
+        )
     )  # fmt: skip
+    if result is None:
+        return None, iterations
     used = int(result.nit)
     if result.status != 0:
         return None, iterations if result.status == 1 else used

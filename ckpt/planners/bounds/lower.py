@@ -19,11 +19,13 @@ def lower_bounds(
     effort: int = EFFORT,
     known: int | None = None,
     solver: str | None = None,
+    given: Bound | None = None,
 ) -> list[Bound]:
     """All bounds that apply, best first: no schedule within ``budget`` recomputes for less.
 
     The linear program comes last, with ``effort`` (none: 0), and not at all where the others prove
     ``known``, the recompute of a plan, or that nothing fits. More effort never proves less.
+    ``given``: what is proven already, by this program or better; it stands in its place.
     """
     price = cost or flops(graph)
     if known == 0:
@@ -34,7 +36,9 @@ def lower_bounds(
         found.append(chain)
     impossible = any(bound.cost is None for bound in found)
     proven = max(bound.cost or 0 for bound in found)
-    if effort and not impossible and (known is None or proven < known):
+    if given is not None:
+        found.append(given)
+    elif effort and not impossible and (known is None or proven < known):
         pairs = pair_bound(
             graph, budget, price, effort=effort, at_least=proven, known=known, solver=solver
         )

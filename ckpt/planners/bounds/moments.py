@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckpt.graph import Graph
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.bounds import first_order, highs
 from ckpt.planners.bounds.boxes import BoxProgram
@@ -173,7 +174,7 @@ class MomentSearch:
         proven = max(self.best, self.at_least)
         close = int(CLOSE * sum(self.reduced.costs))
         done = self.known is not None and (proven >= self.known or self.known - proven < close)
-        return not done and not self.refuted and self.effort > 0
+        return not (done or self.refuted or clock.stopped()) and self.effort > 0
 
     def _worth(self, before: int) -> bool:
         top = sum(self.reduced.costs) if self.known is None else self.known

@@ -75,7 +75,7 @@ def brute(
         graph.digest,
         "brute",
         budget,
-        proof=Proof(spent, price.unit, search.assumptions()),
+        proof=Proof(spent, price.unit, search.assumptions(), "exact search"),
         notes={"states": search.visited},
     )
 

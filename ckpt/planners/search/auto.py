@@ -12,17 +12,23 @@ from ckpt.planners.base import registry
 from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.registry import planner
-from ckpt.planners.bounds.simple import chain_bound, knapsack_bound, memory_floor
+from ckpt.planners.bounds.floor import budget_floor
+from ckpt.planners.bounds.lower import EFFORT, lower_bounds
+from ckpt.planners.bounds.simple import memory_floor
 from ckpt.planners.search.improve import improve
-from ckpt.schedule import Schedule
+from ckpt.schedule import Proof, Schedule
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
 QUICK = (
     "store_all", "sqrt", "every", "mixed", "revolve", "dtr:msps", "greedy", "as_written", "chain",
-    "dtr", "beam",
+    "dtr",
 )  # fmt: skip
-"""The planners that any graph is given to, cheapest first; those of one's own come behind them."""
+"""The planners that any graph is given to, cheapest first; those of one's own come behind them,
+then the linear program, the local search, and unless little can be left to save, `beam`."""
+
+CLOSE = 1 / 1000
+"""A gap of this share of the forward is not worth a beam."""
 
 EXACT_NODES, EXACT_STATES = 24, 25_000
 """`brute` is asked about graphs that compute at most so many nodes, for so many states."""
@@ -46,9 +52,6 @@ WORK = 20_000_000
 PROOF_SECONDS = 5.0
 """Once no schedule can fit, how long the smallest that there is may be looked for."""
 
-MOMENTS = 200_000
-"""Computed nodes times the moments at which the knapsack bound is taken."""
-
 
 @planner("auto", monotone=False, takes="iterations")
 def auto(
@@ -64,10 +67,12 @@ def auto(
     Source: none; see `search.improve` for the search. Schedules compare by the cost of recomputing,
     then by peak.
     Guarantee: never worse than any planner it asked, which ``notes["portfolio"]`` lists with what
-    each returned. On graphs of up to 24 computed nodes `brute` is asked too, and where it answers
-    the result is optimal over all schedules, which ``notes["optimal"]`` says; so it is where it
-    meets a bound. Work is counted in iterations: the same everywhere, unless ``time_limit`` seconds
-    are over before. Then it is the best so far, and ``notes["stopped_early"]`` says so.
+    each returned. The schedule's ``proof`` is the bound of `bounds.lower_bounds`, and where that is
+    met the search ends; for a last thousandth of the forward no `beam` is asked. On graphs of up to
+    24 computed nodes `brute` is asked too, and where it answers the proof is that. The result is
+    optimal where ``notes["optimal"]`` says so, under ``notes["assumptions"]``. Work is counted in
+    iterations: the same everywhere, unless ``time_limit`` seconds are over before. Then it is the
+    best so far, and ``notes["stopped_early"]`` says so.
     Ignores: monotony. A larger budget may, rarely, cost more.
     Cost: that of the planners asked, and ``iterations`` steps of the search for each of a few
     schedules, fewer of long ones; ``notes["iterations"]`` tells how many.
@@ -94,12 +99,17 @@ class _Portfolio:
         self.portfolio: dict[str, Any] = {}
         self.refusals: list[BudgetError] = []
         self.iterations = 0
-        self.bound = 0
-        self.exact = False
+        self.proof: Proof | None = None
+        self.impossible = False
 
     def run(self, iterations: int) -> Schedule:
         try:
             self.ask_all()
+            self.prove(EFFORT)
+            if self.found and not self.done:
+                self.improve_best(iterations // 4)
+            if not self.close:
+                self.ask("beam", {})
             if self.found and not self.done:
                 self.improve_all(iterations)
         except StoppedError:
@@ -108,19 +118,19 @@ class _Portfolio:
             raise self.refusal()
         timeline = min(self.found, key=lambda row: row[:2])[2]
         best = timeline.schedule
-        optimal = self.done
         notes = {
             "from": best.planner,
             "portfolio": self.portfolio,
             "iterations": self.iterations,
-            "optimal": optimal,
-            "assumptions": "none: optimal over all schedules" if optimal else "none, and no proof",
+            "optimal": self.done,
+            "assumptions": "; ".join(self.proof.assumptions if self.proof else ()) or "none",
         }
         if self.clock.reason:
             notes["stopped_early"] = self.clock.reason
         return replace(
-            best, graph=self.graph.digest, planner="auto", budget=self.budget, notes=notes
-        )
+            best, graph=self.graph.digest, planner="auto", budget=self.budget,
+            proof=self.proof, notes=notes,
+        )  # fmt: skip
 
     @property
     def best(self) -> int | None:
@@ -130,7 +140,17 @@ class _Portfolio:
     @property
     def done(self) -> bool:
         """No schedule costs less."""
-        return self.exact or (self.best is not None and self.best <= self.bound)
+        return self.best is not None and self.best <= self.bound
+
+    @property
+    def close(self) -> bool:
+        """Could so little be saved that nobody need look for it?"""
+        return self.best is not None and self.best - self.bound <= CLOSE * self.forward
+
+    @property
+    def bound(self) -> int:
+        """No schedule within the budget recomputes for less."""
+        return 0 if self.proof is None else self.proof.bound
 
     # -- the portfolio -----------------------------------------------------------------------------
 
@@ -140,7 +160,7 @@ class _Portfolio:
                 continue
             self.ask(name, options)
             if name == "sqrt":
-                self.prove()
+                self.prove(0)
             if self.done:
                 return
 
@@ -172,7 +192,8 @@ class _Portfolio:
         else:
             key = self.add(timeline)
             self.portfolio[name] = {"recompute_cost": key[0], "peak_nbytes": key[1]}
-            self.exact |= name == "brute"
+            if name == "brute" and timeline.schedule.proof is not None:
+                self.proof = timeline.schedule.proof
 
     def add(self, timeline: Timeline) -> tuple[int, int]:
         key = self.cost.recompute(timeline.counts), timeline.peak
@@ -181,17 +202,20 @@ class _Portfolio:
 
     # -- proofs ------------------------------------------------------------------------------------
 
-    def prove(self) -> None:
+    def prove(self, effort: int) -> None:
         """What no schedule can do; where none fits at all, little more time is spent."""
-        if self.budget is None:
+        if self.budget is None or self.impossible or self.done:
             return
-        if memory_floor(self.graph).nbytes > self.budget:
+        self.report("proving what is possible")
+        self.impossible = memory_floor(self.graph).nbytes > self.budget
+        if not self.impossible:
+            best = lower_bounds(
+                self.graph, self.budget, self.cost, effort=effort, known=self.best
+            )[0]  # fmt: skip
+            self.impossible = best.cost is None
+            self.proof = Proof(best.cost or 0, self.cost.unit, (), best.name, best.solver)
+        if self.impossible:
             self.clock.shorten(PROOF_SECONDS)
-            return
-        moments = max(1, min(16, MOMENTS // (self.computed + 1)))
-        bounds = [knapsack_bound(self.graph, self.budget, self.cost, moments=moments)]
-        chain = chain_bound(self.graph, self.budget, self.cost)
-        self.bound = max(bound.cost or 0 for bound in (*bounds, *([chain] if chain else [])))
 
     def report(self, doing: str) -> None:
         best = None if self.best is None else self.best / self.forward
@@ -206,10 +230,12 @@ class _Portfolio:
         finalists = [timeline for key, _, timeline in ranked[:FINALISTS] if key[0] <= most]
         for timeline in finalists:
             self.improve(timeline, iterations // 4)
-            if self.done:
+            if self.close:
                 return
-        best = min(self.found, key=lambda row: row[:2])[2]
-        self.improve(best, iterations)
+        self.improve_best(iterations)
+
+    def improve_best(self, iterations: int) -> None:
+        self.improve(min(self.found, key=lambda row: row[:2])[2], iterations)
 
     def improve(self, timeline: Timeline, iterations: int) -> None:
         schedule = timeline.schedule
@@ -226,21 +252,23 @@ class _Portfolio:
         known = [error for error in self.refusals if error.smallest is not None]
         if not known and not self.clock.reason:
             return UsageError(f"auto: no planner takes this graph: {self.portfolio}")
-        floor = memory_floor(self.graph)
+        best = min(known, key=lambda error: error.smallest or 0, default=None)
+        floor = budget_floor(self.graph, best.smallest if best else None)
         budget = self.budget or 0
-        none = "there is no schedule" if floor.nbytes > budget else "found no schedule"
+        self.impossible |= floor.nbytes > budget
+        none = "there is no schedule" if self.impossible else "found no schedule"
         stopped = f", stopped early ({self.clock.reason})" if self.clock.reason else ""
         text = f"auto: {none} within {format_bytes(budget)} ({budget} bytes){stopped}; "
         proven = (
             f"none needs less than {format_bytes(floor.nbytes)} ({floor.nbytes} bytes), proven by "
             f"{floor.instruction}"
         )
-        if not known:
+        if best is None:
             return BudgetError(text + proven)
-        best = min(known, key=lambda error: error.smallest or 0)
+        between = "" if best.smallest == floor.nbytes else "; between the two it is undecided"
         return BudgetError(
             f"{text}the smallest that any planner finds needs {format_bytes(best.smallest or 0)} "
-            f"({best.smallest} bytes), set by {best.instruction}; {proven}",
+            f"({best.smallest} bytes), set by {best.instruction}; {proven}{between}",
             smallest=best.smallest,
             instruction=best.instruction,
         )
