@@ -1,0 +1,43 @@
+"""`frontier`: rows that fall, within the time, on from where they were."""
+
+from __future__ import annotations
+
+import ckpt
+from ckpt.planners.bounds.lower import lower_bounds
+from tests.graphs import unet
+
+PLANNERS = ["sqrt", "dtr", "chain"]
+
+
+def test_a_larger_budget_never_costs_more() -> None:
+    found = ckpt.frontier(unet(3), planners=PLANNERS, budgets=["70%", "85%", "95%"])
+    for name in PLANNERS:
+        rows = [r for r in found.rows if r["planner"] == name]
+        planned = [r["recompute_flops"] for r in rows if r["error"] is None]
+        assert planned
+        assert planned == sorted(planned, reverse=True)
+        assert [r["error"] for r in rows[-len(planned) :]] == [None] * len(planned)
+    assert len({row["recompute_flops"] for row in found.rows}) > 2
+    for row in found.rows:
+        if row["error"] is None:
+            assert row["predicted_peak_nbytes"] <= row["budget_nbytes"]
+            assert row["recompute_flops"] >= row["bound_flops"]
+
+
+def test_known_rows_are_taken_as_they_are() -> None:
+    graph = unet(2)
+    first = ckpt.frontier(graph, planners=["sqrt", "dtr"], points=3)
+    known = [{**row, "planning_seconds": 99.0} for row in first.rows[:4]]
+    again = ckpt.frontier(graph, planners=["sqrt", "dtr"], points=3, known=known)
+    assert [row["planning_seconds"] == 99.0 for row in again.rows] == 4 * [True] + 2 * [False]
+    assert [r["recompute_flops"] for r in again.rows] == [r["recompute_flops"] for r in first.rows]
+
+
+def test_the_time_limit_cuts_rows_and_bounds_off() -> None:
+    graph = unet(5)
+    found = ckpt.frontier(graph, planners=["sqrt", "auto"], budgets=["90%"], time_limit=0)
+    sqrt, auto = found.rows
+    assert sqrt["planner"] == "sqrt"
+    assert auto["error"] is None or auto["error"].startswith(("auto", "stopped early"))
+    (bound,) = found.bounds
+    assert bound["bound_flops"] <= lower_bounds(graph, bound["budget_nbytes"])[0].cost
