@@ -100,6 +100,14 @@ def format_bytes(nbytes: float) -> str:
     return f"{sign}{size:.0f} B"
 
 
+def part(some: int, of: int) -> str:
+    """Bytes beside all there are, with one unit where it is the same: ``31.4 of 126 MiB``."""
+    (number, unit), whole = format_bytes(some).split(), format_bytes(of)
+    if whole == f"{number} {unit}":
+        return whole
+    return f"{number} of {whole}" if whole.split()[1] == unit else f"{number} {unit} of {whole}"
+
+
 def format_flops(flops: float) -> str:
     """Show FLOPs with three significant digits and a decimal prefix: ``2.5e9 -> "2.5 GFLOP"``."""
     for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

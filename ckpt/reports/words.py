@@ -26,10 +26,7 @@ def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
     peak = schedule.instructions[timeline.peak_position]
     lines = [
         f"{graph.name or 'program'} by {schedule.planner}{budget}: {len(schedule)} instructions",
-        f"  predicted peak {format_bytes(timeline.peak)}, set by "
-        f"{describe_instruction(peak, graph)}",
-        f"  recompute {format_flops(timeline.recompute_flops)}, "
-        f"{100 * timeline.overhead:.1f} % of forward",
+        f"  predicted peak set by {describe_instruction(peak, graph)}",
     ]
     note = schedule.notes.get("note")
     if note:

@@ -11,6 +11,7 @@ import ckpt
 from ckpt import nn
 from ckpt.errors import BudgetError, CkptError, TapeError, UnitError, UsageError
 from ckpt.tape.core.cotangents import owner
+from tests.graphs import uneven_chain
 
 RNG = np.random.default_rng(0)
 WEIGHTS = [RNG.standard_normal((32, 32)) / 6 for _ in range(5)]
@@ -201,3 +202,22 @@ def test_out_of_memory_is_said_with_what_would_fit(monkeypatch):
         step(WEIGHTS, X)
     monkeypatch.undo()
     same(step(WEIGHTS, X), ckpt.value_and_grad(loss)(WEIGHTS, X))
+
+
+def test_the_verdict_says_each_figure_once() -> None:
+    graph = uneven_chain([8, 3, 12, 5, 9], [5, 9, 2, 40, 7])
+    kept = ckpt.simulate(graph, ckpt.make_schedule(graph, "store_all"))
+    plan = ckpt.plan(graph, budget="80%")
+    found, peak = plan.certificate, plan.timeline.peak
+    assert found.recompute > 0
+    text = plan.verdict
+    assert text.startswith(
+        f"holds {peak} of {kept.peak} B ({kept.peak / peak:.1f} times less; whole "
+        f"{plan.timeline.whole_peak} of {kept.whole_peak} B) for "
+        f"{100 * found.recompute / found.forward:.1f} % of a forward, "
+    )
+    assert text.endswith("% of a step. No schedule within this budget does with less.")
+    assert " ".join(str(plan).split()).startswith(text)
+    assert all(len(line) <= 80 for line in str(plan).splitlines()[:3])
+    stored = ckpt.plan(graph, budget="100%").verdict
+    assert stored.startswith(f"holds {kept.peak} B (whole {kept.whole_peak} B) and recomputes")
