@@ -10,6 +10,7 @@ import typer
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
 
+_MARKS = "recompute, % of a forward (* none holds less for as little; - no plan)"
 _DEFAULTS = (Path("plots/frontier.png"), Path("plots/frontier.svg"), Path("plots/frontier.csv"))
 
 
@@ -111,7 +112,9 @@ def frontier(
     if json:
         document(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))
     else:
-        table.show(found.rows, table.FRONTIER_COLUMNS, title=title)
+        table.show(found.by_budget(), table.BUDGET_COLUMNS, title=f"{chosen.name}: best found")
+        print()
+        table.show(found.by_planner(), title=_MARKS)
         refusals = {row["planner"]: row["error"] for row in found.rows if row["error"]}
         for text in refusals.values():
             note(f"note: {text}")

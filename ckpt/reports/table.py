@@ -40,6 +40,15 @@ FRONTIER_COLUMNS = (
     "planning_seconds",
 )
 
+BUDGET_COLUMNS = (
+    "budget_nbytes",
+    "planner",
+    "predicted_peak_nbytes",
+    "overhead",
+    "bound_overhead",
+    "gap_overhead",
+)
+
 
 def show(
     rows: Iterable[Any],

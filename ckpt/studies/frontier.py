@@ -66,6 +66,50 @@ class Frontier(Shown):
                 found.append(row)
         return found
 
+    def by_budget(self) -> list[Row]:
+        """A row a budget: the cheapest plan that is within it, and how far from the best it is."""
+        bounds = {row["budget_nbytes"]: row["bound_flops"] for row in self.bounds}
+        found = []
+        for limit in dict.fromkeys(row["budget_nbytes"] for row in self.rows):
+            within = [
+                row for row in self.rows
+                if row["error"] is None and row["predicted_peak_nbytes"] <= limit
+            ]  # fmt: skip
+            best = min(
+                within,
+                key=lambda row: (row["recompute_flops"], row["predicted_peak_nbytes"]),
+                default={},
+            )
+            row = {
+                "budget_nbytes": limit,
+                "planner": best.get("planner"),
+                "predicted_peak_nbytes": best.get("predicted_peak_nbytes"),
+                "overhead": best.get("overhead"),
+            }
+            bound = bounds.get(limit)
+            if bound is not None:
+                row["bound_overhead"] = bound / (self.store_all.forward_flops or 1)
+                if best:
+                    row["gap_overhead"] = max(0.0, row["overhead"] - row["bound_overhead"])
+            found.append(row)
+        return found
+
+    def by_planner(self) -> list[Row]:
+        """A row a planner: its recompute in percent of a forward, at each budget.
+
+        Marked ``*`` where no plan holds less for as little recompute, ``-`` where it has none.
+        """
+        best = {(row["predicted_peak_nbytes"], row["recompute_flops"]) for row in self.best()}
+        found: dict[str, Row] = {}
+        for row in self.rows:
+            text = "- "
+            if row["error"] is None:
+                point = row["predicted_peak_nbytes"], row["recompute_flops"]
+                text = f"{100 * row['overhead']:.1f}{'*' if point in best else ' '}"
+            told = found.setdefault(row["planner"], {"planner": row["planner"]})
+            told[format_bytes(row["budget_nbytes"])] = text.rjust(7)
+        return list(found.values())
+
     @property
     def knee(self) -> Row | None:
         """The best row farthest below the line between the ends: where memory gets expensive."""

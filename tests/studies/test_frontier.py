@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ckpt
 from ckpt.planners.bounds.lower import lower_bounds
+from ckpt.reports.table import BUDGET_COLUMNS, render
 from tests.graphs import unet
 
 PLANNERS = ["sqrt", "dtr", "chain"]
@@ -41,3 +42,32 @@ def test_the_time_limit_cuts_rows_and_bounds_off() -> None:
     assert auto["error"] is None or auto["error"].startswith(("auto", "stopped early"))
     (bound,) = found.bounds
     assert bound["bound_flops"] <= lower_bounds(graph, bound["budget_nbytes"])[0].cost
+
+
+def test_a_row_a_budget_and_a_row_a_planner() -> None:
+    graph = unet(3)
+    found = ckpt.frontier(graph, planners=["sqrt", "dtr"], budgets=["70%", "85%", "100%"])
+    budgets = found.by_budget()
+    assert [row["budget_nbytes"] for row in budgets] == sorted(
+        {r["budget_nbytes"] for r in found.rows}
+    )
+    for row in budgets:
+        plans = [
+            r for r in found.rows if r["budget_nbytes"] == row["budget_nbytes"] and not r["error"]
+        ]
+        assert row["overhead"] == min(r["overhead"] for r in plans)
+        assert row["gap_overhead"] == row["overhead"] - row["bound_overhead"] >= 0
+    planners = found.by_planner()
+    assert [row["planner"] for row in planners] == ["sqrt", "dtr"]
+    best = {(r["planner"], r["budget_nbytes"]) for r in found.best()}
+    for row in planners:
+        told = list(row.values())[1:]
+        for budget, text in zip(budgets, told, strict=True):
+            (made,) = (r for r in found.rows if (r["planner"], r["budget_nbytes"])
+                       == (row["planner"], budget["budget_nbytes"]))  # fmt: skip
+            assert text.strip().rstrip("*") == (
+                "-" if made["error"] else f"{100 * made['overhead']:.1f}"
+            )
+            if (row["planner"], budget["budget_nbytes"]) in best:
+                assert text.endswith("*")
+    assert max(map(len, render(budgets, BUDGET_COLUMNS).splitlines())) <= 80
