@@ -47,7 +47,7 @@ def page(
     title: str,
     reels: Sequence[Reel],
     *,
-    choices: Sequence[str] = (),
+    choices: Sequence[str] | Mapping[str, Sequence[str]] = (),
     missing: Mapping[tuple[str, ...], str] | None = None,
     verdict: str = "",
     floor: int | None = None,
@@ -56,11 +56,13 @@ def page(
     """The page of ``reels``, with ``parts`` (HTML, from `exports.to_html`) below.
 
     ``choices`` names what tells the reels apart (budget; depth, strategy): a slider each, whose
-    options are in the order in which reels and ``missing`` - why there is no plan - bring them.
+    options are those given, in that order, or as reels and ``missing`` - why there is no plan -
+    bring them.
     No schedule needs less than ``floor`` bytes, if that is known.
     """
     gone = dict(missing or {})
-    options: list[list[str]] = [[] for _ in choices]
+    ordered = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, ())
+    options: list[list[str]] = [list(known) for known in ordered.values()]
     for at in [*(reel.at for reel in reels), *gone]:
         for known, option in zip(options, at, strict=True):
             if option not in known:
@@ -71,6 +73,7 @@ def page(
     def place(at: tuple[str, ...]) -> list[int]:
         return [known.index(option) for known, option in zip(options, at, strict=True)]
 
+    start = place(reels[0].at) if reels else [0] * len(options)
     graphs: dict[str, Graph] = {reel.graph.digest: reel.graph for reel in reels}
     numbers = {digest: number for number, digest in enumerate(graphs)}
     data = {
@@ -86,7 +89,7 @@ def page(
         title=html.escape(printable(title)),
         style=_asset("page.css"),
         verdict=html.escape(verdict),
-        choosers="".join(_chooser(k, name, options[k]) for k, name in enumerate(choices)),
+        choosers="".join(_chooser(k, name, options[k], start[k]) for k, name in enumerate(choices)),
         legend="".join(
             f'<span><i style="background:var(--{kind})"></i>{kind}</span>'
             for kind in (*KINDS[:4], "workspace")
@@ -211,13 +214,13 @@ def verdict(reel: Reel) -> str:
     return f"{text} No schedule within the budget does with less than {reel.bound:.1%}."
 
 
-def _chooser(k: int, name: str, options: Sequence[str]) -> str:
-    """A slider for amounts, a list for names."""
+def _chooser(k: int, name: str, options: Sequence[str], start: int) -> str:
+    """A slider for amounts, a list for names; it stands at the first reel."""
     hidden = " hidden" if len(options) < 2 else ""
     label = f'<label for="choice{k}">{html.escape(name)}</label>'
     if all(option[:1].isdigit() for option in options):
         control = (
-            f'<input type="range" id="choice{k}" min="0" max="{len(options) - 1}" value="0">'
+            f'<input type="range" id="choice{k}" min="0" max="{len(options) - 1}" value="{start}">'
             f'<output id="chosen{k}" for="choice{k}"></output>'
         )
     else:

@@ -193,8 +193,12 @@ class Frontier(Shown):
         missing: dict[tuple[str, ...], str] = {}
         forward = self.store_all.forward_flops or 1
         bounds = {row["budget_nbytes"]: row["bound_flops"] / forward for row in self.bounds}
-        for budget in sorted({row["budget_nbytes"] for row in self.rows}):
-            at = (format_bytes(budget),)
+        budgets = sorted({row["budget_nbytes"] for row in self.rows})
+        labels = [format_bytes(budget) for budget in budgets]
+        if len(set(labels)) < len(labels):
+            labels = [f"{budget:,} B" for budget in budgets]
+        for budget, label in zip(budgets, labels, strict=True):
+            at = (label,)
             if (found := self.at_budget(budget)) is None:
                 missing[at] = f"No plan was found within {at[0]}."
                 continue
@@ -209,7 +213,7 @@ class Frontier(Shown):
         return page(
             self.title,
             reels,
-            choices=["budget"],
+            choices={"budget": labels},
             missing=missing,
             verdict=self.summary().partition(". ")[2],
             floor=self.floor_nbytes,
