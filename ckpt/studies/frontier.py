@@ -171,15 +171,29 @@ class Frontier(Shown):
             f"for {bends['overhead']:.1%}."
         )
 
-    def at_budget(self, budget: int) -> tuple[Row, Schedule] | None:
+    def at_budget(self, budget: int) -> Row | None:
         """The least recompute that was found within ``budget`` bytes, whatever it was asked for."""
         fits = [
-            (row, schedule)
-            for row, schedule in zip(self.rows, self.schedules, strict=True)
-            if schedule is not None and row["predicted_peak_nbytes"] <= budget
+            row
+            for row in self.rows
+            if row["error"] is None and row["predicted_peak_nbytes"] <= budget
         ]
-        cost = lambda found: (found[0]["recompute_flops"], found[0]["predicted_peak_nbytes"])  # noqa: E731
+        cost = lambda row: (row["recompute_flops"], row["predicted_peak_nbytes"])  # noqa: E731
         return min(fits, key=cost, default=None)
+
+    def timeline_of(self, row: Row) -> Timeline | None:
+        """What a row's schedule does. That of an earlier run, of which only the row was kept, is
+        planned again; None where that doesn't find it."""
+        place = next(k for k, other in enumerate(self.rows) if other is row)
+        schedule = self.schedules[place]
+        if schedule is None:
+            try:
+                schedule = make_schedule(self.graph, row["planner"], row["budget_nbytes"])
+            except CkptError:
+                return None
+        timeline = simulate(self.graph, schedule)
+        same = timeline.peak, timeline.recompute_flops
+        return timeline if same == (row["predicted_peak_nbytes"], row["recompute_flops"]) else None
 
     def records(self) -> list[Row]:
         return self.rows
@@ -199,14 +213,17 @@ class Frontier(Shown):
             labels = [f"{budget:,} B" for budget in budgets]
         for budget, label in zip(budgets, labels, strict=True):
             at = (label,)
-            if (found := self.at_budget(budget)) is None:
-                missing[at] = f"No plan was found within {at[0]}."
-                continue
-            row, schedule = found
-            timeline = simulate(self.graph, replace(schedule, budget=budget))
-            reels.append(
-                Reel(self.graph, timeline, at, self.store_all, row["planner"], bounds.get(budget))
-            )
+            if (row := self.at_budget(budget)) is None:
+                missing[at] = f"No plan was found within {label}."
+            elif (timeline := self.timeline_of(row)) is None:
+                missing[at] = (
+                    f"{row['planner']} did with {format_bytes(row['predicted_peak_nbytes'])} for "
+                    f"{row['overhead']:.1%} in an earlier run, whose schedule was not kept."
+                )
+            else:
+                within = replace(timeline, schedule=replace(timeline.schedule, budget=budget))
+                name, bound = row["planner"], bounds.get(budget)
+                reels.append(Reel(self.graph, within, at, self.store_all, name, bound))
         planned = [row for row in self.rows if row["error"] is None]
         refused = [row for row in self.rows if row["error"] is not None]
         columns = ("planner", "budget_nbytes", "error")

@@ -309,11 +309,22 @@ def test_a_page_of_a_frontier_has_a_plan_or_a_reason_at_each_budget(
     assert len(data["choices"][0]["options"]) == len(budgets)
     assert len(data["reels"]) + len(data["missing"]) == len(budgets)
     for reel in data["reels"]:
-        row, _ = results["Frontier"].at_budget(reel["budget"])
+        row = results["Frontier"].at_budget(reel["budget"])
         assert reel["peak_nbytes"] == row["predicted_peak_nbytes"] <= reel["budget"]
         assert reel["overhead"] == row["overhead"] >= (reel["bound"] or 0) - 1e-12
     overheads = [reel["overhead"] for reel in data["reels"]]
     assert overheads == sorted(overheads, reverse=True)
+
+
+def test_rows_of_an_earlier_run_are_planned_again_for_the_page_or_said() -> None:
+    graph = chain(12)
+    first = ckpt.frontier(graph, planners=["store_all", "chain"], points=4)
+    again = ckpt.frontier(graph, planners=["store_all", "chain"], points=4, known=first.rows)
+    assert not any(again.schedules)
+    assert again.page() == first.page()
+    for row in again.rows:
+        row.update(recompute_flops=row["recompute_flops"] and row["recompute_flops"] + 1)
+    assert "whose schedule was not kept" in again.page()
 
 
 def test_a_page_of_a_sweep_has_every_point(results: dict[str, Any]) -> None:

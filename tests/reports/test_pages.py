@@ -195,15 +195,15 @@ def test_a_frontiers_page_chooses_a_budget(visit: Any) -> None:
     verdicts = set()
     for number, budget in enumerate(budgets):
         choose(tab, number)
-        if (best := found.at_budget(budget)) is None:
+        if (row := found.at_budget(budget)) is None:
             assert "No plan was found" in tab.inner_text("#missing")
             continue
-        row, schedule = best
         told = tab.inner_text("#verdict")
         verdicts.add(told)
         assert told.startswith(f"{row['planner']}: peak ")
         assert "with less than" in told or not row["recompute_flops"]
-        timeline = simulate(found.graph, schedule)
+        timeline = found.timeline_of(row)
+        assert timeline is not None
         state = tab.evaluate("ckpt.state()")
         assert (state["count"], state["recomputes"]) == (len(timeline), timeline.recomputations)
         assert tab.get_attribute("#choice0", "aria-valuetext")
