@@ -336,8 +336,8 @@ def test_profile_frontier_and_peaks() -> None:
     found = ckpt.torch.profile(function, *args)
     text = str(found)
     assert "blocks.0.mlp.1, programs.py:" in text
-    assert found.plain_measured == pytest.approx(found.plain.peak, rel=0.02)
-    assert found.smallest <= found.blocks.peak < found.store_all.peak <= found.plain.peak
+    assert found.plain_measured == found.plain_peak
+    assert found.smallest <= found.blocks.peak < found.store_all.peak <= found.plain_peak
     assert sum(row["saved_nbytes"] for row in found.rows()) < found.store_all.peak
     curve = ckpt.torch.frontier(function, *args, planners=["chain"], points=3)
     for row in curve.rows:

@@ -59,7 +59,7 @@ class _Capture:
         self.function, self.flat, self.spec = function, flat, spec
         self.candidates = modules.modules_among(referred)
         self.running = modules.Running()
-        mode = _mode(flat, self.candidates) or FakeTensorMode(allow_non_fake_inputs=True)
+        mode = mode_of(function, flat)
         self.recording = Recording(mode, self.running.ids)
         self.arguments: dict[int, torch.Tensor] = {}
 
@@ -179,12 +179,13 @@ def _losses(outputs: list[Any]) -> list[int]:
     return chosen
 
 
-def _mode(flat: list[Any], candidates: dict[str, torch.nn.Module]) -> FakeTensorMode | None:
-    """That of the fake tensors that the user planned with."""
+def mode_of(function: Callable[..., Any], flat: list[Any]) -> FakeTensorMode:
+    """That of the fake tensors that the user planned with, or a new one."""
+    candidates = modules.modules_among(modules.behind(function))
     given = [t for t in flat if isinstance(t, FakeTensor)]
     for module in candidates.values():
         given += [t for t in (*module.parameters(), *module.buffers()) if isinstance(t, FakeTensor)]
-    return given[0].fake_mode if given else None
+    return given[0].fake_mode if given else FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @contextmanager

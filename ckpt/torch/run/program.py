@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.program import Observer
 from ckpt.schedule import Backward, Schedule
 from ckpt.torch.capture.capture import capture
+from ckpt.torch.capture.eager import eager_peak
 from ckpt.torch.capture.record import Leaf
 from ckpt.torch.capture.witness import cuda_among, peak_of
 from ckpt.torch.lowering.build import Lowered, lower
@@ -81,6 +82,11 @@ class TorchProgram:
             self.captured, workspace=self.probed, accumulate=self.accumulate,
             takeovers=takeovers, name=self.name,
         )  # fmt: skip
+
+    @cached_property
+    def eager_peak(self) -> int:
+        """Bytes at the peak of the plain step, predicted; gradients that appear are included."""
+        return eager_peak(self.function, self.captured, self.others, self.spec, self.probed)
 
     def tensor_of(self, leaf: Leaf) -> torch.Tensor:
         return leaf.tensor
