@@ -6,6 +6,11 @@ Theory says: blocks recompute cheap and dear ops alike; a plan recomputes what c
 Run: python experiments/torch_memory_time.py [--compile 0.75 0.5] [--models GPT U-Net ResNet-50]
 (CPU, one thread; CPU seconds, medians of interleaved rounds; needs the extra ``torch``, and a C++
 compiler for --compile).
+Found: every peak as predicted, to the byte, and the same bits. At the peak of checkpoint around
+each block, 0.80 (GPT), 0.81 (U-Net), and 0.81 (ResNet-50) of its time; at SAC's, 0.84, 0.83, 0.82
+of its. At half of eager's peak 1.11 and 1.37 of eager's time; ResNet-50 has no plan below 0.64 of
+it. Storing everything 1.02, 1.07 and 1.12. The machine was busy with other work, and
+`torch.compile` wasn't run.
 """
 
 from __future__ import annotations

@@ -331,7 +331,8 @@ def figure_of(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
                 )  # fmt: skip
         high = max(r["peak_nbytes"] for r in own)
         axes.set_xlim(0, 1.06 * high)
-        axes.set_ylim(min(0.8, min(r["time"] for r in own) - 0.05), None)
+        times = [r["time"] for r in own]
+        axes.set_ylim(min(0.8, min(times) - 0.05), max(times) + 0.07)
         byte_axis(axes.xaxis, high=high)
     legend(panels[0])
     return figure
