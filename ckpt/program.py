@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, assert_never, runtime_checkable
 
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.timeline import BACKWARD, FORWARD, FREE, KINDS, RECOMPUTE, Timeline
 from ckpt.witness import Witness
@@ -92,14 +93,20 @@ class Execution:
 
 
 def execute(
-    program: Program, schedule: Schedule, *args: Any, trace_memory: bool = False
+    program: Program,
+    schedule: Schedule,
+    *args: Any,
+    trace_memory: bool = False,
+    witness: Witness | None = None,
 ) -> Execution:
     """Perform ``schedule`` of ``program`` on ``args``, and count what is held meanwhile.
 
     The Timeline has the live bytes of the real arrays after each instruction; with
-    ``trace_memory`` its ``high`` is the peak that the program's witness saw during each.
+    ``trace_memory`` its ``high`` is the peak that the program's witness saw during each; or
+    ``witness``, which of a whole run has one high alone.
     """
-    chronicle = Chronicle(program.graph, schedule, program.witness if trace_memory else None)
+    seeing = witness or (program.witness if trace_memory else None)
+    chronicle = Chronicle(program.graph, schedule, seeing)
     with chronicle:
         start = time.perf_counter()
         result = program.execute(schedule, *args, observe=chronicle)
@@ -117,6 +124,8 @@ class Chronicle:
         blank = [0] * len(schedule)
         self.live = [array("q", blank) for _ in KINDS]
         self.high = array("q", blank)
+        self.unseen = array("q", blank)
+        """Bytes that were there before the run."""
         self.own = 0
         """Bytes that the counting itself has allocated, which are nobody's."""
 
@@ -131,11 +140,12 @@ class Chronicle:
         if self.witness is not None:
             if not position:  # what a program prepares isn't part of the run
                 self._seeing.enter_context(self.witness)
-            self.witness.reset()
+            if not self.witness.whole:
+                self.witness.reset()
 
     def after(self, position: int, count: Callable[[], tuple[Sequence[int], int]]) -> None:
-        if self.witness is None:
-            live, _ = count()
+        if self.witness is None or self.witness.whole:
+            live, self.unseen[position] = count()
         else:
             peak, held = self.witness.peak() - self.own, self.witness.held()
             live, unseen = count()
@@ -166,7 +176,9 @@ class Chronicle:
                     assert_never(instruction)
         counted = self.live if graph.counts_gradients else self.live[:-1]
         live = [sum(row) for row in zip(*counted, strict=True)]
-        high = self.high if self.witness is not None else array("q", live)
+        high = array("q", live)
+        if self.witness is not None:
+            high = self._highest(high) if self.witness.whole else self.high
         return Timeline(
             schedule=self.schedule,
             columns={
@@ -182,5 +194,22 @@ class Chronicle:
             resident=graph.resident_nbytes,
             gradients_beside=graph.gradient_nbytes,
             source="execute",
-            measured={"seconds": seconds, "witness": self.witness.name if self.witness else None},
+            measured={
+                "seconds": seconds,
+                "witness": self.witness.name if self.witness else None,
+                "untrusted": self.witness.untrusted if self.witness else None,
+            },
         )
+
+    def _highest(self, live: array[int]) -> array[int]:
+        """The one high of a whole run, where it is predicted: what rests there or was there before
+        the run belongs to it or not as in any other."""
+        assert self.witness is not None
+        predicted = simulate(self.graph, self.schedule).columns
+        beside = [-n for n in self.unseen]
+        if not self.graph.counts_gradients:
+            beside = [n + g for n, g in zip(beside, self.live[-1], strict=True)]
+        held = zip(predicted["high"], predicted["scratch"], beside, strict=True)
+        _, at = max((sum(row), -k) for k, row in enumerate(held))
+        live[-at] = self.witness.peak() - beside[-at]
+        return live

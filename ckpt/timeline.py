@@ -166,6 +166,13 @@ class Timeline:
         return max(self.columns["high"], default=0)
 
     @cached_property
+    def peak_with_scratch(self) -> int:
+        """Most bytes that a process holds for it at once: what libraries allocate included."""
+        return max(
+            map(sum, zip(self.columns["high"], self.columns["scratch"], strict=True)), default=0
+        )
+
+    @cached_property
     def peak_position(self) -> int:
         """The instruction during which the peak is first reached."""
         return self.columns["high"].index(self.peak) if len(self) else 0

@@ -21,6 +21,7 @@ def execute(
     segments: o.Segments = None,
     set_: o.Set = None,
     seed: o.Seed = 0,
+    witness: o.ByWitness = None,
     json: o.Json = False,
 ) -> None:
     """Run PLAN on TARGET, for which it must have been made, and hold it to its promises.
@@ -41,7 +42,7 @@ def execute(
     chosen = targets.load(target, given, seed)
     step = loaded.bind(chosen.program(frozen=True))
     require(step.timeline.whole_peak, f"one step of {chosen.name}")
-    found = step.verify(*chosen.arrays())
+    found = step.verify(*chosen.arrays(), witness=witness)
     if json:
         document(dumps(described(step, found)))
     else:

@@ -53,6 +53,15 @@ Measure = Annotated[
         "--measure/--no-measure", help="Run it for real, or predict only, allocating nothing."
     ),
 ]
+ByWitness = Annotated[
+    str | None,
+    typer.Option(
+        "--witness",
+        help="Who judges the peak: tracemalloc, process (the kernel), memray, or all of them. "
+        "[default: tracemalloc]",
+        show_default=False,
+    ),
+]
 Fake = Annotated[
     bool,
     typer.Option(

@@ -36,6 +36,7 @@ def plan(
     verify: Annotated[
         bool, typer.Option("--verify", help="Run it: is the peak kept, are gradients equal?")
     ] = False,
+    witness: o.ByWitness = None,
     depth: o.Depth = None,
     width: o.Width = None,
     batch: o.Batch = None,
@@ -85,7 +86,7 @@ def plan(
     verified = None
     if verify:
         require(step.timeline.whole_peak, f"one step of {chosen.name}")
-        verified = step.verify(*chosen.arrays())
+        verified = step.verify(*chosen.arrays(), witness=witness)
     if json:
         document(dumps(described(step, verified)))
     else:

@@ -26,6 +26,8 @@ def described(plan: Any, verification: Any = None) -> dict[str, Any]:
     }
     if verification is not None:
         found["measured_peak_nbytes"] = verification.measured
+        found["measured_peaks_nbytes"] = verification.peaks
+        found["untrusted"] = verification.untrusted
         found["gradients_equal"] = verification.equal
     return found
 

@@ -44,6 +44,7 @@ def profile(
     ] = "0",
     measure: o.MeasureIfItFits = None,
     repeats: o.Repeats = 1,
+    witness: o.ByWitness = None,
     seed: o.Seed = 0,
     nan: Annotated[
         bool, typer.Option("--nan", help="Stop at the first value that holds a NaN or infinity.")
@@ -79,7 +80,8 @@ def profile(
         note(f"{target} returns shapes alone, so nothing is measured")
     elif measure is not False and _fits(found.simulated.whole_peak, chosen.name, bool(measure)):
         with chosen.finite() if nan else nullcontext():
-            found = run(program, *chosen.arrays(), measure=True, repeats=repeats, **common)
+            arrays = chosen.arrays()
+            found = run(program, *arrays, measure=True, repeats=repeats, witness=witness, **common)
     if json:
         document(dumps(found.to_dict()))
     else:

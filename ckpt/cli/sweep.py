@@ -41,6 +41,7 @@ def sweep(
     measure: o.Measure = True,
     repeats: o.Repeats = 1,
     seed: o.Seed = 0,
+    witness: o.ByWitness = None,
     jobs: Annotated[
         int | None, typer.Option(help="Processes of one BLAS thread each; by default one a CPU.")
     ] = None,
@@ -76,6 +77,7 @@ def sweep(
         measure=measure,
         repeats=repeats,
         seed=seed,
+        witness=witness,
         **given,
     )
     workers = jobs if jobs is not None else os.cpu_count() or 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from typing import Any, ClassVar, overload
@@ -26,6 +26,7 @@ from ckpt.reports.pages import Reel, page, verdict
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
+from ckpt.studies.measure import judged, peaks, witnesses
 from ckpt.text import filled, pairs, printable
 from ckpt.timeline import Timeline
 from ckpt.units import KIB, format_bytes, parse_bytes, part
@@ -232,18 +233,21 @@ class Step(Plan):
         """The plain arrays met while tracing, frozen into the plan, in words."""
         return [self.graph.describe(i) for i, node in enumerate(self.graph) if node.captured]
 
-    def verify(self, *args: Any) -> Verification:
-        """Run the step on ``args`` and hold it to its promises.
+    def verify(self, *args: Any, witness: str | None = None) -> Verification:
+        """Run the step on ``args`` and hold it to its promises, by ``witness`` as in `profile`.
 
         Raises VerificationError if a peak that the program's witness sees exceeds the promised one
         (by more than array headers), or if loss, aux or gradients differ from plain backward in a
         single bit.
         """
         program = self.program
+        first, *others = witnesses(program, witness) or [None]
         with program.restored(*args):
             expected = program.digest(program.plain(*args))
         with program.restored(*args):
-            run = execute(program, self.schedule, *args, trace_memory=True)
+            run = execute(program, self.schedule, *args, trace_memory=True, witness=first)
+            seen = {first.name: run.timeline.peak} if first is not None else {}
+            seen |= peaks(program, self.schedule, args, others)
         self.release()  # so that what a first call takes is seen as well
         with program.restored(*args):
             result, reused = program.measure(self.compiled(), *args)
@@ -252,15 +256,17 @@ class Step(Plan):
             measured=run.timeline.peak if program.witness is not None else reused,
             reused=reused,
             equal=expected == program.digest(run.result) == program.digest(result),
+            peaks=seen,
+            untrusted=run.timeline.measured.get("untrusted"),
         )
         if not found.equal:
             raise VerificationError("the planned step's results differ from plain backward's")
-        allowed = found.promised + found.promised // 100 + 64 * KIB + 768 * len(self.graph)
-        for peak in (found.measured, found.reused):
-            if peak > allowed:
+        for peak, promised in [(reused, found.promised), *judged(self.timeline, seen)]:
+            if peak > promised + promised // 100 + 64 * KIB + 768 * len(self.graph):
+                why = f" ({found.untrusted})" if found.untrusted else ""
                 raise VerificationError(
                     f"the measured peak, {format_bytes(peak)}, exceeds the promised "
-                    f"{format_bytes(found.promised)}"
+                    f"{format_bytes(promised)}{why}"
                 )
         return found
 
@@ -276,6 +282,10 @@ class Verification:
     """Peak of the compiled step: its buffers, and what it allocates beside them."""
     equal: bool
     """Loss, aux and gradients are plain backward's, bit for bit."""
+    peaks: dict[str, int] = field(default_factory=dict)
+    """The peak of the executed schedule by each witness that was asked."""
+    untrusted: str | None = None
+    """Why the peaks may not be the step's own."""
 
     def _repr_html_(self) -> str:
         return pairs(
@@ -288,10 +298,13 @@ class Verification:
         )
 
     def __str__(self) -> str:
+        by = ", ".join(f"{format_bytes(n)} by {name}" for name, n in self.peaks.items())
+        seen = by if len(self.peaks) > 1 else format_bytes(self.measured)
+        note = f" (untrusted: {self.untrusted})" if self.untrusted else ""
         return filled(
             [
-                f"verified: predicted peak {format_bytes(self.promised)}, measured "
-                f"{format_bytes(self.measured)}; gradients equal plain backward's bit for bit"
+                f"verified: predicted peak {format_bytes(self.promised)}, measured {seen}{note}; "
+                "gradients equal plain backward's bit for bit"
             ]
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, ClassVar
 
@@ -21,10 +21,11 @@ from ckpt.reports.ledger import ALIKE, ledger, step_rows, why
 from ckpt.reports.pages import Reel, page
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.studies.given import are_arrays, graph_of
-from ckpt.studies.measure import measured, seconds_of
+from ckpt.studies.measure import compared, measured, peaks, seconds_of, witnesses
 from ckpt.text import filled, printable
 from ckpt.timeline import KINDS, Timeline, holdings
 from ckpt.units import at_least, format_bytes, format_flops, format_seconds
+from ckpt.witness import WITNESSES
 
 FORMAT = "ckpt-profile"
 VERSION = 1
@@ -50,6 +51,8 @@ class Profile(Shown):
     seconds: float | None = None
     eager_peak_nbytes: int | None = None
     eager_seconds: float | None = None
+    peaks: dict[str, int] = field(default_factory=dict)
+    """Measured by each witness that was asked, the first one's in ``measured``."""
 
     profile_document: ClassVar[str] = FORMAT
 
@@ -102,6 +105,9 @@ class Profile(Shown):
             "predicted_whole_peak_nbytes": s.whole_peak,
             "measured_peak_nbytes": m.peak if m else None,
             "measured_whole_peak_nbytes": m.whole_peak if m else None,
+            "predicted_scratch_nbytes": s.peak_with_scratch - s.peak,
+            "measured_peaks_nbytes": self.peaks,
+            "untrusted": m.measured.get("untrusted") if m else None,
             "eager_peak_nbytes": self.eager_peak_nbytes,
             "forward_flops": s.forward_flops,
             "recompute_flops": s.recompute_flops,
@@ -155,6 +161,7 @@ class Profile(Shown):
             "graph": self.graph.to_json(),
             "schedule": self.schedule.to_json(),
             "measured": None if self.measured is None else self.measured.to_json(),
+            "peaks": self.peaks,
             **{name: getattr(self, name) for name in _FIGURES},
         }
         write_text(path, dumps(data, indent=None))
@@ -168,7 +175,11 @@ class Profile(Shown):
             schedule = Schedule.from_json(data["schedule"])
             seen = data["measured"]
             measured = None if seen is None else Timeline.from_json(seen)
-            figures = {
+            peaks = data.get("peaks", {})
+            if not isinstance(peaks, dict) or not peaks.keys() <= WITNESSES.keys():
+                raise UsageError(f"this {FORMAT} document is damaged: its peaks are {peaks!r:.80}")
+            peaks = {name: _figure("peaks", (int,), peak) for name, peak in peaks.items()}
+            figures: dict[str, Any] = {
                 name: None if data[name] is None else _figure(name, kinds, data[name])
                 for name, kinds in _FIGURES.items()
             }
@@ -180,7 +191,7 @@ class Profile(Shown):
             raise UsageError(
                 f"this {FORMAT} document is damaged: its parts are of different programs"
             )
-        return cls(graph, schedule, simulate(graph, schedule), measured, **figures)
+        return cls(graph, schedule, simulate(graph, schedule), measured, peaks=peaks, **figures)
 
     def __str__(self) -> str:
         return filled([*self.verdict(), *self.details()])
@@ -237,9 +248,15 @@ class Profile(Shown):
             f"{len(self.graph)} nodes, {len(self.schedule)} instructions ({self.schedule.planner})",
             f"  peak        {format_bytes(s.peak):>11}  predicted",
         ]
+        if s.peak_with_scratch > s.peak:
+            lines.append(
+                f"              {format_bytes(s.peak_with_scratch):>11}  with what libraries "
+                "allocate meanwhile (scratch)"
+            )
         if m is not None:
-            off = 100 * (m.peak / s.peak - 1) if s.peak else 0.0
-            lines.append(f"              {format_bytes(m.peak):>11}  measured ({off:+.2f} %)")
+            lines += compared(s, self.peaks or {"": m.peak})
+            if m.measured.get("untrusted"):
+                lines.append(f"              untrusted: {m.measured.get('untrusted')}")
         if self.eager_peak_nbytes is not None:
             lines.append(
                 f"              {format_bytes(self.eager_peak_nbytes):>11}  in an eager step, "
@@ -302,6 +319,7 @@ def profile(
     budget: int | str | None = None,
     measure: bool | None = None,
     repeats: int = 1,
+    witness: str | None = None,
     name: str = "",
 ) -> Profile:
     """Profile one step (loss and gradients) of ``function(*args)``, a Program, or a Graph alone.
@@ -309,8 +327,11 @@ def profile(
     ``args`` are arrays, or `ckpt.spec` stand-ins, with which nothing is measured and nothing of
     their size is allocated. ``function`` returns a scalar loss; its `@checkpoint` regions are
     honoured (``planner="as_written"``), or another planner chooses within ``budget``.
-    ``measure=False`` predicts only. Raises TapeError where the program can't be differentiated or
-    traced, BudgetError where no plan fits.
+    ``measure=False`` predicts only. ``witness`` says who judges the peak: ``"tracemalloc"``,
+    ``"process"``, ``"memray"``, or ``"all"`` of them side by side (see `ckpt.witness`).
+
+    Raises TapeError where the program can't be differentiated or traced, BudgetError where no plan
+    fits, VerificationError where a witness miscounts a filled array.
     """
     repeats = at_least(1, "repeats", repeats)
     graph, program = graph_of(function, args, argnums, has_aux, name)
@@ -322,8 +343,15 @@ def profile(
         if program is None or not are_arrays(args):
             raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
         with program.restored(*args):
-            execution, found.seconds = measured(program, schedule, args, repeats=repeats)
+            first, *others = witnesses(program, witness) or [None]
+            execution, found.seconds = measured(
+                program, schedule, args, repeats=repeats, witness=first
+            )
             found.measured = execution.timeline
+            del execution
+            if first is not None:
+                found.peaks = {first.name: found.measured.peak}
+                found.peaks |= peaks(program, schedule, args, others)
             found.eager_seconds = seconds_of(lambda: program.plain(*args))
             _, found.eager_peak_nbytes = program.measure(program.plain, *args)
     return found

@@ -19,6 +19,7 @@ from ckpt.studies.journal import Journal
 from ckpt.studies.points import PLANNED, Point, check_strategy, is_row, run_point
 from ckpt.studies.swept import Sweep
 from ckpt.units import GIB, KIB, MIB, at_least, format_bytes, listed
+from ckpt.witness import available, keeping_books
 
 REFERENCE = "store_all"
 STRATEGIES = (REFERENCE, "per_layer", "sqrt", PLANNED)
@@ -39,6 +40,7 @@ def sweep(
     measure: bool = True,
     repeats: int = 1,
     seed: int = 0,
+    witness: str | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
     path: str | os.PathLike[str] | None = None,
@@ -57,9 +59,10 @@ def sweep(
     recompute that no schedule in its memory can do without (``bound_flops``). ``options`` are the
     model's (width, batch, dtype, ...).
 
-    With ``measure``, each point is executed: peak under `tracemalloc`, the median time of
-    ``repeats`` untraced steps, the peak of an eager step, and its gradients, which are compared
-    with those of store_all at the same depth, bit for bit. Without, nothing is allocated.
+    With ``measure``, each point is executed: peak under ``witness`` (`ckpt.witness`), the median
+    time of ``repeats`` untraced steps, the peak of an eager step, and its gradients, which are
+    compared with those of store_all at the same depth, bit for bit. Points of one process take
+    turns, be it in threads. Without, nothing is allocated.
 
     ``jobs`` and ``executor`` say where points run (see `workers.each`; a script that asks for
     ``jobs`` needs the ``if __name__ == "__main__":`` of any that spawns processes). ``on_row`` is
@@ -71,7 +74,8 @@ def sweep(
     """
     chosen = plan(
         model, depth=depth, depths=depths, points=points, strategies=strategies,
-        segments=segments, measure=measure, repeats=repeats, seed=seed, **options,
+        segments=segments, measure=measure, repeats=repeats, seed=seed,
+        witness=witness, **options,
     )  # fmt: skip
     return Sweep(run(chosen, jobs=jobs, executor=executor, path=path, on_row=on_row), chosen)
 
@@ -87,6 +91,7 @@ def plan(
     measure: bool = True,
     repeats: int = 1,
     seed: int = 0,
+    witness: str | None = None,
     **options: Any,
 ) -> list[Point]:
     """The points of a sweep, by depth and strategy; see `sweep`. UsageError if there can't be."""
@@ -99,6 +104,8 @@ def plan(
     known = build(model, **options, **({} if depth is None else {"depth": depth})).options
     if "depth" not in known:
         raise UsageError(f"model {model} has no depth, so there is nothing to sweep over")
+    if witness is not None:
+        available(witness)
     if depths is None:
         depths = spread(min(4, known["depth"]), known["depth"], points or (5 if measure else 8))
     depths = [at_least(1, "depths", d) for d in listed("depths", depths)]
@@ -113,7 +120,8 @@ def plan(
     for _, strategy in wanted:
         check_strategy(strategy)
     made = [
-        Point(model, d, s, dict(options), seed, measure, repeats) for d, s in dict.fromkeys(wanted)
+        Point(model, d, s, dict(options), seed, measure, repeats, witness)
+        for d, s in dict.fromkeys(wanted)
     ]
     if tuple(strategies) == STRATEGIES:
         made += [
@@ -165,7 +173,10 @@ def run(
             tell(row)
         tasks = [p for p in with_references(points) if p.key not in rows]
         tasks.sort(key=lambda p: (-p.depth, p.strategy != REFERENCE))  # the longest ones first
-        with closing(workers.each(run_point, tasks, jobs=jobs, executor=executor)) as made:
+        with (
+            keeping_books(),
+            closing(workers.each(run_point, tasks, jobs=jobs, executor=executor)) as made,
+        ):
             for row in made:
                 rows[row["depth"], row["strategy"]] = row
                 if journal and row["error"] is None:  # a failure is tried again
@@ -188,6 +199,7 @@ def about(points: Sequence[Point], jobs: int | None = None) -> dict[str, Any]:
         "points": [f"{p.depth} {p.strategy}" for p in points],
         "measure": first.measure,
         "repeats": first.repeats,
+        **({} if first.witness is None else {"witness": first.witness}),
     }
     with workers.one_thread() if jobs else nullcontext():
         return reproduction("ckpt sweep", arguments, seed=first.seed)
@@ -223,6 +235,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
                 f"{where}: the run doesn't agree with the simulation (peak "
                 f"{format_bytes(row['measured_peak_nbytes'])} measured, "
                 f"{format_bytes(row['predicted_peak_nbytes'])} predicted)"
+                + (f": {row['untrusted']}" if row["untrusted"] else "")
             )
     return found
 
@@ -282,6 +295,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     """What a reader of the rows should know, a line each: where checkpointing can't help."""
     found = [row["error"] for row in rows if row["error"]]
     fine = [row for row in rows if not row["error"]]
+    found += sorted({f"untrusted: {row['untrusted']}" for row in fine if row["untrusted"]})
     full = _deepest(fine)
     plain, layered = full.get("store_all"), full.get("per_layer")
     if plain and layered and plain["depth"] > 1:

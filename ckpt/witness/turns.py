@@ -1,0 +1,87 @@
+"""Measured runs of one process take turns, and say whether another thread ran meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+_TURN = threading.RLock()
+_turned: set[int] = set()
+"""Threads that measure, too: while they don't, they wait for their turn, or for work."""
+_keepers: set[int] = set()
+"""Threads that wait for those."""
+BRIEFLY = 0.005
+"""Seconds of CPU that such a thread may take between one run of its own and the next."""
+
+
+@dataclass
+class Company:
+    """Who else ran during a measured run."""
+
+    untrusted: str | None = None
+    """Why the figures may not be the run's own; None: nobody else ran. Known at the end."""
+
+
+@contextmanager
+def alone() -> Iterator[Company]:
+    """Wait until no other thread measures; then see whether another thread runs meanwhile."""
+    me = threading.get_ident()
+    _turned.add(me)
+    with _TURN:
+        company, before = Company(), _others()
+        try:
+            yield company
+        finally:
+            company.untrusted = _untrusted(before, _others())
+
+
+@contextmanager
+def keeping_books() -> Iterator[None]:
+    """This thread waits for measured runs of other threads, and does little beside."""
+    me = threading.get_ident()
+    added = me not in _keepers
+    _keepers.add(me)
+    try:
+        yield
+    finally:
+        if added:
+            _keepers.discard(me)
+
+
+def _others() -> dict[int, tuple[str, float]]:
+    """Names of other threads, and the seconds of CPU that each has taken (-1: not known)."""
+    found = {}
+    for thread in threading.enumerate():
+        ident = thread.ident
+        if ident is None or ident == threading.get_ident() or ident in _keepers:
+            continue
+        seconds = -1.0
+        if hasattr(time, "pthread_getcpuclockid"):
+            with suppress(OSError):
+                seconds = time.clock_gettime(time.pthread_getcpuclockid(ident))
+        found[ident] = thread.name, seconds
+    return found
+
+
+def _untrusted(
+    before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]
+) -> str | None:
+    """Why a run between these two is in doubt; None where only quiet threads were there."""
+    _turned.intersection_update({*before, *after, threading.get_ident()})
+    ended = before.keys() - after.keys() - _keepers - _turned
+    ran = [before[ident][0] for ident in ended]
+    for ident, (name, seconds) in after.items():
+        since = before[ident][1] if ident in before else 0.0
+        quiet = BRIEFLY if ident in _turned else 0.0
+        if seconds - since > quiet or (seconds < 0 and ident not in _turned):
+            ran.append(name)
+    if not ran:
+        return None
+    more = f" and {len(ran) - 3} more" if len(ran) > 3 else ""
+    return (
+        f"another thread ran meanwhile ({', '.join(sorted(ran)[:3])}{more}), and what it allocates "
+        "is counted too"
+    )
