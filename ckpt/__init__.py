@@ -88,6 +88,7 @@ _MODULES = (
     "nn",
     "program",
     "schedule",
+    "testing",
     "timeline",
     "units",
     "witness",
