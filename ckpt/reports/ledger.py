@@ -25,6 +25,12 @@ ALIKE = (
 )  # fmt: skip
 """The columns of a ledger by what is alike, as it is shown where there is little room."""
 
+BY_LINE = (
+    "line", "nodes", "nbytes", "kept_nbytes", "share_percent", "forward_flops", "backward_flops",
+    "recompute_flops", "text",
+)  # fmt: skip
+"""The columns of a ledger by line, beside the line's text."""
+
 COUNTED = (
     "nodes",
     "nbytes",

@@ -124,7 +124,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
         "labels": [number(graph.describe(i)) for i in range(len(graph))],
         "groups": groups,
         "lines": [number(node.source) for node in graph],
-        "source": _source(graph),
+        "source": source_lines(graph),
         "scopes": [number(node.scope) for node in graph],
         "steps": [
             number(graph.describe_step(k).removeprefix("backward "))
@@ -137,7 +137,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _source(graph: Graph) -> dict[str, str]:
+def source_lines(graph: Graph) -> dict[str, str]:
     """The text of each line that nodes come from, where its file is loaded here, and only one of
     that name."""
     known: dict[str, set[str]] = {}

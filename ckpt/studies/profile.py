@@ -17,8 +17,8 @@ from ckpt.reports.advice import advice
 from ckpt.reports.exports import dumps, to_html
 from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
-from ckpt.reports.ledger import ALIKE, ledger, step_rows, why
-from ckpt.reports.pages import Reel, page
+from ckpt.reports.ledger import ALIKE, BY_LINE, ledger, step_rows, why
+from ckpt.reports.pages import Reel, page, source_lines
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import compared, measured, peaks, seconds_of, witnesses
@@ -124,7 +124,9 @@ class Profile(Shown):
     def page(self) -> str:
         """One HTML file: the schedule plays beside store-all, and the table stands below."""
         kept = make_schedule(self.graph, "store_all")
-        table = to_html(self.ledger(by="line"))
+        texts = source_lines(self.graph)
+        rows = [{**row, "text": texts.get(row["line"])} for row in self.ledger(by="line")]
+        table = to_html(rows, BY_LINE)
         return page(
             self.title,
             [Reel(self.graph, self.simulated, ghost=simulate(self.graph, kept))],

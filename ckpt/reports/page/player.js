@@ -455,7 +455,7 @@
     for (let k = 0; k <= 4; k++) {
       svg.append(element("line", { x1: left, x2: width - right, y1: y((high * k) / 4), y2: y((high * k) / 4), stroke: "var(--line)" }));
       svg.append(element("text", { class: "axis", x: left - 6, y: y((high * k) / 4) + 4, "text-anchor": "end" }, `${((100 * high * k) / 4).toFixed(high < 0.2 ? 1 : 0)} %`));
-      svg.append(element("text", { class: "axis", x: x((most * k) / 4), y: floor + 15, "text-anchor": k ? (k === 4 ? "end" : "middle") : "start" }, bytes((most * k) / 4)));
+      if (k % 2 === 0 || width > 500) svg.append(element("text", { class: "axis", x: x((most * k) / 4), y: floor + 15, "text-anchor": k ? (k === 4 ? "end" : "middle") : "start" }, bytes((most * k) / 4)));
     }
     svg.append(element("text", { class: "axis", x: left, y: 11 }, "recompute, share of a forward"));
     svg.append(element("text", { class: "axis", x: width - right, y: height - 6, "text-anchor": "end" }, "peak"));
