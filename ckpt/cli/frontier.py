@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,6 @@ from ckpt.cli import options as o
 from ckpt.cli.run import document, note
 
 _MARKS = "recompute, % of a forward (* none holds less for as little; - no plan)"
-_DEFAULTS = (Path("plots/frontier.png"), Path("plots/frontier.svg"), Path("plots/frontier.csv"))
 
 
 def frontier(
@@ -46,9 +44,9 @@ def frontier(
     """Compare every planner on TARGET: peak memory against recompute cost.
 
     One figure of predicted lines and executed points, with the region that is proved impossible;
-    and the table, with each plan's gap to the best that is possible. Writes plots/frontier.png,
-    .svg and .csv unless -o says otherwise. One that was stopped goes on where it was when the same
-    command is given again.
+    and the table, with each plan's gap to the best that is possible. Writes
+    plots/frontier-TARGET.png, .svg and .csv unless -o says otherwise. One that was stopped goes on
+    where it was when the same command is given again.
     """
     from ckpt import planners as known
     from ckpt.cli import outputs
@@ -60,7 +58,7 @@ def frontier(
     from ckpt.studies import frontier as study
     from ckpt.studies.journal import Journal, discard
 
-    paths = outputs.check(output or _DEFAULTS, study.Frontier)
+    paths = outputs.check(output or outputs.named("frontier", target), study.Frontier)
     journal = outputs.partial(paths)
     given = o.model_options(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
@@ -124,6 +122,7 @@ def frontier(
         paths,
         found,
         about=reproduction("ckpt frontier", arguments, seed=seed),
+        chosen=bool(output),
     )
     discard(journal)
     budget = f"{found.knee['budget_nbytes']}B" if found.knee else "100%"

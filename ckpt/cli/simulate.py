@@ -33,13 +33,13 @@ def simulate(
     from ckpt.reports.documents import explained, pair
     from ckpt.reports.exports import dumps
     from ckpt.reports.formats.simulated import Simulation
-    from ckpt.text import paragraph
+    from ckpt.text import filled
 
     paths = outputs.check(output or (), Simulation)
     graph, timeline = pair(file, schedule)
     if json:
         document(dumps(timeline.to_json()))
     else:
-        print(paragraph(explained(graph, timeline, top)))
+        print(filled(explained(graph, timeline, top)))
     outputs.write(paths, Simulation(graph, timeline))
     note(f"next: {o.again('show', file)}")

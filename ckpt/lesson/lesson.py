@@ -18,6 +18,7 @@ from ckpt.program import execute
 from ckpt.reports.table import render
 from ckpt.studies.profile import profile
 from ckpt.tape.core.value import Value
+from ckpt.text import WIDTH
 from ckpt.units import format_flops
 
 PRODUCT = Example(
@@ -36,7 +37,7 @@ DOUBLINGS = (5, 10, 20, 40)
 
 
 def paragraph(text: str) -> str:
-    return "\n" + textwrap.fill(" ".join(text.split()), 96)
+    return "\n" + textwrap.fill(" ".join(text.split()), WIDTH)
 
 
 def one_graph() -> Iterator[str]:

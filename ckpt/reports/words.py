@@ -48,7 +48,8 @@ def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
         for size, label, found in rows:
             extra = sum(counts[i] - 1 for i in found)
             flops = sum(graph[i].flops * (counts[i] - 1) for i in found)
-            times = f"{extra} recomputations of {len(found)} values"
+            many = ("" if extra == 1 else "s", "" if len(found) == 1 else "s")
+            times = f"{extra} recomputation{many[0]} of {len(found)} value{many[1]}"
             described.append((size, f"{label}: {times}, {format_flops(flops)}"))
         lines += _largest(described, top)
     return lines

@@ -49,6 +49,8 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
+        if not self.path.stat().st_size:  # there is nothing to go on from
+            discard(self.path)
 
 
 def set_aside(path: Path) -> None:

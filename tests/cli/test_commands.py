@@ -224,9 +224,9 @@ def test_frontier_writes_its_files(capsys: pytest.CaptureFixture[str], folder: P
     result = run(capsys, options)
     assert result.code == 0, result.err
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [
-        "frontier.csv", "frontier.csv.meta.json", "frontier.png", "frontier.svg",
+        "frontier-mlp.csv", "frontier-mlp.csv.meta.json", "frontier-mlp.png", "frontier-mlp.svg",
     ]  # fmt: skip
-    rows = read_csv(folder / "plots/frontier.csv")
+    rows = read_csv(folder / "plots/frontier-mlp.csv")
     assert len(rows) == 4
 
 

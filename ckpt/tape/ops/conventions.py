@@ -12,7 +12,7 @@ CONVENTIONS = {
     "clip": "at a bound all to x",
     "complex_sign": "0 at 0",
     "copysign": "0 at x = 0",
-    "eig": "refused for equal values whose vectors are read, and defective matrices",
+    "eig": "refused where vectors of equal values are read, and if defective",
     "eigh": "refused for equal values whose vectors are read",
     "fabs": "0 at 0",
     "floor_divide": "0, jumps included",
