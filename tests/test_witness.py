@@ -131,8 +131,9 @@ def test_a_sweep_in_threads_is_that_of_one() -> None:
     one = ckpt.sweep("mlp", **options)
     with ThreadPoolExecutor(4) as pool:
         many = ckpt.sweep("mlp", executor=pool, **options)
-    assert len(many) >= 12
-    for alone, among in zip(one, many, strict=True):
+    measured = [pair for pair in zip(one, many, strict=True) if "@" not in pair[0]["strategy"]]
+    assert len(measured) >= 12  # the others are predicted
+    for alone, among in measured:
         assert among["agrees"]
         assert among["untrusted"] is None
         assert among["gradients_digest"] == alone["gradients_digest"]

@@ -31,7 +31,7 @@ PLANNED = "planned"
 """The least peak that `chain` reaches with at most sqrt's recompute; with ``@20%``, with at most
 that share of a forward. All other strategies are planners' names."""
 
-EFFORT = 30_000_000
+EFFORT = 3_000_000
 """What the bound of a planned point may take; see `lower_bounds`."""
 
 COLUMNS = (
@@ -191,14 +191,13 @@ def run_point(point: Point) -> dict[str, Any]:
     """The row of ``point``. What goes wrong with this point alone is its ``error``.
 
     A planner may find nothing within its budget, or memory may be short: the other points of the
-    sweep still count. ``exit_code`` is then that of the error. Measured points of one process take
+    sweep still count. ``exit_code`` is then that of the error. Points of one process take
     turns; ``untrusted`` says why a figure may not be the point's own.
     """
-    if not point.measure:
-        return _row(point)
     with alone() as company:
         row = _row(point)
-    row["untrusted"] = company.untrusted
+    if point.measure:
+        row["untrusted"] = company.untrusted
     return row
 
 

@@ -13,7 +13,7 @@ _turned: set[int] = set()
 """Threads that measure, too: while they don't, they wait for their turn, or for work."""
 _keepers: set[int] = set()
 """Threads that wait for those."""
-BRIEFLY = 0.005
+BRIEFLY = 0.05
 """Seconds of CPU that such a thread may take between one run of its own and the next."""
 
 

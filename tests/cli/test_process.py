@@ -94,7 +94,8 @@ def assert_goes_on(folder: Path, kept: list[dict[str, object]]) -> None:
     seconds = {(row["depth"], row["strategy"]): row["seconds"] for row in rows}
     for row in kept:
         assert seconds[row["depth"], row["strategy"]] == row["seconds"]
-    assert all(row["gradients_equal"] and row["agrees"] for row in rows)
+    measured = [row for row in rows if "@" not in row["strategy"]]  # the others are predicted
+    assert all(row["gradients_equal"] and row["agrees"] for row in measured)
     assert not (folder / "o" / "s.partial.jsonl").exists()
 
 
