@@ -112,7 +112,7 @@ def test_names() -> None:
 
 
 def test_all_side_by_side(tmp_path: Path) -> None:
-    x = np.ones((512, 512))
+    x = np.ones((2048, 1024))
     found = ckpt.profile(lambda x: np.sum(np.tanh(np.tanh(x))), x, witness="all")
     assert list(found.peaks) == HERE
     for name in HERE:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from weakref import WeakSet
 
 _TURN = threading.RLock()
-_turned: set[int] = set()
+_turned: WeakSet[threading.Thread] = WeakSet()
 """Threads that measure, too: while they don't, they wait for their turn, or for work."""
 _keepers: set[int] = set()
 """Threads that wait for those."""
@@ -28,8 +29,7 @@ class Company:
 @contextmanager
 def alone() -> Iterator[Company]:
     """Wait until no other thread measures; then see whether another thread runs meanwhile."""
-    me = threading.get_ident()
-    _turned.add(me)
+    _turned.add(threading.current_thread())
     with _TURN:
         company, before = Company(), _others()
         try:
@@ -51,7 +51,7 @@ def keeping_books() -> Iterator[None]:
             _keepers.discard(me)
 
 
-def _others() -> dict[int, tuple[str, float]]:
+def _others() -> dict[threading.Thread, tuple[str, float]]:
     """Names of other threads, and the seconds of CPU that each has taken (-1: not known)."""
     found = {}
     for thread in threading.enumerate():
@@ -62,21 +62,23 @@ def _others() -> dict[int, tuple[str, float]]:
         if hasattr(time, "pthread_getcpuclockid"):
             with suppress(OSError):
                 seconds = time.clock_gettime(time.pthread_getcpuclockid(ident))
-        found[ident] = thread.name, seconds
+        found[thread] = thread.name, seconds
     return found
 
 
 def _untrusted(
-    before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]
+    before: dict[threading.Thread, tuple[str, float]],
+    after: dict[threading.Thread, tuple[str, float]],
 ) -> str | None:
     """Why a run between these two is in doubt; None where only quiet threads were there."""
-    _turned.intersection_update({*before, *after, threading.get_ident()})
-    ended = before.keys() - after.keys() - _keepers - _turned
-    ran = [before[ident][0] for ident in ended]
-    for ident, (name, seconds) in after.items():
-        since = before[ident][1] if ident in before else 0.0
-        quiet = BRIEFLY if ident in _turned else 0.0
-        if seconds - since > quiet or (seconds < 0 and ident not in _turned):
+    ended = [
+        t for t in before.keys() - after.keys() if t.ident not in _keepers and t not in _turned
+    ]
+    ran = [before[thread][0] for thread in ended]
+    for thread, (name, seconds) in after.items():
+        since = before[thread][1] if thread in before else 0.0
+        quiet = BRIEFLY if thread in _turned else 0.0
+        if seconds - since > quiet or (seconds < 0 and thread not in _turned):
             ran.append(name)
     if not ran:
         return None
