@@ -14,7 +14,7 @@ _turned: WeakSet[threading.Thread] = WeakSet()
 """Threads that measure, too: while they don't, they wait for their turn, or for work."""
 _keepers: set[int] = set()
 """Threads that wait for those."""
-BRIEFLY = 0.05
+BRIEFLY = 0.005
 """Seconds of CPU that such a thread may take between one run of its own and the next."""
 
 
