@@ -203,9 +203,7 @@ _CONVERT: dict[str, Callable[[list[Row], str], str]] = {
     ".csv": lambda rows, title: to_csv(rows),
     ".jsonl": lambda rows, title: to_jsonl(rows),
     ".json": lambda rows, title: dumps({"title": title, "rows": rows}) + "\n",
-    ".md": lambda rows, title: (
-        (f"# {html.escape(printable(title), quote=False)}\n\n" if title else "") + to_markdown(rows)
-    ),
+    ".md": lambda rows, title: _markdown_title(title) + to_markdown(rows),
     ".html": lambda rows, title: html_page(title or "ckpt", to_html(rows)),
 }
 

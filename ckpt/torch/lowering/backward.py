@@ -61,9 +61,7 @@ class StepCode:
 class Backwards:
     """The steps in running order; buffers by the number of the storage that was first in each."""
 
-    def __init__(
-        self, captured: Captured, takeovers: bool = True, accumulate: bool = False
-    ) -> None:
+    def __init__(self, captured: Captured, accumulate: bool = False) -> None:
         self.captured = captured
         self.accumulate = accumulate
         self.versions = list(captured.versions)
@@ -73,7 +71,7 @@ class Backwards:
         self.home: dict[int, int] = {}
         """Storage -> the buffer in which it lies, if it isn't its own."""
         self.resting = {self.versions[r.version].storage for r in self.gradients}
-        self._take_over(takeovers)
+        self._take_over()
         self.resting = {self.buffer(r.version) for r in self.gradients}
         self.steps = [StepCode(call) for call in self.calls]
         self.first: dict[int, int] = {}
@@ -128,11 +126,8 @@ class Backwards:
 
     # -- buffers -----------------------------------------------------------------------------------
 
-    def _take_over(self, all_of_them: bool) -> None:
-        """An elementwise call writes over an operand that dies with it: same bits, less memory.
-
-        Without, only sums that the engine itself makes do, as they do in an eager step.
-        """
+    def _take_over(self) -> None:
+        """An elementwise call writes over an operand that dies with it: same bits, less memory."""
         last: dict[int, int] = {}
         base: dict[int, Ref] = {}
         for k, call in enumerate(self.calls):
@@ -142,8 +137,6 @@ class Backwards:
                 if out is not None and out.version in call.makes:
                     base.setdefault(self.versions[out.version].storage, out)
         for k, call in enumerate(self.calls):
-            if not all_of_them and (call.link != -1 or call.function is not aten.add.Tensor):
-                continue
             place = self._operand(k, call, last, base)
             if place is None:
                 continue

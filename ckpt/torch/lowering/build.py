@@ -43,14 +43,12 @@ def lower(
     *,
     workspace: Workspace = lambda call: 0,
     accumulate: bool = False,
-    takeovers: bool = True,
     name: str = "",
 ) -> Lowered:
     """``workspace`` tells what a call needs beside its results while it runs, in bytes. With
-    ``accumulate`` gradients exist already, and each new one lives until it is added to its own.
-    Without ``takeovers``, the graph is that of the plain step."""
+    ``accumulate`` gradients exist already, and each new one lives until it is added to its own."""
     forward = Forward(captured)
-    backwards = Backwards(captured, takeovers, accumulate)
+    backwards = Backwards(captured, accumulate)
     nodes = forward.nodes(workspace, partial(_state_nbytes, captured.versions))
     rows = _rows(captured, backwards, forward, accumulate)
     steps = _steps(captured, backwards, forward, nodes, rows, workspace)

@@ -20,7 +20,7 @@ from ckpt.torch.capture.capture import capture
 from ckpt.torch.capture.eager import eager_peak
 from ckpt.torch.capture.record import Leaf
 from ckpt.torch.capture.witness import cuda_among, peak_of
-from ckpt.torch.lowering.build import Lowered, lower
+from ckpt.torch.lowering.build import lower
 from ckpt.torch.lowering.workspace import Probed
 from ckpt.torch.run.lines import StepWriter
 from ckpt.torch.run.runner import Runner
@@ -74,14 +74,10 @@ class TorchProgram:
         """Where it runs; None: on CPU."""
         self.probed = Probed(self.captured, self.gpu) if self.real else (lambda call: 0)
         self.name = name or getattr(function, "__name__", type(function).__name__)
-        self.lowered = self.lower()
+        self.lowered = lower(
+            self.captured, workspace=self.probed, accumulate=self.accumulate, name=self.name
+        )
         self.graph = self.lowered.graph
-
-    def lower(self, *, takeovers: bool = True) -> Lowered:
-        return lower(
-            self.captured, workspace=self.probed, accumulate=self.accumulate,
-            takeovers=takeovers, name=self.name,
-        )  # fmt: skip
 
     @cached_property
     def eager_peak(self) -> int:
