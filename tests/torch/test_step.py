@@ -313,6 +313,9 @@ def _rank(rank: int, store: str) -> None:
         y.backward(torch.ones_like(y))
         found.append(grads(model))
     assert same(*found)
+    distributed.barrier()  # neither leaves while the other still talks to it
+    del wrapped  # it holds the group, whose threads must end before the process does
+    gc.collect()
     distributed.destroy_process_group()
 
 
