@@ -17,8 +17,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 @pytest.fixture(scope="module", autouse=True)
 def what_was_there_is_not_collected_again() -> Iterator[None]:
-    """Each measured run collects garbage first, which takes the longer the more there is to look at:
-    late in a long session, most of the time."""
+    """Each measured run collects garbage first, which takes the longer the more there is to look
+    at: late in a long session, most of the time."""
     gc.collect()
     gc.freeze()
     yield
