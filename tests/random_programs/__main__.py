@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
             seen["violations"] += 1
             small = shrink(written, violation, planners)
             print(f"seed {seed}: {violation}\n\n{small.script}\n", flush=True)
+        except Exception as error:  # of the checking itself: the other seeds are still tried
+            seen["violations"] += 1
+            print(f"seed {seed}: {type(error).__name__}: {error}\n\n{written.script}\n", flush=True)
     for what, count in seen.most_common():
         print(f"{count:>7} {what}")
     return 1 if seen["violations"] else 0

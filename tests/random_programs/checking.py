@@ -173,7 +173,7 @@ class Check:
         with np.errstate(all="ignore"):
             try:
                 grads = ckpt.value_and_grad(names["loss"], numbers, has_aux=self.has_aux)(*args)[1]
-            except TapeError as error:
+            except (TapeError, np.linalg.LinAlgError) as error:
                 raise DiscardedError(f"in double precision: {short(error)}") from None
         found: set[str] = set()
         for number, gradient in zip(numbers, grads, strict=True):
