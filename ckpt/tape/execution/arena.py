@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import zip_longest
 from typing import Any
 
@@ -69,9 +70,16 @@ def _lowest(var: Var, busy: list[Var]) -> int:
 
 
 def beside(code: Code) -> int:
-    """The most bytes outside the arena at once: arrays and workspace, what is returned aside."""
+    """The most bytes outside the arena at once: arrays and workspace, what is returned aside.
+
+    As in a timeline a gradient's own room is there from the instruction on that makes it.
+    """
     elsewhere = {var.root for var in (*code.results, *code.arguments)}
     changes = [0] * (len(code.lines) + 2)
+    starts = [0, *code.ends]
+    for root in {var.root for var in code.gradients if var is not None}.difference(code.arguments):
+        changes[starts[bisect_right(starts, root.first) - 1]] -= root.array.nbytes
+        changes[root.first] += root.array.nbytes
     seen: set[Var] = set()
     for line in code.lines:
         for var in line.variables():

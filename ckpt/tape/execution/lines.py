@@ -336,7 +336,7 @@ class _Writer:
             line.workspace = _workspace(op, array, sources, params, sources.index(over))
         else:
             result = Var(array)
-            function = number_of(op.forward) if op.view and not array.shape else op.forward
+            function = _apart(op.forward, sources[0], array) if op.view else op.forward
             workspace = _workspace(op, array, sources, params)
             line = Line("call", function, sources, result, params, op.writes, workspace)
         self.code.lines.append(line)
@@ -388,6 +388,20 @@ def _workspace(op: Op, array: Any, sources: list[Any], params: Any, over: int | 
     if over is not None and op.over is not None:
         nbytes += op.over(over, array, *given, **(params or {})) or 0
     return nbytes
+
+
+def _apart(function: Callable[..., Any], first: Any, made: Any) -> Callable[..., Any]:
+    """A function that gives views, where its result is a buffer of its own: to and from a number,
+    and of a constant."""
+    if not made.shape:
+        return number_of(function)
+    return function if isinstance(first, Var) and first.shape else of_a_copy(function)
+
+
+@cache
+def of_a_copy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a copy for its first argument."""
+    return lambda first, *others, **params: function(np.array(first), *others, **params)
 
 
 @cache

@@ -331,7 +331,8 @@ def _makes_its_own(op: Op | None) -> bool:
 def _kind(kernel: Kernel) -> Kind:
     """What kind of array a rule's kernel gives; g is the first argument of every rule."""
     if kernel.is_fresh:
-        return "spread" if kernel.nbytes < kernel.array.nbytes else "fresh"
+        array = kernel.array  # an empty one may be spread, which nobody may write into
+        return "spread" if kernel.nbytes < array.nbytes or not array.size else "fresh"
     return "handed" if kernel.result == kernel.root else "view"
 
 

@@ -65,8 +65,13 @@ def _repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 
 def _infer_pad(x: Any, *, width: Any, value: Any) -> AbstractArray:
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, width, strict=True))
-    backwards = tuple(reversed(range(len(shape)))) if dummy(x).flags.fnc else None
+    backwards = tuple(reversed(range(len(shape)))) if _is_fortran(x) else None
     return AbstractArray(shape, x.dtype, contiguous(shape, x.itemsize, backwards))
+
+
+def _is_fortran(x: Any) -> bool:
+    """Does `np.pad` lay out its result with the first axis innermost, as ``x`` is?"""
+    return bool(dummy(AbstractArray(x.shape, x.dtype, x.strides)).flags.fnc)
 
 
 @op(infer=_infer_pad)
@@ -103,11 +108,13 @@ def _pad(array: Any, pad_width: Any, mode: str = "constant", **options: Any) -> 
             f"np.pad of a Value has modes constant, edge, reflect, symmetric and wrap, without "
             f"options, and not {mode!r} {options or ''}"
         )
+    if turned := _is_fortran(array):
+        array, width = np.transpose(array), width[::-1]
     for axis, pair in enumerate(width):
         if pair != (0, 0):
             index = np.pad(np.arange(np.shape(array)[axis]), pair, mode=mode)  # type: ignore[call-overload]
             array = np.take(array, index, axis=axis)
-    return array
+    return np.transpose(array) if turned else array
 
 
 # -- triangles -------------------------------------------------------------------------------------
