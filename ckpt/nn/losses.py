@@ -14,6 +14,7 @@ from ckpt.nn.blocks import (
     float_dtype,
     infer_float,
     row_blocks,
+    rows_in_block,
 )
 from ckpt.nn.softmax import log_softmax
 from ckpt.tape.core.abstract import AbstractArray
@@ -34,9 +35,9 @@ def _rows(logits: Any, targets: Any) -> tuple[Any, Any]:
 
 
 def _block(logits: Any) -> int:
-    return block_nbytes(
-        (logits.size // max(logits.shape[-1], 1), logits.shape[-1]), logits.itemsize
-    )
+    """A block of scratch, and four numbers a row: the greatest, and those that find the target."""
+    rows = (logits.size // max(logits.shape[-1], 1), logits.shape[-1])
+    return int(block_nbytes(rows, logits.itemsize) + 4 * 8 * min(rows_in_block(rows), rows[0]))
 
 
 @op(

@@ -14,9 +14,19 @@ from ckpt.tape.ops.reducing.reductions import axes_of
 def _normalize(x: Any, weight: Any, bias: Any, axes: Axes, eps: float, center: bool = True) -> Any:
     mean = row_mean(x, axes=axes) if center else 0.0
     rstd = row_rstd(x, mean, axes=axes, eps=eps)
-    weight = 1.0 if weight is None else weight
-    bias = 0.0 if bias is None else bias
+    weight = 1.0 if weight is None else _in_dtype(weight, rstd.dtype)
+    bias = 0.0 if bias is None else _in_dtype(bias, rstd.dtype)
     return normalized(x, mean, rstd, weight, bias, axes=axes, eps=eps)
+
+
+def _in_dtype(a: Any, dtype: Any) -> Any:
+    """A weight or bias as an array that the op takes: of the result's dtype, and with axes."""
+    a = a if hasattr(a, "dtype") else np.asarray(a)
+    if a.dtype != dtype:
+        if not np.can_cast(a.dtype, dtype, "same_kind"):
+            raise UsageError(f"weight and bias of a {dtype} array can't be {a.dtype}")
+        a = a.astype(dtype)
+    return a if a.ndim else np.reshape(a, 1)
 
 
 def _trailing(x: Any, axis: int | tuple[int, ...]) -> Axes:

@@ -9,7 +9,7 @@ import numpy as np
 from ckpt.nn.blocks import float_dtype, infer_float
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import op
-from ckpt.tape.ops.pointwise.buffers import buffers
+from ckpt.tape.ops.pointwise.buffers import ELEMENTS, buffers
 from ckpt.tape.ops.reducing.reductions import Axis, expand, reduced
 
 
@@ -28,7 +28,7 @@ def _row_numbers(out: Any, axis: int) -> AbstractArray:
 
 
 def _workspace(out: Any, x: Any, *, axis: int, scale: float, causal: bool) -> int:
-    mask = out.shape[-2] * out.shape[-1] * out.itemsize if causal else 0
+    mask = _future_nbytes(*out.shape[-2:]) if causal else 0
     rows = _row_numbers(out, axis)
     return int(max(mask, 2 * rows.nbytes + buffers(out, x, rows)))
 
@@ -44,16 +44,23 @@ def _softmax(x: Any, *, axis: int = -1, scale: float = 1.0, causal: bool = False
     if scale != 1 or causal or x.dtype != out.dtype:
         x = np.multiply(x, scale, out=out)
     if causal:
-        out += _future(x.shape[-2], x.shape[-1], out.dtype)
+        np.copyto(out, -np.inf, where=_future(x.shape[-2], x.shape[-1]))
     np.subtract(x, np.max(x, axis=axis, keepdims=True, initial=-np.inf), out=out)
     np.exp(out, out=out)
     out /= row_sums(out, np.ones(out.shape[axis], out.dtype), axis)
     return out
 
 
-def _future(queries: int, keys: int, dtype: Any) -> Any:
-    """-inf where a key comes after the query, the last query being at the last key."""
-    return np.triu(np.full((queries, keys), -np.inf, dtype), keys - queries + 1)
+def _future(queries: int, keys: int) -> Any:
+    """Where a key comes after the query, the last query being at the last key."""
+    past = np.tri(queries, keys, keys - queries, dtype=bool)
+    return np.logical_not(past, out=past)
+
+
+def _future_nbytes(queries: int, keys: int) -> int:
+    """A byte each, and the buffers of the numbers that `np.tri` compares."""
+    size = queries * keys
+    return size + 2 * min(size, ELEMENTS) * np.min_scalar_type(-max(queries, keys)).itemsize
 
 
 @op(

@@ -137,3 +137,20 @@ def test_bad_options() -> None:
         nn.batch_norm(x, mean=np.ones(6))
     with pytest.raises(ckpt.CkptError, match="batch_norm needs"):
         nn.batch_norm(np.ones(3))
+
+
+@pytest.mark.parametrize("weight", [2.0, 2, np.float64(2), np.float32(2), np.array(2.0)])
+def test_a_number_for_a_weight_is_one(weight):
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    plain = np.sum((2 * nn.layer_norm(x) + 2) ** 2)
+    assert np.isclose(np.sum(nn.layer_norm(x, weight, weight) ** 2), plain)
+    assert np.isclose(
+        ckpt.plan(lambda x: np.sum(nn.layer_norm(x, weight, weight) ** 2), x)(x)[0], plain
+    )
+    found = ckpt.grad(lambda w: np.sum(nn.layer_norm(x, w) ** 2))(np.float64(2))
+    assert np.isclose(found, 4 * np.sum(nn.layer_norm(x) ** 2))
+
+
+def test_a_complex_weight_of_a_real_array_is_refused():
+    with pytest.raises(ckpt.UsageError, match="can't be complex128"):
+        nn.layer_norm(np.ones((3, 4)), np.ones(4, complex))

@@ -41,6 +41,30 @@ FOUND = {
         "np.sum(ckpt.grad(lambda t: np.sum(t * t * p))(np.ones(3)))",
         "draw((3,), 0)",
     ),
+    "a number that is read again is written over through a view of it": (
+        "np.sum(np.sin(np.reshape(np.clip(np.vdot(p, p), 0.5, 1e9), (1,)))) * np.vdot(p, p)",
+        "draw((3,), 0)",
+    ),
+    "a padded array that is laid out backwards": (
+        'np.sum(np.tanh(np.pad(p, ((1, 2), (0, 1)), mode="reflect")) ** 2)',
+        'draw((40, 30), 0, "f8", "F")',
+    ),
+    "a gradient of nothing": (
+        "np.sum(p[:, :0] * 2) + np.linalg.norm(p[:, :0], 1) + np.sum(np.sin(p))",
+        "draw((2, 3), 0)",
+    ),
+    "integers for the weight of a norm of half precision": (
+        "np.mean(nn.layer_norm(np.sin(p), np.arange(17) % 3, np.arange(17) % 2))",
+        'draw((17, 17, 17), 0, "f2")',
+    ),
+    "the mask of a causal attention": (
+        "np.mean(nn.attention(p, np.tanh(p), p, causal=True))",
+        'draw((130, 24), 0, "f4")',
+    ),
+    "rows of a cross entropy": (
+        "nn.cross_entropy(np.sin(p), np.arange(2448) % 17)",
+        "draw((2448, 17), 0)",
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",

@@ -123,7 +123,7 @@ class _Run:
         for i in self.forward:
             self.members[self.buffer_of[i]].append(i)
         # A view of an input or parameter is free of bytes: there is nothing to gain from it.
-        # Nor are the bytes of a call its own: its results hold them.
+        # Nor are the bytes of a call its own: they are its results', once those are computed.
         aside = [graph.nodes[o].resident or graph.nodes[o].call for o in index]
         self.size = [
             0 if apart else graph.nodes[o].nbytes for o, apart in zip(index, aside, strict=True)
@@ -297,13 +297,23 @@ class _Memory:
     def _drop(self, buffer: int) -> None:
         self.offered[buffer] = np.inf
         self.is_held[buffer] = 0
-        self.held -= self.run.size[buffer]
+        owner = self.run.members[buffer][0]
+        call = self.run.call_of(owner)
+        if call is None or not self.live[call]:  # or else the call still has a share in it
+            self.held -= self.run.size[buffer]
+        if self.run.fleeting[buffer]:
+            self.held -= self._unclaimed(owner)
         for i in self.run.members[buffer]:
             if self.live[i]:
                 self.live[i] = 0
                 self.instructions.append(Free(i))
         if not self.is_retired[buffer]:
             self.score.evict(buffer)
+
+    def _unclaimed(self, call: int) -> int:
+        """Bytes of a call's results that aren't live, which it holds as long as it is."""
+        results = self.run.graph.results[call]
+        return sum(self.nodes[i].nbytes for i in results if not self.live[i])
 
     def _compute(self, node: int) -> None:
         self.computes += 1
@@ -313,7 +323,8 @@ class _Memory:
             raise _GaveUpError
         buffer = self.run.buffer_of[node]
         graph = self.run.graph
-        size = 0 if self.is_held[buffer] else self.run.size[buffer]
+        claimed = self.is_held[buffer] or self.run.call_of(node) is not None
+        size = 0 if claimed else self.run.size[buffer]
         need = graph.making[node] if self.run.fleeting[buffer] else self.nodes[node].workspace
         self._make_room(size + need + graph.between[self.backwards])
         self.instructions.append(Compute(node))
@@ -323,6 +334,8 @@ class _Memory:
             self.is_held[buffer] = 1
             self.held += size
             self.score.restore(buffer)
+        if self.run.fleeting[buffer]:
+            self.held += self._unclaimed(node)
 
     def _backward(self, step: int) -> None:
         self._make_room(self.run.graph.steps[step].during)

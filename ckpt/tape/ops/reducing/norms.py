@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     if len(axes) != 1 or isinstance(ord, str):
         raise ValueError(f"norm: no norm of order {ord!r} over the axes {axes}")
     if abs(ord) == np.inf:
-        return (np.max if ord > 0 else np.min)(np.abs(x), axis=axes, keepdims=keepdims)
+        return _extreme(np.abs(x), ord, axes, keepdims)
     if ord == 0:
         return np.sum(np.astype(np.not_equal(x, 0), real_of(x.dtype)), axis=axes, keepdims=keepdims)
     if ord == 1:
@@ -58,19 +59,23 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     return power_norm(x, ord=float(ord), axis=axes, keepdims=keepdims)
 
 
+def _extreme(lengths: Any, ord: Any, axes: Any, keepdims: bool = False) -> Any:  # noqa: A002
+    """The greatest of some lengths, of none 0; for a negative order the least."""
+    empty = not math.prod(lengths.shape[k] for k in axes)
+    function = np.min if ord < 0 else np.sum if empty else np.max
+    return function(lengths, axis=axes, keepdims=keepdims)
+
+
 def _matrix_norm(x: Any, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:  # noqa: A002
     """The largest, smallest or summed singular value, column sum or row sum."""
     row, column = axes
     if ord in ("nuc", 2, -2):
         values = np.linalg.svd(np.moveaxis(x, axes, (-2, -1)), compute_uv=False)
-        function = np.sum if ord == "nuc" else np.max if ord > 0 else np.min
-        made = function(values, axis=-1)
+        made = np.sum(values, axis=-1) if ord == "nuc" else _extreme(values, ord, (-1,))
     elif ord in (1, -1, np.inf, -np.inf):
         inner = column if abs(ord) == np.inf else row
         sums = np.sum(np.abs(x), axis=inner, keepdims=True)
-        made = np.squeeze(
-            (np.max if ord > 0 else np.min)(sums, axis=axes, keepdims=True), axis=axes
-        )
+        made = np.squeeze(_extreme(sums, ord, axes, True), axis=axes)
     else:
         raise ValueError(f"norm: no matrix norm of order {ord!r}")
     return np.reshape(made, reduced(x.shape, axes, True)) if keepdims else made
