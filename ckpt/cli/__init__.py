@@ -10,13 +10,11 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code (see `ckpt.errors` for what they mean)."""
-    try:
-        from ckpt.cli import app, run  # nearly all that a short command does
+    from ckpt.cli import signals
 
-        run.heed_signals()
-        code = app.call(arguments)
-        run.farewell()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    signals.heed()  # before all else that is imported
+    from ckpt.cli import app
+
+    code = app.call(arguments)
+    signals.farewell(code)
     sys.exit(code)

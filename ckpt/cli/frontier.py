@@ -83,11 +83,14 @@ def frontier(
     )
     with Journal(journal, about) as written, progress(total, chosen.name) as tell:
         known_rows = {(row["planner"], row["budget_nbytes"]): row for row in written.rows}
+        made = len(known_rows)
 
         def keep(row: study.Row) -> None:
+            nonlocal made
             late = (row["error"] or "").startswith("stopped early")  # that is tried again
             if not late and (row["planner"], row["budget_nbytes"]) not in known_rows:
                 written.write(row)
+                made += 1
             tell(row["planner"])
 
         try:
@@ -104,7 +107,8 @@ def frontier(
                 known=known_rows.values(),
             )
         except KeyboardInterrupt:
-            note(f"the rows made so far are in {journal}; the same command goes on from there")
+            if made:
+                note(f"{made} rows are in {journal}; the same command goes on from there")
             raise
     title = f"{chosen.name}: every planner"
     if json:

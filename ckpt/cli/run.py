@@ -6,49 +6,24 @@ import errno
 import functools
 import os
 import shlex
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 import typer
 
+from ckpt.cli.signals import INTERRUPTED, Stopped, heard, interruptible
 from ckpt.errors import LONGEST, CkptError, TapeError
 from ckpt.text import paragraph, printable
 
-REFUSED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-"""From 128 on it is a signal's number, as shells have it."""
+REFUSED, BROKEN_PIPE = 2, 141
 
 TARGET_MARK = "__ckpt_target__"
 """A global of every module loaded as a target; its value is the path as the user wrote it."""
-
-
-class Stopped(BaseException):
-    """A signal asks the process to leave; what it has made stays."""
-
-
-def heed_signals() -> None:
-    """Leave in good order when the terminal closes or someone else ends this process."""
-
-    def stop(number: int, _: FrameType | None) -> NoReturn:
-        raise Stopped(128 + number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
-
-
-def farewell() -> None:
-    """All results are out: what a program still says on its way belongs to none of them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing left to be told of
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stdout.flush()
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
 @contextmanager
@@ -127,7 +102,7 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             if sys.stdout is None:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
-            with _aside() if kwargs.get("json") else nullcontext():
+            with interruptible(), _aside() if kwargs.get("json") else nullcontext():
                 command(**kwargs)
             sys.stdout.flush()  # here, where a reader that went away can still be dealt with
         except typer.Exit:
@@ -154,6 +129,7 @@ def report(error: BaseException, target: str = "") -> int:
     if os.environ.get("CKPT_TRACEBACK"):
         _traceback(error)
     if isinstance(error, KeyboardInterrupt):
+        heard()
         note("interrupted")
         return INTERRUPTED
     if isinstance(error, Stopped):

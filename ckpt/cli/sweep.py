@@ -92,7 +92,8 @@ def sweep(
         try:
             rows = study.run(chosen, jobs=workers, path=journal, on_row=count)
         except KeyboardInterrupt:
-            note(f"{made} points are in {journal}; the same command goes on from there")
+            if made:
+                note(f"{made} points are in {journal}; the same command goes on from there")
             raise
     if json:
         document(dumps({"title": "ckpt sweep", "rows": rows}))

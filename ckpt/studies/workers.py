@@ -91,7 +91,8 @@ def _spawned(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) ->
 def _results(
     executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]
 ) -> Iterator[Any]:
-    futures = [executor.submit(function, item) for item in items]
+    with _deaf():
+        futures = [executor.submit(function, item) for item in items]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -100,6 +101,23 @@ def _results(
             future.cancel()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C reaches every process of a terminal; only the first one decides what to do.
+
+    Processes spawned in this block never hear it, from their very start on; this one hears it when
+    the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; only the first one decides what to do."""
+    """The same, on systems without masks of signals."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
