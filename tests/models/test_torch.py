@@ -74,14 +74,12 @@ def test_values_and_gradients_are_pytorchs(name: str) -> None:
 def product_flops(program: Program) -> tuple[int, int]:
     """FLOPs of matmuls and convolutions alone, forward and backward."""
     forward = backward = 0
-    for node, entry, edges in zip(program.graph, program.entries, program.edges, strict=True):
+    for node in program.graph:
         if node.op in PRODUCTS:
             forward += node.flops
         if node.op == "convolution" and len(node.deps) == 3:
             forward -= int(np.prod(node.shape))  # the bias, which PyTorch doesn't count
-        assert entry.kernel is None or not any(
-            call.op.name in PRODUCTS for call in entry.kernel.calls
-        )
+    for edges in program.traced.flow.edges:
         for edge in edges:
             if edge is not None and edge.kernel is not None:
                 calls = edge.kernel.calls
