@@ -34,6 +34,11 @@ VECTORS = 7
 DTR_STEPS = 100
 """Above so many, dtr in sqrt's memory recomputes so much that planning takes minutes."""
 
+SHARES = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05)
+"""Budgets of chain, of store-all's peak, for what memory costs."""
+SNAPSHOTS = (10, 15, 20, 30, 45)
+"""And of revolve."""
+
 
 def kept_in_theory(steps: int, layers: int, width: int, batch: int, vocab: int) -> int:
     """Bytes that store-all keeps in float32."""
@@ -53,17 +58,31 @@ def rows_of(steps: int, brief: bool, **options: int) -> list[Row]:
     return [{"steps": steps, **row} for row in rows]
 
 
-def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Peak against steps, and recompute against steps."""
+def cost_rows(steps: int, **options: int) -> list[Row]:
+    """Chain and revolve over the whole range of memory."""
+    graph = trace("chen-lstm", depth=steps, **options)
+    stored = plan_row(graph, "store_all")["peak_nbytes"]
+    rows = [plan_row(graph, "chain", int(share * stored)) for share in SHARES]
+    rows += [plan_row(graph, f"revolve:{s}") for s in SNAPSHOTS if s < steps]
+    return [{"steps": steps, **row} for row in rows]
 
-    brief = {row["steps"] for row in rows} - {r["steps"] for r in rows if r["planner"] == "chain"}
+
+def panels(rows: Sequence[Row], costs: Sequence[Row]) -> list[Panel]:
+    """Peak against steps, and against recompute at one number of them."""
 
     def series(name: str, column: str, label: str = "") -> Series:
         found = [row for row in rows if row["planner"].startswith(name) and column in row]
-        if column == "step_overhead":
-            found = [row for row in found if row["steps"] not in brief]
         return Series(name, [row["steps"] for row in found], [row[column] for row in found],
                       label=label)  # fmt: skip
+
+    steps = costs[0]["steps"]
+    there = [row for row in (*rows, *costs) if row["steps"] == steps and "peak_nbytes" in row]
+
+    def plans(name: str) -> Series:
+        found = [row for row in there if row["planner"].startswith(name)]
+        found = sorted(found, key=lambda row: row["step_overhead"])
+        xs, ys = [row["step_overhead"] for row in found], [row["peak_nbytes"] for row in found]
+        return Series(name, xs, ys)
 
     stored = series("store_all", "theory_nbytes")
     sqrt, revolve = (
@@ -78,7 +97,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
                 sqrt,
                 revolve,
             ],
-            title="Memory",
+            title="Memory against steps",
             x_label="steps",
             y_label="peak bytes",
             y_unit="nbytes",
@@ -88,17 +107,14 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
             },
         ),
         Panel(
-            [
-                series("sqrt", "step_overhead"),
-                series("revolve", "step_overhead", "log₂n snapshots"),
-                series("chain", "step_overhead"),
-                series("dtr", "step_overhead"),
-            ],
-            title="What it costs (chain and dtr: in sqrt's memory)",
-            x_label="steps",
-            y_label="recompute, share of a plain step's FLOPs",
-            y_unit="ratio",
-            log_y=False,
+            [plans(name) for name in ("store_all", "sqrt", "revolve", "chain", "dtr")],
+            title=f"What memory costs, {steps} steps",
+            x_label="recompute, share of a plain step's FLOPs",
+            y_label="peak bytes",
+            x_unit="ratio",
+            y_unit="nbytes",
+            log_x=False,
+            plans=True,
         ),
     ]
 
@@ -116,16 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     rows = [row for steps in sorted(args.steps) for row in rows_of(steps, False, **options)]
     rows += [row for steps in sorted(args.long) for row in rows_of(steps, True, **options)]
     show(rows, title="The LSTM of Chen et al. 2016, section 5.4")
+    costs = cost_rows(max(s for s in args.steps if s <= DTR_STEPS), **options)
+    show(costs, title="What memory costs")
     figure = growth_figure(
-        panels(rows),
+        panels(rows, costs),
         title="chen_lstm: memory and recompute of an unrolled LSTM",
         caption=f"{args.layers} layers of {args.width} units, batch {args.batch}, {args.vocab} "
         "classes, float32; predicted by simulation of traced shapes, no array made. Theory counts "
-        f"{VECTORS} vectors a layer, the embedded input and the softmax. We know of no bytes that "
-        "the paper prints for this net, so none are shown.",
+        f"{VECTORS} vectors a layer, the embedded input and the softmax. Revolve: log₂n to 45 "
+        "snapshots; dtr in sqrt's memory. We know of no bytes that the paper prints for this net.",
     )
     draw("chen_lstm", figure, args.folder)
-    return rows
+    return rows + costs
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def panels(growth: Sequence[Row], costs: Sequence[Row], paper: bool) -> list[Pan
             x_unit="ratio",
             y_unit="nbytes",
             log_x=False,
+            plans=True,
         ),
     ]
 

@@ -16,6 +16,7 @@ from ckpt.reports.canvas import (
     new_figure,
     percent_axis,
 )
+from ckpt.reports.drawing import Label, place
 from ckpt.reports.style import BLACK, FAINT, look, words
 from ckpt.units import format_flops, format_seconds
 
@@ -46,6 +47,8 @@ class Panel:
     """One pair of axes: its series, labels, units, scales, and guides of growth.
 
     ``guides`` maps a kind (n, sqrt n, log n, n^2) to the point that its line goes through.
+    ``plans``: points are plans, recompute to the right and memory up. They are joined by steps, for
+    a straight line would run through what nobody found, and named where they begin.
     """
 
     series: Sequence[Series]
@@ -57,6 +60,7 @@ class Panel:
     log_x: bool = True
     log_y: bool = True
     guides: dict[str, tuple[float, float]] = field(default_factory=dict)
+    plans: bool = False
 
 
 def growth_figure(panels: Panel | Sequence[Panel], *, title: str = "", caption: str = "") -> Figure:
@@ -75,7 +79,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.log_y:
         axes.set_yscale("log", base=2 if panel.y_unit == "nbytes" else 10)
     for series in panel.series:
-        _plot(axes, series)
+        _plot(axes, series, panel.plans)
     xs = [x for series in panel.series for x in series.x]
     ys = [y for series in panel.series for y in series.y]
     guides = []
@@ -88,10 +92,15 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(0, max(ys) * 1.08 or 1)
     _unit_axis(axes.xaxis, panel.x_unit, panel.log_x, xs)
     _unit_axis(axes.yaxis, panel.y_unit, panel.log_y, ys)
-    _label(axes, panel.series, guides)
+    if panel.plans:
+        firsts = {words(s.name) if not s.label else s.label: s for s in panel.series[::-1] if s.x}
+        place(axes, [Label(s.x[0], s.y[0], n, look(s.name).colour) for n, s in firsts.items()])
+    else:
+        _label_lines(axes, panel.series, guides)
+    _legend_of_roles(axes, panel.series)
 
 
-def _plot(axes: Axes, series: Series) -> None:
+def _plot(axes: Axes, series: Series, steps: bool) -> None:
     style = look(series.name)
     looks: dict[str, dict[str, Any]] = {
         "theory": {"linestyle": style.dash, "linewidth": 1.5},
@@ -112,21 +121,26 @@ def _plot(axes: Axes, series: Series) -> None:
         },
     }
     order = {"theory": 2, "found": 3, "paper": 4}[series.role]
-    axes.plot(series.x, series.y, color=style.colour, zorder=order, **looks[series.role])
+    drawn = {"drawstyle": "steps-post"} if steps else {}
+    axes.plot(series.x, series.y, color=style.colour, zorder=order, **drawn, **looks[series.role])
 
 
-def _label(
+def _label_lines(
     axes: Axes, series: Sequence[Series], guides: Sequence[tuple[float, float, str, str]]
 ) -> None:
-    """Each name once, at its end; if there is more than one role, what each role looks like."""
-    from matplotlib.lines import Line2D
-
+    """Each name once, at its line's end."""
     ends = {
         one.label or words(one.name): (one.x[-1], one.y[-1], look(one.name).colour)
         for one in series
         if len(one.x) and one.role != "paper"
     }
     label_ends(axes, [*((x, y, name, colour) for name, (x, y, colour) in ends.items()), *guides])
+
+
+def _legend_of_roles(axes: Axes, series: Sequence[Series]) -> None:
+    """If there is more than one role, what each role looks like."""
+    from matplotlib.lines import Line2D
+
     roles = dict.fromkeys(one.role for one in series)
     if len(roles) > 1:
         looks: dict[str, tuple[str, dict[str, Any]]] = {

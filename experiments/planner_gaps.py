@@ -242,7 +242,7 @@ def _chains(axes: Axes, rows: Sequence[Row]) -> None:
         for k, share in enumerate(SHARES):
             beyond = [r["beyond_overhead"] for r in asked
                       if r["budget_share"] == share and "beyond_overhead" in r]  # fmt: skip
-            y = place + 0.24 - 0.24 * k
+            y = place - 0.24 + 0.24 * k
             axes.plot(beyond, [y] * len(beyond), ".", color=style.colour, ms=4, alpha=0.35, mew=0)
             if beyond:
                 edge = style.colour if style.marker == "1" else "white"  # that one is all edge
@@ -264,10 +264,11 @@ def _note(axes: Axes, y: float, text: str) -> None:
 
 
 def _models(axes: Axes, rows: Sequence[Row]) -> None:
-    """A row a net and budget; what the bound excludes is grey."""
+    """A row a net and budget, more memory above; what the bound excludes is grey."""
     dress(axes, title="Nets: recompute, and what is proved impossible", grid="x",
           x="recompute, share of a forward")  # fmt: skip
-    cases = list(dict.fromkeys((row["graph"], row["budget_share"]) for row in rows))
+    graphs = dict.fromkeys(row["graph"] for row in rows)
+    cases = [(graph, share) for graph in graphs for share in sorted(SHARES, reverse=True)]
     places, labels, place = [], [], 0.0
     for k, (label, share) in enumerate(cases):
         place -= 1 if not k or cases[k - 1][0] == label else 1.6
@@ -323,8 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         models,
         f"Left: {args.chains} chains of {args.stages} stages of random bytes and FLOPs, seed "
         f"{args.seed}, at 25, 50 and 75 % of the way from the least possible peak to store-all's "
-        "(three rows, from above); dots are plans, markers their means. Right: small nets of "
-        "each family at 25, 50 and 75 % of the store-all peak; grey: excluded by a lower bound "
+        "(three rows, from below); dots are plans, markers their means. Right: small nets of "
+        "each family at 75, 50 and 25 % of the store-all peak; grey: excluded by a lower bound "
         "that holds for all schedules, and need not be reachable. Simulated.",
     )
     draw("planner_gaps", drawn, args.folder)

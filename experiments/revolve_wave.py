@@ -84,7 +84,7 @@ def memory_rows(n: int, size: int) -> list[Row]:
 
 
 def panels(growth: Sequence[Row], memory: Sequence[Row], most: int) -> list[Panel]:
-    """Advances a step against steps; recompute against peak."""
+    """Advances a step against steps; peak against recompute."""
     binomial = []
     for s in dict.fromkeys(row["snapshots"] for row in growth):
         # where η changes its slope, n = C(s + r, s), and a few points between
@@ -97,14 +97,9 @@ def panels(growth: Sequence[Row], memory: Sequence[Row], most: int) -> list[Pane
     planners = []
     for name in ("sqrt", "revolve", "mixed", "chain", "dtr"):
         rows = [r for r in memory if r["planner"].split(":")[0] == name and "peak_nbytes" in r]
-        rows = sorted(rows, key=lambda r: r["peak_nbytes"])
-        planners.append(
-            Series(
-                name,
-                [r["peak_nbytes"] for r in rows],
-                [r["recompute_overhead"] for r in rows],
-            )
-        )
+        rows = sorted(rows, key=lambda r: r["recompute_overhead"])
+        xs, ys = [r["recompute_overhead"] for r in rows], [r["peak_nbytes"] for r in rows]
+        planners.append(Series(name, xs, ys))
     return [
         Panel(
             binomial,
@@ -115,10 +110,11 @@ def panels(growth: Sequence[Row], memory: Sequence[Row], most: int) -> list[Pane
         Panel(
             planners,
             title=f"What memory costs, {memory[0]['steps']} steps",
-            x_label="peak bytes",
-            y_label="recompute, share of the forward's FLOPs",
-            x_unit="nbytes",
-            y_unit="ratio",
+            x_label="recompute, share of a forward's FLOPs",
+            y_label="peak bytes",
+            x_unit="ratio",
+            y_unit="nbytes",
+            plans=True,
         ),
     ]
 

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 import ckpt.torch
 from ckpt.errors import BudgetError
 from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
+from ckpt.reports.drawing import best_of
 from ckpt.reports.style import BLACK, BLUE, ORANGE, PURPLE, VERMILLION
 from ckpt.units import format_bytes
 
@@ -230,13 +231,17 @@ def measured(
             "same_bits": program.digest(outcome) == plain,
         }  # fmt: skip
         runs[label] = partial(lambda step, x: step.runner([x])[0], step, case.x)
-    for label, taken in seconds(runs, case, rounds).items():
-        rows[label]["seconds"] = taken
-    base = rows["eager"]["seconds"]
+    taken = seconds(runs, case, rounds)
+    base = statistics.median(taken["eager"])
+    for label, own in taken.items():
+        middle = statistics.median(own)
+        ratios = [mine / eager for mine, eager in zip(own, taken["eager"], strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        rows[label] |= {"seconds": middle, "time": middle / base, "quartiles": (low, high)}
     return [
-        {"model": case.name, "way": way, **row, "peak": row["peak_nbytes"] / plain_peak,
-         "time": row["seconds"] / base} for way, row in rows.items()
-    ]  # fmt: skip
+        {"model": case.name, "way": way, **row, "peak": row["peak_nbytes"] / plain_peak}
+        for way, row in rows.items()
+    ]
 
 
 def _peak(run: Callable[[], torch.Tensor], case: Case) -> int:
@@ -275,8 +280,11 @@ def _compiled(case: Case, share: float) -> Callable[[], torch.Tensor]:
 
 def seconds(
     runs: dict[str, Callable[[], torch.Tensor]], case: Case, rounds: int
-) -> dict[str, float]:
-    """Of forward and backward, medians of interleaved rounds: CPU seconds, or those of a GPU."""
+) -> dict[str, list[float]]:
+    """Of forward and backward, in each of the interleaved rounds: CPU seconds, or those of a GPU.
+
+    What comes before the first round isn't counted.
+    """
     gpu = case.x.device.type == "cuda"
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
@@ -289,7 +297,7 @@ def seconds(
             if gpu:
                 torch.cuda.synchronize()
             taken[name].append((time.perf_counter() if gpu else time.process_time()) - start)
-    return {name: statistics.median(rows[1:]) for name, rows in taken.items()}
+    return {name: rows[1:] for name, rows in taken.items()}
 
 
 def print_rows(rows: Iterable[Row]) -> None:
@@ -304,14 +312,14 @@ def print_rows(rows: Iterable[Row]) -> None:
 
 
 def figure_of(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
-    """Peak against time, a panel for each model."""
+    """Peak against time with its quartiles, a panel for each model; plans are joined by steps."""
     names = list(dict.fromkeys(row["model"] for row in rows))
     figure = new_figure(max(4.6 * len(names), 7), 4.6, title=title, caption=caption)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     looks = {"eager": (BLACK, "o"), "per block": (ORANGE, "D"), "SAC": (BLUE, "^")}
     for axes, name in zip(panels, names, strict=True):
         own = [row for row in rows if row["model"] == name]
-        dress(axes, title=name, x="peak of a step", y="time, eager = 1", grid="both")
+        dress(axes, title=name, x="time of a step, eager = 1", y="peak of a step", grid="both")
         groups: list[tuple[str, list[Row], str, str, str]] = [
             (way, [r for r in own if r["way"] == way], *look, "") for way, look in looks.items()
         ]
@@ -322,17 +330,25 @@ def figure_of(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
             ("ckpt.torch, over budgets", planned, VERMILLION, "s", "-"),
         ]  # fmt: skip
         for label, some, colour, marker, line in groups:
-            some = sorted(some, key=lambda r: r["peak_nbytes"])
-            if some:
-                axes.plot(
-                    [r["peak_nbytes"] for r in some], [r["time"] for r in some], color=colour,
-                    marker=marker, linestyle=line or "none", label=label, linewidth=1.4,
-                    markersize=6 if label.startswith("ckpt") else 9, markerfacecolor=colour,
+            if not some:
+                continue
+            peaks = [r["peak_nbytes"] for r in some]
+            low, high = zip(*(r["quartiles"] for r in some), strict=True)
+            axes.hlines(peaks, low, high, color=colour, linewidth=1, alpha=0.6)
+            axes.plot(
+                [r["time"] for r in some], peaks, color=colour, marker=marker, linestyle="none",
+                label=label, markersize=6 if line else 9,
+            )  # fmt: skip
+            if line:
+                best = best_of((r["time"], r["peak_nbytes"]) for r in some)
+                axes.step(
+                    *zip(*best, strict=True), where="post", color=colour, linestyle=line,
+                    linewidth=1.4,
                 )  # fmt: skip
-        high = max(r["peak_nbytes"] for r in own)
-        axes.set_xlim(0, 1.06 * high)
-        times = [r["time"] for r in own]
-        axes.set_ylim(min(0.8, min(times) - 0.05), max(times) + 0.07)
-        byte_axis(axes.xaxis, high=high)
-    legend(panels[0])
+        most = max(r["peak_nbytes"] for r in own)
+        axes.set_ylim(0, 1.06 * most)
+        ends = [end for r in own for end in r["quartiles"]] + [r["time"] for r in own]
+        axes.set_xlim(min(0.9, min(ends) - 0.02), max(ends) + 0.05)
+        byte_axis(axes.yaxis, high=most)
+    legend(panels[0], loc="lower left")
     return figure

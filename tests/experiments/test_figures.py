@@ -15,10 +15,7 @@ from tests.reports.sample import timeline
 
 
 def make_training() -> Figure:
-    steps = [
-        {"step": k, "loss": 1 / (k + 1), "peak_nbytes": 2**20, "seconds": 0.01 * (1 + k % 3)}
-        for k in range(9)
-    ]
+    steps = [{"step": k, "loss": 1 / (k + 1), "peak_nbytes": 2**20} for k in range(9)]
     lines = {"store_all": timeline(2)[1], "sqrt": timeline(2, 1)[1]}
     return training_figure({"store_all": steps, "sqrt": steps}, timelines=lines)
 
@@ -27,7 +24,13 @@ def make_growth() -> Figure:
     n = [1, 10, 100]
     series = [Series("sqrt", n, [1, 3, 10], "theory"), Series("sqrt", n, [1, 4, 10])]
     paper = Series("revolve", [10], [4], "paper")
-    return growth_figure(Panel([*series, paper], guides={"n": (100, 200), "log n": (100, 2)}))
+    plans = [Series("chain", [0.1, 0.3], [9, 2]), Series("sqrt", [0.2], [5])]
+    return growth_figure(
+        [
+            Panel([*series, paper], guides={"n": (100, 12), "log n": (100, 2)}),
+            Panel(plans, x_unit="ratio", y_unit="nbytes", log_x=False, plans=True),
+        ]
+    )
 
 
 @pytest.mark.parametrize("make", [make_training, make_growth])
@@ -40,8 +43,15 @@ def test_the_same_data_gives_the_same_bytes(
     assert first == second
 
 
+def test_plans_are_joined_by_steps_and_not_through_what_nobody_found() -> None:
+    lines, plans = make_growth().axes
+    assert {line.get_drawstyle() for line in plans.lines} == {"steps-post"}
+    assert {line.get_drawstyle() for line in lines.lines} == {"default"}
+    assert {text.get_text() for text in plans.texts} == {"chain", "sqrt"}
+
+
 def test_losses_that_differ_are_not_called_the_same() -> None:
-    rows = [{"step": k, "loss": 1.0, "peak_nbytes": 8, "seconds": 0.1} for k in range(3)]
+    rows = [{"step": k, "loss": 1.0, "peak_nbytes": 8} for k in range(3)]
     other = [*rows[:2], {**rows[2], "loss": 1.0 + 2**-52}]
     same = training_figure({"store_all": rows, "sqrt": rows})
     differs = training_figure({"store_all": rows, "sqrt": other})
