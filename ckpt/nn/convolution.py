@@ -27,22 +27,27 @@ def _reordered(plan: Convolution, w: Any) -> int:
     return int(w.size) if plan.windows.kernel != (1, 1) or copied_nbytes(w) else 0
 
 
-def _workspace(out: Any, x: Any, w: Any, b: Any, *, plan: Convolution) -> int:
-    products = 1 + (plan.windows.kernel[0] > 1)
-    size = plan.rows_size + products * plan.block_size + _reordered(plan, w)
-    return int(out.itemsize * size)
+def _convolved_nbytes(out: Any, plan: Convolution, reordered: int) -> int:
+    products = (not plan.in_place) + (plan.windows.kernel[0] > 1)
+    return int(out.itemsize * (plan.rows_size + products * plan.block_size + reordered))
+
+
+def _incoming_size(plan: Convolution, dy: Any, dtype: Any) -> int:
+    return plan.block_size if plan.copies_incoming(dy, dtype) else 0
 
 
 def _workspace_x(out: Any, dy: Any, w: Any, *, plan: Convolution) -> int:
+    if flipped := plan.flipped:
+        return _convolved_nbytes(out, flipped, int(w.size))
     scattered = strided_nbytes(plan.row_size // plan.windows.kernel[1], 3)
-    size = plan.rows_size + plan.block_size + plan.row_size + _reordered(plan, w) + scattered
-    return int(out.itemsize * size)
+    size = plan.rows_size + plan.row_size + _reordered(plan, w) + scattered
+    return int(out.itemsize * (size + _incoming_size(plan, dy, out.dtype)))
 
 
 def _workspace_w(out: Any, dy: Any, x: Any, *, plan: Convolution) -> int:
     product = out.size // plan.windows.kernel[0]
-    size = plan.rows_size + plan.block_size + _reordered(plan, out) + product
-    return int(out.itemsize * size)
+    size = plan.rows_size + _reordered(plan, out) + product
+    return int(out.itemsize * (size + _incoming_size(plan, dy, out.dtype)))
 
 
 # -- a convolution, and what its cotangent gives for x and for w -----------------------------------
@@ -55,30 +60,45 @@ def _by_kernel_row(w: Any, plan: Convolution, dtype: Any) -> Any:
     return np.ascontiguousarray(parts, dtype).reshape(rows, plan.g, plan.o, -1)
 
 
-@op(
-    infer=lambda x, w, b, *, plan: AbstractArray(plan.out_shape, float_dtype(x, w)),
-    flops=lambda out, x, w, b, *, plan: plan.flops + (0 if isinstance(b, float) else out.size),
-    workspace=_workspace,
-)
-def convolution(x: Any, w: Any, b: Any, *, plan: Convolution) -> Any:
-    """x (n, g·c, …) by w (g·o, c, …) plus b, which is (g·o, 1, 1) or the float 0."""
-    out = np.empty(plan.out_shape, float_dtype(x, w))
-    weights = _by_kernel_row(w, plan, out.dtype)
-    buffer, total = (np.empty(n, out.dtype) for n in (plan.rows_size, plan.block_size))
+def _flipped(w: Any, plan: Convolution, dtype: Any) -> Any:
+    """The same with both axes of the kernel reversed, and input and output channels exchanged."""
+    rows, columns = plan.windows.kernel
+    parts = w.reshape(plan.g, plan.o, plan.c, rows, columns)[..., ::-1, ::-1]
+    return np.array(parts.transpose(3, 0, 2, 4, 1), dtype, order="C").reshape(
+        rows, plan.g, plan.c, -1
+    )
+
+
+def _convolved(x: Any, weights: Any, b: Any, plan: Convolution) -> Any:
+    """x by ``weights``, which lie by kernel rows and have the result's dtype."""
+    out = np.empty(plan.out_shape, weights.dtype)
+    rows_of = np.empty(plan.rows_size, out.dtype)
+    total = np.empty(0 if plan.in_place else plan.block_size, out.dtype)
     product = np.empty(plan.block_size if len(weights) > 1 else 0, out.dtype)
     for block in plan.blocks():
-        rows = plan.gather(x, block, buffer)
+        rows = plan.gather(x, block, rows_of)
         target = plan.output(out, block)
         shape = (plan.g, plan.o, target[0, 0].size)
-        a = total[: target.size].reshape(shape)
+        a = target.reshape(shape) if plan.in_place else total[: target.size].reshape(shape)
         np.matmul(weights[0], plan.matrix(rows, 0, block), out=a)
         for i in range(1, len(weights)):
             further = product[: target.size].reshape(shape)
             a += np.matmul(weights[i], plan.matrix(rows, i, block), out=further)
         if not isinstance(b, float):
             a += b.reshape(plan.g, plan.o, 1)
-        target[...] = a.reshape(target.shape)
+        if not plan.in_place:
+            target[...] = a.reshape(target.shape)
     return out
+
+
+@op(
+    infer=lambda x, w, b, *, plan: AbstractArray(plan.out_shape, float_dtype(x, w)),
+    flops=lambda out, x, w, b, *, plan: plan.flops + (0 if isinstance(b, float) else out.size),
+    workspace=lambda out, x, w, b, *, plan: _convolved_nbytes(out, plan, _reordered(plan, w)),
+)
+def convolution(x: Any, w: Any, b: Any, *, plan: Convolution) -> Any:
+    """x (n, g·c, …) by w (g·o, c, …) plus b, which is (g·o, 1, 1) or the float 0."""
+    return _convolved(x, _by_kernel_row(w, plan, float_dtype(x, w)), b, plan)
 
 
 @op(
@@ -88,10 +108,13 @@ def convolution(x: Any, w: Any, b: Any, *, plan: Convolution) -> Any:
 )
 def convolution_x(dy: Any, w: Any, *, plan: Convolution) -> Any:
     """What the cotangent dy of a convolution gives for x."""
-    out = np.zeros(plan.x_shape, float_dtype(dy, w))
-    weights = np.swapaxes(_by_kernel_row(w, plan, out.dtype), -1, -2)
+    dtype = float_dtype(dy, w)
+    if flipped := plan.flipped:
+        return _convolved(dy, _flipped(w, plan, dtype), 0.0, flipped)
+    out = np.zeros(plan.x_shape, dtype)
+    weights = np.swapaxes(_by_kernel_row(w, plan, dtype), -1, -2)
     buffer, incoming, product = (
-        np.empty(n, out.dtype) for n in (plan.rows_size, plan.block_size, plan.row_size)
+        np.empty(n, dtype) for n in (plan.rows_size, _incoming_size(plan, dy, dtype), plan.row_size)
     )
     for block in plan.blocks():
         g = plan.incoming(dy, block, incoming)
@@ -116,7 +139,8 @@ def convolution_w(dy: Any, x: Any, *, plan: Convolution) -> Any:
     dtype = float_dtype(dy, x)
     sums = np.zeros((height, plan.g, plan.o, width * plan.c), dtype)
     product = np.empty(sums.shape[1:], dtype)
-    buffer, incoming = (np.empty(n, dtype) for n in (plan.rows_size, plan.block_size))
+    buffer = np.empty(plan.rows_size, dtype)
+    incoming = np.empty(_incoming_size(plan, dy, dtype), dtype)
     for block in plan.blocks():
         g = plan.incoming(dy, block, incoming)
         rows = plan.gather(x, block, buffer)

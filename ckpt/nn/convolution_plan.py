@@ -15,7 +15,14 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ckpt.errors import UsageError
-from ckpt.nn.geometry import COLUMNS, Pair, Windows, span
+from ckpt.nn.blocks import copied_nbytes
+from ckpt.nn.geometry import Pair, Windows, span
+
+COLUMNS = 1 << 10
+"""Columns of the matrices that are multiplied at a time, at the least (and one output row's)."""
+
+ELEMENTS = 1 << 16
+"""Of such a matrix, of few rows: then it has more columns."""
 
 
 class Block(NamedTuple):
@@ -56,12 +63,37 @@ class Convolution(NamedTuple):
 
     @property
     def block(self) -> Pair:
-        """How many images and output rows a block has, at most."""
+        """How many images and output rows a block has, at most: so many that its matrices have
+        `COLUMNS`, or more where they are low, and stay in the cache."""
         rows, columns = self.windows.out
+        wanted = max(COLUMNS, ELEMENTS // max(self.windows.kernel[1] * self.c, 2 * self.o))
         return (
-            min(self.n, max(1, COLUMNS // (rows * columns))),
-            min(rows, max(1, COLUMNS // columns)),
+            min(self.n, max(1, wanted // (rows * columns))),
+            min(rows, max(1, wanted // columns)),
         )
+
+    @property
+    def in_place(self) -> bool:
+        """Are products added up in the output itself? Of one image a block is a matrix as it lies
+        there; but over many kernel rows one whose rows lie together is quicker."""
+        return self.block[0] == 1 and self.windows.kernel[0] <= 3
+
+    def copies_incoming(self, dy: Any, dtype: Any) -> bool:
+        """Must blocks of a cotangent be copied, to be matrices of that dtype?"""
+        return self.block[0] > 1 or dy.dtype != dtype or copied_nbytes(dy) > 0
+
+    @property
+    def flipped(self) -> Convolution | None:
+        """The convolution of the cotangent by the flipped kernel that gives the input's gradient:
+        at stride 1, and where it isn't by far more channels than the input has."""
+        w = self.windows
+        padding = tuple(
+            d * (k - 1) - p for d, k, p in zip(w.dilation, w.kernel, w.padding, strict=True)
+        )
+        if w.stride != (1, 1) or min(padding) < 0 or self.o > 2 * self.c:
+            return None
+        back = Windows(w.out, w.kernel, (1, 1), (padding[0], padding[1]), w.dilation)
+        return Convolution(back, self.n, self.g, self.o, self.c)
 
     def blocks(self) -> Iterator[Block]:
         images, rows = self.block
@@ -150,8 +182,11 @@ class Convolution(NamedTuple):
             x[..., xr, xq] += rows[f, :, j, :, r, :, q].transpose(3, 0, 1, 2, 4)
 
     def incoming(self, dy: Any, block: Block, buffer: Any) -> Any:
-        """The block of a cotangent, copied, as (group, channel, output position)."""
+        """The block of a cotangent as (group, channel, output position), copied into the buffer
+        where that has room."""
         part = self.output(dy, block)
+        if not buffer.size:
+            return part.reshape(self.g, self.o, -1)
         made = buffer[: part.size].reshape(part.shape)
         made[...] = part
         return made.reshape(self.g, self.o, -1)

@@ -11,9 +11,6 @@ from ckpt.errors import UsageError
 
 Pair = tuple[int, int]
 
-COLUMNS = 1 << 11
-"""Columns of the matrices that a convolution multiplies by at a time, at least one output row's."""
-
 
 def pair(value: Any, what: str, least: int) -> Pair:
     """An option of both axes: an int, or one of each."""
