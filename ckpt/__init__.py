@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
         VerificationError,
+        WorkersError,
     )
     from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
     from ckpt.machine import simulate
@@ -54,7 +55,7 @@ _HOMES = {
     "ckpt.errors": (
         "AbstractError BackwardTwiceError BudgetError CkptError GraphError MissingExtraError "
         "MutationError NonFiniteError ScheduleError StepMemoryError TapeError UnitError "
-        "UnsupportedError UsageError VerificationError"
+        "UnsupportedError UsageError VerificationError WorkersError"
     ),
     "ckpt.graph": "BackwardRow BackwardStep Graph Node",
     "ckpt.machine": "simulate",
@@ -103,8 +104,8 @@ __all__ = [
     "NonFiniteError", "Observer", "Plan", "Planner", "Profile", "Program", "Schedule",
     "ScheduleError", "Step", "StepMemoryError", "Sweep", "TapeError", "Timeline", "UnitError",
     "UnsupportedError", "UsageError", "Value", "Verification", "VerificationError", "Witness",
-    "check_finite", "checkpoint", "checkpoint_sequential", "execute", "frontier", "grad",
-    "gradcheck", "load_plan", "load_profile", "make_schedule", "name", "nn", "op", "plan",
+    "WorkersError", "check_finite", "checkpoint", "checkpoint_sequential", "execute", "frontier",
+    "grad", "gradcheck", "load_plan", "load_profile", "make_schedule", "name", "nn", "op", "plan",
     "planner", "profile", "scope", "simulate", "spec", "stop_gradient", "sweep", "trace",
     "value_and_grad",
 ]  # fmt: skip

@@ -16,12 +16,15 @@
     ├── BudgetError                  3   no schedule of this planner fits the budget
     ├── VerificationError            4   gradients differ, or a measured peak exceeds its promise
     ├── MissingExtraError            5   an optional package isn't installed
+    ├── WorkersError                 2   a worker died, a cluster doesn't answer
     └── StepMemoryError (MemoryError) 2  a step ran out of memory; parameters are as before
 
 A message is a line: what names from files, options and programs bring along is escaped.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from ckpt.text import printable
 
@@ -120,6 +123,16 @@ class MissingExtraError(CkptError):
             f"{purpose} needs {package}, which isn't installed; "
             f"get it with: pip install 'ckpt-profiler[{extra}]'"
         )
+        self._made_from = package, extra, purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_from  # as all others travel from a worker by themselves
+
+
+class WorkersError(CkptError):
+    """What was to be done elsewhere wasn't: a worker died, a cluster doesn't answer."""
+
+    exit_code = 2
 
 
 class StepMemoryError(CkptError, MemoryError):

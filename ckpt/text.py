@@ -37,6 +37,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}; {way_out}"
 
 
+def sentence(error: BaseException) -> str:
+    """An error's kind, and the first sentence of what it says."""
+    text = str(error).strip().partition("\n")[0].partition(". ")[0].strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def paragraph(lines: Iterable[str]) -> str:
     """The lines below each other, each `printable`."""
     return "\n".join(map(printable, lines))

@@ -22,8 +22,9 @@ FILES = {
 }
 FLOORS = (
     ("text",), ("errors",), ("units",), ("graph",), ("schedule",), ("timeline",), ("machine",),
-    ("witness",), ("program",), ("planners", "reports", "tape", "torch programs"), ("nn",),
-    ("models",), ("studies",), ("lesson", "torch", "testing"), ("ckpt",), ("cli",), ("__main__",),
+    ("witness",), ("workers", "program"), ("planners", "reports", "tape", "torch programs"),
+    ("nn",), ("models",), ("studies",), ("lesson", "torch", "testing"), ("ckpt",), ("cli",),
+    ("__main__",),
 )  # fmt: skip
 """From the ground up; ``ckpt`` is the public names. Parts on one floor don't import each other."""
 FLOOR = {name: k for k, floor in enumerate(FLOORS) for name in floor}

@@ -22,10 +22,10 @@ def test_the_exported_names():
         "Program", "Schedule", "ScheduleError", "Step", "StepMemoryError", "Sweep",
         "TapeError", "Timeline",
         "UnitError", "UnsupportedError", "UsageError", "Value", "Verification",
-        "VerificationError", "Witness", "check_finite", "checkpoint", "checkpoint_sequential",
-        "execute", "frontier", "grad", "gradcheck", "load_plan", "load_profile",
-        "make_schedule", "name", "nn", "op", "plan", "planner", "profile", "scope", "simulate",
-        "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
+        "VerificationError", "Witness", "WorkersError", "check_finite", "checkpoint",
+        "checkpoint_sequential", "execute", "frontier", "grad", "gradcheck", "load_plan",
+        "load_profile", "make_schedule", "name", "nn", "op", "plan", "planner", "profile", "scope",
+        "simulate", "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.signals import Stopped
 
 _MARKS = "recompute, % of a forward (* none holds less for as little; - no plan)"
 
@@ -52,6 +53,7 @@ def frontier(
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
     from ckpt.cli.progress import progress
+    from ckpt.errors import WorkersError
     from ckpt.models.memory import require
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
@@ -106,7 +108,7 @@ def frontier(
                 time_limit=time_limit,
                 known=known_rows.values(),
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped, WorkersError):
             if made:
                 note(f"{made} rows are in {journal}; the same command goes on from there")
             raise

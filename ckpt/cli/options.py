@@ -62,6 +62,19 @@ ByWitness = Annotated[
         show_default=False,
     ),
 ]
+_WHERE = "Where it is done"
+Jobs = Annotated[
+    int | None,
+    typer.Option(help="Processes of one BLAS thread each.", rich_help_panel=_WHERE),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="On the workers of a Dask scheduler, as in tcp://host:8786.",
+        rich_help_panel=_WHERE,
+    ),
+]
 Fake = Annotated[
     bool,
     typer.Option(

@@ -23,6 +23,7 @@ def heed() -> None:
     at Ctrl-C, until `interruptible`."""
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)  # whoever asks again doesn't want to wait
         raise Stopped(128 + number)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -9,6 +9,7 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.signals import Stopped
 
 _MODEL = "residual_mlp"
 _STRATEGIES = (
@@ -42,9 +43,8 @@ def sweep(
     repeats: o.Repeats = 1,
     seed: o.Seed = 0,
     witness: o.ByWitness = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Processes of one BLAS thread each; by default one a CPU.")
-    ] = None,
+    jobs: o.Jobs = None,
+    cluster: o.Cluster = None,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -52,12 +52,13 @@ def sweep(
 
     Every point is predicted and executed, and its gradients compared bit for bit. Writes
     plots/sweep.png, .svg and .csv, or plots/sweep-MODEL.*, unless -o says otherwise. A sweep that
-    was stopped goes on where it was when the same command is given again. Times are shown for
-    --jobs 1 --repeats 5 or more: with less, noise is larger than the differences.
+    was stopped goes on where it was when the same command is given again. Without --jobs and
+    --cluster it takes a process a CPU. Times are shown for --jobs 1 --repeats 5 or more: with less,
+    noise is larger than the differences.
     """
     from ckpt.cli import outputs
     from ckpt.cli.progress import progress
-    from ckpt.errors import VerificationError
+    from ckpt.errors import VerificationError, WorkersError
     from ckpt.reports import table
     from ckpt.reports.exports import dumps
     from ckpt.studies import sweep as study
@@ -80,7 +81,8 @@ def sweep(
         witness=witness,
         **given,
     )
-    workers = jobs if jobs is not None else os.cpu_count() or 1
+    if jobs is None and cluster is None:
+        jobs = os.cpu_count() or 1
     made = 0
     with progress(len(study.with_references(chosen)), f"{model}, depth {chosen[-1].depth}") as tell:
 
@@ -90,8 +92,8 @@ def sweep(
             tell(f"{row['strategy']} at {row['depth']}")
 
         try:
-            rows = study.run(chosen, jobs=workers, path=journal, on_row=count)
-        except KeyboardInterrupt:
+            rows = study.run(chosen, jobs=jobs, cluster=cluster, path=journal, on_row=count)
+        except (KeyboardInterrupt, Stopped, WorkersError):
             if made:
                 note(f"{made} points are in {journal}; the same command goes on from there")
             raise
@@ -99,7 +101,7 @@ def sweep(
         document(dumps({"title": "ckpt sweep", "rows": rows}))
     else:
         print("\n".join(study.verdict(rows)), end="\n\n")
-        timed = workers == 1 and repeats >= 5
+        timed = jobs == 1 and repeats >= 5
         columns = [c for c in table.SWEEP_COLUMNS if timed or c != "seconds"]
         table.show([row for row in rows if row["strategy"] not in study.BEST], columns)
     for remark in study.remarks(rows):
@@ -107,7 +109,7 @@ def sweep(
     outputs.write(
         paths,
         Sweep(rows, chosen),
-        about=study.about(chosen, workers),
+        about=study.about(chosen, jobs),
         chosen=bool(output),
     )
     discard(journal)

@@ -11,10 +11,10 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from ckpt import workers
 from ckpt.errors import CkptError, UsageError
 from ckpt.models import build
 from ckpt.reports.reproduce import reproduction
-from ckpt.studies import workers
 from ckpt.studies.journal import Journal
 from ckpt.studies.points import PLANNED, Point, check_strategy, is_row, run_point
 from ckpt.studies.swept import Sweep
@@ -43,6 +43,7 @@ def sweep(
     witness: str | None = None,
     jobs: int | None = None,
     executor: Executor | None = None,
+    cluster: str | None = None,
     path: str | os.PathLike[str] | None = None,
     on_row: Callable[[Row], None] | None = None,
     **options: Any,
@@ -64,8 +65,9 @@ def sweep(
     compared with those of store_all at the same depth, bit for bit. Points of one process take
     turns, be it in threads. Without, nothing is allocated.
 
-    ``jobs`` and ``executor`` say where points run (see `workers.each`; a script that asks for
-    ``jobs`` needs the ``if __name__ == "__main__":`` of any that spawns processes). ``on_row`` is
+    ``jobs`` (processes), ``executor`` (any of `concurrent.futures`) or ``cluster`` (the address of
+    a Dask scheduler) say where points run (see `workers.pool`; a script that asks for ``jobs``
+    needs the ``if __name__ == "__main__":`` of any that spawns processes). ``on_row`` is
     called with each row as it is made. ``path`` (.jsonl) receives each row at once; a sweep that
     was stopped goes on from there, if its arguments and versions are those in ``<path>.meta.json``.
 
@@ -77,7 +79,8 @@ def sweep(
         segments=segments, measure=measure, repeats=repeats, seed=seed,
         witness=witness, **options,
     )  # fmt: skip
-    return Sweep(run(chosen, jobs=jobs, executor=executor, path=path, on_row=on_row), chosen)
+    rows = run(chosen, jobs=jobs, executor=executor, cluster=cluster, path=path, on_row=on_row)
+    return Sweep(rows, chosen)
 
 
 def plan(
@@ -156,6 +159,7 @@ def run(
     *,
     jobs: int | None = None,
     executor: Executor | None = None,
+    cluster: str | None = None,
     path: str | os.PathLike[str] | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> list[Row]:
@@ -175,7 +179,9 @@ def run(
         tasks.sort(key=lambda p: (-p.depth, p.strategy != REFERENCE))  # the longest ones first
         with (
             keeping_books(),
-            closing(workers.each(run_point, tasks, jobs=jobs, executor=executor)) as made,
+            closing(
+                workers.each(run_point, tasks, jobs=jobs, executor=executor, cluster=cluster)
+            ) as made,
         ):
             for row in made:
                 rows[row["depth"], row["strategy"]] = row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import weakref
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ckpt.errors import UsageError
-from ckpt.units import KIB, MIB
+from ckpt.units import KIB
+from ckpt.witness import malloc
 from ckpt.witness.base import Turned
 
 
@@ -34,24 +34,14 @@ class Process(Turned):
         self._pages = pages or _pages()
 
     def _begin(self) -> None:
-        self._thresholds(_AT_ONCE)
+        malloc.give_back_at_once()
         self.base = self._pages.now()
         self.reset()
 
     def _end(self) -> int:
         peak = self._peak()
-        self._thresholds({
-            name: int(os.environ.get(f"MALLOC_{name}_", default))
-            for name, default in _USUAL.items()
-        })  # fmt: skip
+        malloc.rest()
         return peak
-
-    def _thresholds(self, values: dict[str, int]) -> None:
-        with suppress(OSError, AttributeError):  # another C library has no such thing
-            libc = ctypes.CDLL(None)
-            for name, value in values.items():
-                libc.mallopt(_MALLOPT[name], value)
-            libc.malloc_trim(0)
 
     def held(self) -> int:
         return self._pages.now() - self.base
@@ -61,13 +51,6 @@ class Process(Turned):
 
     def reset(self) -> None:
         self._pages.reset()
-
-
-_MALLOPT = {"TRIM_THRESHOLD": -1, "MMAP_THRESHOLD": -3}
-"""Numbers of glibc's ``mallopt``."""
-_AT_ONCE = {"TRIM_THRESHOLD": 64 * KIB, "MMAP_THRESHOLD": 64 * KIB}
-_USUAL = {"TRIM_THRESHOLD": 64 * MIB, "MMAP_THRESHOLD": 32 * MIB}
-"""Where glibc's own thresholds come to rest in a process that frees large arrays."""
 
 
 class _Pages(Protocol):

@@ -1,0 +1,72 @@
+"""When glibc gives pages back to the kernel: which decides what its witness sees, and the time.
+
+Above two thresholds a free gives its pages back, and the next array gets new ones, zeroed. They
+rise by themselves as large arrays are freed, unless one of them is set: then both stay where they
+are. So whoever sets ``MALLOC_TRIM_THRESHOLD_`` alone, as Dask's nanny does, has every array of
+128 KiB mapped and zeroed anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from contextlib import suppress
+
+from ckpt.units import KIB, MIB
+
+_NUMBERS = {"TRIM_THRESHOLD": -1, "MMAP_THRESHOLD": -3}
+"""Of glibc's ``mallopt``."""
+_USUAL = {"TRIM_THRESHOLD": 64 * MIB, "MMAP_THRESHOLD": 32 * MIB}
+"""Where they come to rest in a process that frees large arrays."""
+VARIABLES = tuple(f"MALLOC_{name}_" for name in _NUMBERS)
+
+
+def _most() -> int:
+    """The highest threshold that is heard: glibc before 2.35 passes over more than 32 MiB."""
+    text = ""
+    with suppress(ValueError, OSError, AttributeError):
+        text = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    version = text.rpartition(" ")[2].split(".")[:2]
+    new = all(part.isdigit() for part in version) and tuple(map(int, version)) >= (2, 35)
+    return 2**31 - 1 if new else 32 * MIB
+
+
+def keeping() -> dict[str, str]:
+    """The environment in which a process that begins keeps its pages."""
+    return dict.fromkeys(VARIABLES, str(_most()))
+
+
+class _Thresholds:
+    """Those of this process, since ``mallopt`` can't be asked for them."""
+
+    def __init__(self) -> None:
+        self.resting = {}
+        for name, usual in _USUAL.items():
+            text = os.environ.get(f"MALLOC_{name}_", "")
+            self.resting[name] = int(text) if text.isdecimal() else usual
+
+    def set(self, values: dict[str, int]) -> None:
+        with suppress(OSError, AttributeError):  # another C library has no such thing
+            libc = ctypes.CDLL(None)
+            for name, value in values.items():
+                libc.mallopt(_NUMBERS[name], min(value, 2**31 - 1))
+            libc.malloc_trim(0)
+
+
+_thresholds = _Thresholds()
+
+
+def keep_pages() -> None:
+    """From now on this process, though it runs already, keeps the pages that it has."""
+    _thresholds.resting = dict.fromkeys(_NUMBERS, _most())
+    rest()
+
+
+def give_back_at_once() -> None:
+    """Give pages back as soon as they are free, until `rest`."""
+    _thresholds.set(dict.fromkeys(_NUMBERS, 64 * KIB))
+
+
+def rest() -> None:
+    """The thresholds as they were."""
+    _thresholds.set(_thresholds.resting)

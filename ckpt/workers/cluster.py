@@ -1,0 +1,43 @@
+"""The workers of a Dask scheduler, as an Executor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Any
+
+from ckpt.errors import MissingExtraError, WorkersError
+from ckpt.text import sentence
+
+CONNECT_SECONDS = 10.0
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Executor]:
+    """Those of the scheduler at ``address``. WorkersError where none answers, or has none."""
+    try:
+        distributed: Any = import_module("distributed")
+    except ImportError:
+        raise MissingExtraError("Dask's distributed", "dask", "a cluster") from None
+    try:
+        client = distributed.Client(
+            address, timeout=CONNECT_SECONDS, set_as_default=False, name="ckpt"
+        )
+    except Exception as error:
+        raise WorkersError(f"no Dask scheduler answers at {address}: {sentence(error)}") from None
+    try:
+        if not client.scheduler_info()["workers"]:
+            raise WorkersError(
+                f"the Dask scheduler at {address} has no workers; start some with: "
+                f"dask worker {address}"
+            )
+        there = client.get_executor(pure=False)
+        try:
+            yield there
+        finally:
+            there.shutdown(wait=False)
+    finally:
+        with suppress(Exception):  # it may be gone, which was said by then
+            client.close(timeout=CONNECT_SECONDS)
