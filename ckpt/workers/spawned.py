@@ -52,7 +52,8 @@ def spawned(jobs: int) -> Iterator[Executor]:
     """So many of them; after an exception they are ended, whatever they are at."""
     context = _Spawning()
     with one_thread():
-        there = ProcessPoolExecutor(jobs, context, initializer=_begin)
+        with deaf():  # so is the process that Python starts for its semaphores
+            there = ProcessPoolExecutor(jobs, context, initializer=_begin)
         try:
             yield there
         except BaseException:

@@ -233,3 +233,45 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+def family(pid: int) -> list[int]:
+    """The processes that descend from it and live."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            parents[int(stat.parent.name)] = int(parent)
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_workers_end_with_the_command(
+    tmp_path: Path, number: signal.Signals, code: int, group: bool
+) -> None:
+    """A closed terminal tells the whole group, and whoever kills the command that alone."""
+    command = ["sweep", "--depth", "200", "--points", "2", "--jobs", "3", "-o", "o/s.csv"]
+    process = spawn(*command, folder=tmp_path)
+    wait_for_rows(tmp_path / "o" / "s.partial.jsonl", 1)
+    workers = family(process.pid)
+    assert len(workers) >= 3
+    (os.killpg if group else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert err.splitlines()[-1] == "stopped"
+    assert "Traceback" not in err
+    end = time.monotonic() + 10
+    while alive := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < end, alive
+        time.sleep(0.05)
+    rows = (tmp_path / "o" / "s.partial.jsonl").read_text().splitlines()
+    assert rows
+    assert all(json.loads(row) for row in rows)
