@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckpt.graph import Graph
+from ckpt.graph import BackwardStep, Graph, Node
 from ckpt.machine import simulate
 from ckpt.planners.base.emit import Action, free_early
 from ckpt.planners.base.lower import closed_cuts, lower
@@ -31,6 +31,23 @@ def test_any_choice_simulates_and_recomputes_at_most_once(graph: Graph, rng: obj
 @given(graphs())
 def test_keeping_everything_recomputes_nothing(graph: Graph) -> None:
     assert simulate(graph, lower(graph, range(len(graph)))).recomputations == 0
+
+
+def test_a_result_that_only_backward_reads_is_kept_from_the_first_run_of_its_call() -> None:
+    """A norm's statistics, a pool's indices: the call doesn't run again for their sake."""
+    nodes = (
+        Node(name="x", op="x", nbytes=8, resident=True),
+        Node(name="norm", op="norm", deps=(0,), flops=50, call=True),
+        Node(name="out", op="norm", deps=(1,), nbytes=8),
+        Node(name="statistics", op="norm", deps=(1,), nbytes=2),
+        Node(name="loss", op="sum", deps=(2,), nbytes=1),
+    )
+    steps = (BackwardStep(label="sum"), BackwardStep(label="norm", reads=(0, 3)))
+    graph = Graph(nodes, steps, outputs=(4,))
+    assert simulate(graph, lower(graph, range(5))).recompute_flops == 0
+    kept = simulate(graph, lower(graph, [3]))
+    assert (kept.recompute_flops, kept.peak) == (0, 8 + 2 + 1)
+    assert simulate(graph, lower(graph, [])).recompute_flops == 50
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,6 +9,7 @@ import torch
 
 import ckpt
 from ckpt.program import Program
+from ckpt.torch.lowering.backward import stand_in
 from ckpt.torch.run.program import TorchProgram
 from tests.torch.programs import PROGRAMS
 
@@ -117,3 +118,47 @@ def test_steps_and_nodes_say_module_and_line() -> None:
     assert graph[gelu].source.startswith("programs.py:")
     assert any(step.label == "gelu" and step.at == gelu for step in graph.steps)
     assert "wte.weight" in {node.name for node in graph if node.resident}
+
+
+def test_a_convolutions_input_is_gone_before_the_gradient_of_its_size_is_made() -> None:
+    """Beside the plain step, whose kernels come in one call, that is the input's bytes less."""
+    first, second = torch.nn.Conv2d(3, 16, 1), torch.nn.Conv2d(16, 2, 3, padding=1)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return second(first(x)).square().mean()
+
+    x = torch.randn(2, 3, 40, 40)
+    program = TorchProgram(loss, (x,))
+    schedule = ckpt.make_schedule(program.graph, "store_all")
+    plain, own = program.measure(program.plain, x)
+    found, peak = program.measure(program.compile(schedule), x)
+    assert program.digest(found) == program.digest(plain)
+    assert abs(peak - ckpt.simulate(program.graph, schedule).peak) <= NEAR
+    assert peak < own - 0.5 * 2 * 16 * 40 * 40 * 4
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("width", "kernel", "stride", "padding", "dilation", "groups"),
+    [(4, 3, 1, 1, 1, 1), (8, 1, 1, 0, 1, 1), (8, 3, 2, 1, 1, 4), (8, 3, 1, 2, 2, 1),
+     (6, 3, 1, 1, 1, 6), (8, 1, 2, 0, 1, 1)],
+)  # fmt: skip
+def test_both_halves_of_a_convolutions_backward_give_its_bits(
+    width: int, kernel: int, stride: int, padding: int, dilation: int, groups: int,
+    dtype: torch.dtype, channels_last: bool,
+) -> None:  # fmt: skip
+    function = torch.ops.aten.convolution_backward.default
+    for dims in (1, 2, 3):
+        x = torch.randn(2, width, *(9,) * dims, dtype=dtype)
+        if channels_last and dims == 2:
+            x = x.to(memory_format=torch.channels_last)
+        w = torch.randn(2 * width, width // groups, *(kernel,) * dims, dtype=dtype)
+        options = [[n] * dims for n in (stride, padding, dilation)]
+        rest = ([2 * width], *options, False, [0] * dims, groups)
+        g = torch.randn_like(torch.convolution(x, w, None, *rest[1:]))
+        gi, gw, gb = function(g, x, w, *rest, [True] * 3)
+        _, *others = function(g, x, w, *rest, [False, True, True])
+        shape = stand_in(dtype, tuple(x.size()), tuple(x.stride()))
+        assert torch.equal(gi, function(g, shape, w, *rest, [True, False, False])[0])
+        assert torch.equal(gw, others[0]) and torch.equal(gb, others[1])

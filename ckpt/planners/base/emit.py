@@ -65,7 +65,9 @@ class Emitter:
     def compute(self, targets: Iterable[int]) -> list[int]:
         """Compute the targets, and what they need, as far as it is not available; ascending.
 
-        Returns the nodes computed. They stay available until `settle` is told of them.
+        A call that runs makes all its results: those that are held are computed with it, or it
+        would run again for their sake. Returns the nodes computed. They stay available until
+        `settle` is told of them.
         """
         nodes, available = self.graph.nodes, self.available
         missing = set()
@@ -76,6 +78,9 @@ class Emitter:
                 continue
             missing.add(i)
             stack.extend(dep for dep in nodes[i].deps if not available[dep])
+            if nodes[i].call:
+                results = self.graph.results[i]
+                stack.extend(r for r in results if self._holders[r] and not available[r])
         order = sorted(missing)
         compute, _, _ = vocabulary(len(nodes), len(self.graph.steps))
         self.actions += [compute[i] for i in order]

@@ -22,6 +22,9 @@ from ckpt.errors import UnsupportedError
 
 aten = torch.ops.aten
 
+UNREAD = -1
+"""The version of an operand whose shape is read and no value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:

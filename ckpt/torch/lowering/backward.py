@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from ckpt.errors import UnsupportedError
-from ckpt.torch.capture.record import AtenCall, Captured, Ref, Version
+from ckpt.torch.capture.record import UNREAD, AtenCall, Captured, Ref, Version
 
 aten = torch.ops.aten
 
@@ -47,6 +49,58 @@ def settled(source: torch.Tensor, size: tuple[int, ...], stride: tuple[int, ...]
     return made.copy_(source)
 
 
+def stand_in(dtype: torch.dtype, size: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+    """A tensor on CPU that takes addresses and, unless it is written to, no memory."""
+    count = 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    zeros = torch.from_numpy(np.zeros(max(count, 0) * dtype.itemsize, np.uint8))
+    return zeros.view(dtype).as_strided(size, stride)
+
+
+def parted(call: AtenCall, dying: Container[int]) -> list[AtenCall]:
+    """A convolution's backward on CPU as two calls, as its kernels are two: the weight's gradient,
+    and, once the input is gone, the input's, which asks for the input's shape alone.
+
+    As one where the input isn't among what dies with it, or is no larger than the weight, whose
+    gradient would lie there meanwhile.
+    """
+    if call.function is not aten.convolution_backward.default:
+        return [call]
+    gradient, operand, weight, *rest, (to_input, to_weight, to_bias) = call.args
+    if not to_input or operand.version == gradient.version or operand.version == weight.version:
+        return [call]
+    outs = call.outs
+    shape = replace(operand, version=UNREAD, offset=0, conj=False, neg=False)
+    last = replace(
+        call, args=(gradient, shape, weight, *rest, [True, False, False]),
+        reads=(gradient.version, weight.version), outs=(outs[0], None, None),
+        makes=tuple(r.version for r in outs[:1] if r is not None),
+    )  # fmt: skip
+    if not (to_weight or to_bias):
+        return [last]
+    if (
+        operand.version not in dying
+        or torch.Size(operand.size).numel() <= torch.Size(weight.size).numel()
+    ):
+        return [call]
+    first = replace(
+        call, args=(gradient, operand, weight, *rest, [False, to_weight, to_bias]),
+        outs=(None, *outs[1:]), makes=tuple(r.version for r in outs[1:] if r is not None),
+    )  # fmt: skip
+    return [first, last]
+
+
+def calls_of(captured: Captured) -> list[AtenCall]:
+    """Those of the backward, as they are run."""
+    calls = captured.calls[captured.forward :]
+    if any(version.device.type != "cpu" for version in captured.versions):
+        return calls
+    last = {version: k for k, call in enumerate(calls) for version in call.reads}
+    dying: list[set[int]] = [set() for _ in calls]
+    for version, k in last.items():
+        dying[k].add(version)
+    return [part for call, some in zip(calls, dying, strict=True) for part in parted(call, some)]
+
+
 @dataclass(slots=True)
 class StepCode:
     """One call of the backward, and what dies with it."""
@@ -65,7 +119,7 @@ class Backwards:
         self.captured = captured
         self.accumulate = accumulate
         self.versions = list(captured.versions)
-        self.calls = list(captured.calls[captured.forward :])
+        self.calls = calls_of(captured)
         self.gradients = list(captured.gradients)
         self._settle()
         self.home: dict[int, int] = {}
@@ -98,6 +152,11 @@ class Backwards:
         copied."""
         taken: set[int] = set()
         added: list[tuple[int, AtenCall]] = []
+        made_at = {
+            version: k
+            for k, call in enumerate(self.calls)
+            for version in (*call.makes, *(after for _, after in call.writes))
+        }
         for k in reversed(range(len(self.gradients))):  # the last one takes what they share
             ref, leaf = self.gradients[k], self.captured.targets[k]
             storage = self.versions[ref.version].storage
@@ -115,7 +174,7 @@ class Backwards:
             at = FOREVER_LATER
             self.versions.append(Version(number, count * ref.dtype.itemsize, device, at))
             out = Ref(made, ref.dtype, ref.size, stride, 0)
-            ready = max(self.versions[ref.version].made_by - self.captured.forward, 0)
+            ready = made_at.get(ref.version, 0)
             call = AtenCall(
                 settled, (ref, ref.size, stride), {}, (ref.version,), (made,), (), (out,)
             )

@@ -8,7 +8,7 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from ckpt.torch.capture.record import AtenCall, Ref, Version
+from ckpt.torch.capture.record import UNREAD, AtenCall, Ref, Version
 
 _MOVES = {
     "clone", "copy_", "_to_copy", "cat", "stack", "empty", "filled", "zero_", "fill_", "embedding",
@@ -58,6 +58,8 @@ def _refs(args: Any) -> list[Ref]:
 
 def _nbytes(ref: Ref, versions: list[Version]) -> int:
     """Bytes that are seen: an expanded dimension is read once."""
+    if ref.version == UNREAD:
+        return 0
     count = 1
     for size, stride in zip(ref.size, ref.stride, strict=True):
         count *= size if stride else min(size, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ckpt.errors import UnsupportedError
-from ckpt.torch.capture.record import AtenCall, Captured, Ref
+from ckpt.torch.capture.record import UNREAD, AtenCall, Ref, Version
 from ckpt.torch.capture.witness import memory_events, peak_of
+from ckpt.torch.lowering.backward import stand_in
 
 _CLEAN = {
     "mm", "addmm", "bmm", "baddbmm", "t", "clone", "copy_", "_to_copy", "cat", "empty", "filled",
@@ -31,14 +32,20 @@ _MARK = 12_347
 class Probed:
     """Bytes of workspace by call, as `lower` asks for them."""
 
-    def __init__(self, captured: Captured, gpu: torch.device | None = None) -> None:
-        self.versions = captured.versions
+    def __init__(self, versions: list[Version], gpu: torch.device | None = None) -> None:
+        self.versions = versions
         self.gpu = gpu
-        found: dict[Any, AtenCall] = {}
-        for call in captured.calls:
-            if _may_allocate(call, gpu is None):
-                found.setdefault(self._key(call), call)
         self.nbytes: dict[Any, int] = {}
+
+    def probe(self, calls: Iterable[AtenCall]) -> None:
+        """Run those that weren't yet, each once."""
+        found: dict[Any, AtenCall] = {}
+        for call in calls:
+            if (
+                _may_allocate(call, self.gpu is None)
+                and (key := self._key(call)) not in self.nbytes
+            ):
+                found.setdefault(key, call)
         if found:
             self._run(found)
 
@@ -100,6 +107,8 @@ class Probed:
         """A tensor like the one that is read; those of one version share their storage."""
         if not isinstance(value, Ref):
             return value
+        if value.version == UNREAD:
+            return stand_in(value.dtype, value.size, value.stride)
         version = self.versions[value.version]
         if value.version not in held:
             count = -(-version.nbytes // value.dtype.itemsize)

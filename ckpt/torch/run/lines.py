@@ -13,7 +13,8 @@ import torch
 from ckpt.errors import ScheduleError
 from ckpt.machine import simulate
 from ckpt.schedule import Backward, Compute, Free, Schedule
-from ckpt.torch.capture.record import AtenCall, Ref
+from ckpt.torch.capture.record import UNREAD, AtenCall, Ref
+from ckpt.torch.lowering.backward import stand_in
 from ckpt.torch.lowering.build import Lowered
 from ckpt.torch.lowering.forward import Piece
 
@@ -81,6 +82,7 @@ class StepWriter:
         self.forward_done = False
         self._functions: dict[int, str] = {}
         self._constants: list[Any] = []
+        self._stand_ins: dict[Ref, str] = {}
         self._base = self._bases()
         self._live: set[int] = set()
         self._made: set[int] = set()
@@ -270,6 +272,8 @@ class StepWriter:
 
     def read(self, ref: Ref, names: dict[int, str] | None = None) -> str:
         """The expression of a tensor as a call sees it."""
+        if ref.version == UNREAD:
+            return self._unread(ref)
         version = self.lowered.versions[ref.version]
         if version.leaf is not None:
             name = self.leaves.setdefault(ref, f"L{len(self.leaves)}")
@@ -286,6 +290,12 @@ class StepWriter:
                 name = f"AS({name}, {shape})"
         name = f"CONJ({name})" if ref.conj else name
         return f"NEG({name})" if ref.neg else name
+
+    def _unread(self, ref: Ref) -> str:
+        name = self._stand_ins.get(ref)
+        if name is None:
+            name = self._stand_ins[ref] = self.constant(stand_in(ref.dtype, ref.size, ref.stride))
+        return name
 
     def variable(self, version: int) -> str:
         found = self.lowered.versions[version]

@@ -20,6 +20,7 @@ from ckpt.torch.capture.capture import capture
 from ckpt.torch.capture.eager import eager_peak
 from ckpt.torch.capture.record import Leaf
 from ckpt.torch.capture.witness import cuda_among, peak_of
+from ckpt.torch.lowering.backward import calls_of
 from ckpt.torch.lowering.build import lower
 from ckpt.torch.lowering.workspace import Probed
 from ckpt.torch.run.lines import StepWriter
@@ -72,7 +73,11 @@ class TorchProgram:
         """It can be run: nothing that it was captured from is a shape alone."""
         self.gpu = cuda_among(self.captured.versions)
         """Where it runs; None: on CPU."""
-        self.probed = Probed(self.captured, self.gpu) if self.real else (lambda call: 0)
+        self.probed = Probed(self.captured.versions, self.gpu)
+        if self.real:
+            self.probed.probe(
+                (*self.captured.calls[: self.captured.forward], *calls_of(self.captured))
+            )
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.lowered = lower(
             self.captured, workspace=self.probed, accumulate=self.accumulate, name=self.name
@@ -82,6 +87,8 @@ class TorchProgram:
     @cached_property
     def eager_peak(self) -> int:
         """Bytes at the peak of the plain step, predicted; gradients that appear are included."""
+        if self.real:
+            self.probed.probe(self.captured.calls)
         return eager_peak(self.function, self.captured, self.others, self.spec, self.probed)
 
     def tensor_of(self, leaf: Leaf) -> torch.Tensor:
