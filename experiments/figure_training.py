@@ -59,6 +59,7 @@ def _loss_panel(axes: Axes, series: Mapping[str, Sequence[Row]]) -> None:
             linestyle="solid" if order == 0 else (0, (4, 3)),
             label=words(name),
         )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, fontsize=9)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signals.heed()  # before all else that is imported
     from ckpt.cli import app
 
+    if (line := os.environ.pop("_CKPT_COMPLETE_LINE", None)) is not None:
+        print("\n".join(app.complete(line)))
+        sys.exit(0)
     code = app.call(arguments)
     signals.farewell(code)
     sys.exit(code)

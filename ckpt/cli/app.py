@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from typing import Annotated, Any
 
 import typer
 
 from ckpt.cli import run
+from ckpt.cli.completion import completion
 from ckpt.cli.execute import execute
 from ckpt.cli.frontier import frontier
 from ckpt.cli.lesson import lesson
@@ -31,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     show,
     simulate,
     execute,
+    completion,
 )
 
 app = typer.Typer(
@@ -77,3 +82,20 @@ def call(arguments: Sequence[str] | None = None) -> int:
                 error = KeyboardInterrupt()
             return run.report(error)
     return result if isinstance(result, int) else 0
+
+
+def complete(line: str) -> list[str]:
+    """The words that can stand where the last one of ``line`` is, as whole words, for a shell."""
+    from typer._completion_classes import completion_init
+
+    completion_init()
+    # fish's protocol of typer's: a line in, a word and its help on each line out.
+    os.environ |= {
+        "_CKPT_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": line,
+    }
+    out = io.StringIO()
+    with redirect_stdout(out), suppress(SystemExit):
+        app(args=[], prog_name="ckpt")
+    return [text.partition("\t")[0] for text in out.getvalue().splitlines() if text]

@@ -30,7 +30,7 @@ def execute(
     bit; exit code 4 if they aren't.
     """
     from ckpt.cli import target as targets
-    from ckpt.cli.plans import described
+    from ckpt.cli.shared.plans import described
     from ckpt.models.memory import require
     from ckpt.reports.exports import dumps
     from ckpt.studies.plan import load_plan

@@ -8,6 +8,7 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.shared import words
 from ckpt.cli.signals import Stopped
 
 _MARKS = "recompute, % of a forward (* none holds less for as little; - no plan)"
@@ -17,11 +18,18 @@ def frontier(
     target: o.TargetArgument,
     planners: Annotated[
         str | None,
-        typer.Option(help="Planners to compare, with commas; by default all but the slowest."),
+        typer.Option(
+            help="Planners to compare, with commas; by default all but the slowest.",
+            autocompletion=words.planners_listed,
+        ),
     ] = None,
     points: Annotated[int, typer.Option(min=2, help="How many budgets to try.")] = 8,
     budgets: Annotated[
-        str | None, typer.Option(help="The budgets themselves, as in 64MiB,25%,50%.")
+        str | None,
+        typer.Option(
+            help="The budgets themselves, as in 64MiB,25%,50%.",
+            autocompletion=words.budgets_listed,
+        ),
     ] = None,
     iterations: Annotated[
         int, typer.Option(min=0, help="Local-search steps of auto, a budget.")

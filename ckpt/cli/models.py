@@ -9,11 +9,17 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.shared import words
 
 
 def models(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Only these; by default all.", metavar="[NAME]...")
+        list[str] | None,
+        typer.Argument(
+            help="Only these; by default all.",
+            metavar="[NAME]...",
+            autocompletion=words.models,
+        ),
     ] = None,
     json: o.Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ckpt.cli.shared import words
 from ckpt.errors import UsageError
 
 T = TypeVar("T")
@@ -20,11 +21,17 @@ TARGET_HELP = (
     "A model's or preset's name (see `ckpt models`), or file.py:name, a function without "
     "arguments that returns (loss function, *its arguments)."
 )
-TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help=TARGET_HELP)]
+TargetArgument = Annotated[
+    str,
+    typer.Argument(metavar="TARGET", help=TARGET_HELP, autocompletion=words.targets),
+]
 Depth = Annotated[int | None, typer.Option(help="Layers.", rich_help_panel=_MODEL)]
 Width = Annotated[int | None, typer.Option(help="Units of a layer.", rich_help_panel=_MODEL)]
 Batch = Annotated[int | None, typer.Option(help="Samples in a batch.", rich_help_panel=_MODEL)]
-Dtype = Annotated[str | None, typer.Option(help="float32 or float64.", rich_help_panel=_MODEL)]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32 or float64.", rich_help_panel=_MODEL, autocompletion=words.dtypes),
+]
 Segments = Annotated[
     int | None, typer.Option(help="Checkpointed segments of the layers.", rich_help_panel=_MODEL)
 ]
@@ -35,6 +42,7 @@ Set = Annotated[
         metavar="NAME=VALUE",
         help="Any other option of the model, as in --set expand=8. Repeatable.",
         rich_help_panel=_MODEL,
+        autocompletion=words.options,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the arrays.")]
@@ -60,6 +68,7 @@ ByWitness = Annotated[
         help="Who judges the peak: tracemalloc, process (the kernel), memray, or all of them. "
         "[default: tracemalloc]",
         show_default=False,
+        autocompletion=words.witnesses,
     ),
 ]
 _WHERE = "Where it is done"

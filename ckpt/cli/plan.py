@@ -9,20 +9,31 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.shared import words
 
 
 def plan(
     target: o.TargetArgument,
     budget: Annotated[
         str | None,
-        typer.Option(help="The most bytes live at once: 64MiB, or 25% of what store-all needs."),
+        typer.Option(
+            help="The most bytes live at once: 64MiB, or 25% of what store-all needs.",
+            autocompletion=words.budgets,
+        ),
     ] = None,
     planner: Annotated[
-        str, typer.Option(help="Who plans, with its option after a colon, as in every:4.")
+        str,
+        typer.Option(
+            help="Who plans, with its option after a colon, as in every:4.",
+            autocompletion=words.planners,
+        ),
     ] = "auto",
     cost: Annotated[
         str,
-        typer.Option(help="What recomputing costs: flops, bytes moved, or seconds measured here."),
+        typer.Option(
+            help="What recomputing costs: flops, bytes moved, or seconds measured here.",
+            autocompletion=words.costs,
+        ),
     ] = "flops",
     time_limit: Annotated[
         float | None,
@@ -55,8 +66,8 @@ def plan(
     """
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
-    from ckpt.cli.plans import described, is_plan
     from ckpt.cli.progress import search
+    from ckpt.cli.shared.plans import described, is_plan
     from ckpt.errors import BudgetError
     from ckpt.models.memory import require
     from ckpt.reports.exports import dumps

@@ -9,6 +9,7 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.shared import words
 
 _SORT = (
     "Order of the table: a column (kept_nbytes, nbytes, forward_flops, backward_flops, "
@@ -29,15 +30,27 @@ def profile(
     segments: o.Segments = None,
     set_: o.Set = None,
     by: Annotated[
-        str, typer.Option(help="A row for what is alike, or a node, op, line or scope.")
+        str,
+        typer.Option(
+            help="A row for what is alike, or a node, op, line or scope.",
+            autocompletion=words.groups,
+        ),
     ] = "alike",
-    sort: Annotated[str, typer.Option(help=_SORT)] = "kept_nbytes",
+    sort: Annotated[str, typer.Option(help=_SORT, autocompletion=words.orders)] = "kept_nbytes",
     top: Annotated[int, typer.Option(min=1, help="Rows of the table; the rest are one row.")] = 15,
     planner: Annotated[
-        str, typer.Option(help="Who chooses what is kept: as_written, or a planner's name.")
+        str,
+        typer.Option(
+            help="Who chooses what is kept: as_written, or a planner's name.",
+            autocompletion=words.planners,
+        ),
     ] = "as_written",
     budget: Annotated[
-        str | None, typer.Option(help="For the planner: 64MiB, or 25% of store-all's peak.")
+        str | None,
+        typer.Option(
+            help="For the planner: 64MiB, or 25% of store-all's peak.",
+            autocompletion=words.budgets,
+        ),
     ] = None,
     argnums: Annotated[
         str, typer.Option(help="Numbers of the arguments to differentiate, as in 0,1.")

@@ -9,6 +9,7 @@ import typer
 
 from ckpt.cli import options as o
 from ckpt.cli.run import document, note
+from ckpt.cli.shared import words
 from ckpt.cli.signals import Stopped
 
 _MODEL = "residual_mlp"
@@ -20,7 +21,9 @@ _STRATEGIES = (
 
 
 def sweep(
-    model: Annotated[str, typer.Option(help="A model's or preset's name.")] = _MODEL,
+    model: Annotated[
+        str, typer.Option(help="A model's or preset's name.", autocompletion=words.models)
+    ] = _MODEL,
     depth: Annotated[
         int | None, typer.Option(help="The largest depth, in layers; by default the model's own.")
     ] = None,
@@ -30,7 +33,9 @@ def sweep(
     depths: Annotated[
         str | None, typer.Option(help="The depths themselves, as in 10,20,50.")
     ] = None,
-    strategies: Annotated[str, typer.Option(help=_STRATEGIES)] = "store_all,per_layer,sqrt,planned",
+    strategies: Annotated[
+        str, typer.Option(help=_STRATEGIES, autocompletion=words.strategies)
+    ] = "store_all,per_layer,sqrt,planned",
     segments: Annotated[
         str | None,
         typer.Option(help="Numbers of segments to try at the largest depth, as in 2,5,10,20."),

@@ -166,7 +166,7 @@ def layout(depth: int, pattern: Sequence[int]) -> list[tuple[int, int]]:
     return [(stage, k) for stage, n in enumerate(spread(depth, pattern)) for k in range(n)]
 
 
-_MODULES = {
+MODULES = {
     "residual_mlp": "ckpt.models.mlp",
     "mlp": "ckpt.models.mlp",
     "resnet": "ckpt.models.resnet",
@@ -186,7 +186,7 @@ DTYPES = ("float16", "float32", "float64")
 
 def names() -> list[str]:
     """Every model's and preset's name."""
-    return [*_MODULES, *PRESETS]
+    return [*MODULES, *PRESETS]
 
 
 def build(name: str, **options: Any) -> Workload:
@@ -198,9 +198,9 @@ def build(name: str, **options: Any) -> Workload:
         raise UsageError(f"a model is named by a text, not by {name!r}")
     name = {known.casefold(): known for known in names()}.get(name.casefold(), name)
     stem, preset = PRESETS.get(name, (name, {}))
-    if stem not in _MODULES:
+    if stem not in MODULES:
         raise UsageError(unknown("model", name, names()))
-    builder: Callable[..., Workload] = getattr(import_module(_MODULES[stem]), stem)
+    builder: Callable[..., Workload] = getattr(import_module(MODULES[stem]), stem)
     parameters = inspect.signature(builder).parameters
     given = {k: v for k, v in options.items() if v is not None}
     for option, value in given.items():
