@@ -22,6 +22,7 @@ from ckpt.nn.blocks import (
     infer_float,
     row_blocks,
     row_buffer,
+    rows_in_block,
 )
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.op import op
@@ -46,6 +47,13 @@ def _totals(x: Any, y: Any, axes: Axes) -> Any:
     if spread:
         found = np.sum(found, axis=0, keepdims=True)
     return found.reshape(*found.shape, *(1,) * trailing)
+
+
+def _ones_nbytes(x: Any, axes: Axes, itemsize: int) -> int:
+    """Of the ones by which `_totals` sums the rows of a block."""
+    spread = axes[0] == 0 and len(axes) < x.ndim
+    block = (min(rows_in_block(x.shape), x.shape[0]), *x.shape[1:])
+    return int(itemsize * prod(block[x.ndim - len(axes) + spread :]))
 
 
 def _part(operand: Any, part: slice, ndim: int) -> Any:
@@ -140,8 +148,11 @@ def normalized(
 @op(
     infer=lambda dy, x, *_, **__: infer_float(x),
     flops=lambda out, *_, **__: 10 * out.size,
-    workspace=lambda out, dy, x, mean, rstd, *_, **__: (
-        _block_nbytes(x, out.itemsize) + 4 * rstd.nbytes + copied_nbytes(dy, x)
+    workspace=lambda out, dy, x, mean, rstd, *_, axes, **__: (
+        _block_nbytes(x, out.itemsize)
+        + _ones_nbytes(x, axes, out.itemsize)
+        + 4 * rstd.nbytes
+        + copied_nbytes(dy, x)
     ),
     over=lambda k, *_, axes, **__: 0 if k == 0 or (k == 1 and 0 not in axes) else None,
 )

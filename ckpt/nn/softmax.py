@@ -30,7 +30,8 @@ def _row_numbers(out: Any, axis: int) -> AbstractArray:
 def _workspace(out: Any, x: Any, *, axis: int, scale: float, causal: bool) -> int:
     mask = _future_nbytes(*out.shape[-2:]) if causal else 0
     rows = _row_numbers(out, axis)
-    return int(max(mask, 2 * rows.nbytes + buffers(out, x, rows)))
+    ones = out.shape[axis] * out.itemsize
+    return int(max(mask, 2 * rows.nbytes + max(ones, buffers(out, x, rows))))
 
 
 @op(

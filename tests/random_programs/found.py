@@ -65,6 +65,10 @@ FOUND = {
         "nn.cross_entropy(np.sin(p), np.arange(2448) % 17)",
         "draw((2448, 17), 0)",
     ),
+    "a norm over one long axis": (
+        "np.mean(np.square(nn.layer_norm(np.repeat(p, 2) ** 3)))",
+        "draw((130, 130), 0)",
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",
