@@ -23,7 +23,8 @@ np.imag({z}) | {c}.real | {c}.imag | np.angle({c}) | np.abs({c}) | {c} * {y}
 {c} / (2.0 + np.abs({c})) | np.exp(1j * {x}) | {x} + 1j * {x} | np.sin({c}) | {c}.conj()
 {x} + {y} | {x} - {y} | {x} * {y} | {y} + {x} | {y} - {x} | {y} * {x} | {x} / {y} | {y} / {x}
 {x} / (np.square({y}) + 0.7) | np.add({x}, {y}) | np.multiply({y}, {x}) | np.subtract({y}, {x})
-np.true_divide({y}, np.square({x}) + 1) | np.arctan2({x} + 0.0, {y} + 0.0) | np.arctan2({y}, {x} + 0.0)
+np.true_divide({y}, np.square({x}) + 1) | np.arctan2({x} + 0.0, {y} + 0.0)
+np.arctan2({y}, {x} + 0.0)
 np.hypot({x}, {y}) | np.hypot({y}, {x}) | np.logaddexp({x}, {y}) | np.logaddexp2({y}, {x})
 {x} * 2 | 3 - {x} | {x} / 2 | 1 / (2 + {x} * {x}) | {x} + np.float64(0.3) | np.float32(0.5) * {x}
 {x} * True | {x}.astype(np.float64) | {x}.astype(np.float32) | np.astype({x}, np.float64)
