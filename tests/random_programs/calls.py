@@ -45,7 +45,8 @@ np.fmod({x}, 1.5) | np.modf({x})[0] | np.divmod({x}, 1.3)[1] | {x} - np.floor({x
 np.round({x}, 1) + {x} | np.ceil({x}) * {x} | np.rint({x}) + {x} | np.trunc({x}) * {y} + {x}
 ({x} // 0.7) * {x} | np.where(np.logical_and({x} > -1, {x} < {y}), {x}, 0)
 np.where(~({x} > {y}), {x}, {y}) | np.where(np.isfinite({x}) & ({x} <= 0.4), {x} * 2, {y})
-np.sort({v}, axis={axis}) | np.sort({v}, axis={axis})[::-1] | np.partition({v}, 0, axis={axis})
+np.sort({v}, axis={axis}) | np.sort({v}, axis={axis})[::-1]
+np.take(np.partition({v}, 0, axis={axis}), [0], axis={axis})
 np.max({x}{ax}) | np.min({x}{ax}) | {x}.max({axw}) | {x}.min({axw}) | np.ptp({v}, axis={axis})
 np.amax({x}{ax}) | np.nan_to_num({x}, nan=1.0)
 np.take_along_axis({v}, np.argsort({v}, axis={axis}), axis={axis}) | {v}[np.argmax({v}, axis=0)]

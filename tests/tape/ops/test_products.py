@@ -151,6 +151,10 @@ def test_matrix_power(power):
     x = normal(3, 3) + 3 * np.eye(3)
     check_op(lambda x: np.linalg.matrix_power(x, power), x, exact=False)
     check_op(lambda x: np.linalg.matrix_power(x, power), np.stack([x, 2 * x]), exact=False)
+    half = x.astype(np.float16)  # whose last bits tell the order of the products
+    if power >= 0:
+        ours = np.linalg.matrix_power(ckpt.Value(half), power).data
+        assert np.array_equal(ours, np.linalg.matrix_power(half, power))
 
 
 def test_multi_dot_takes_the_cheapest_order():

@@ -189,13 +189,15 @@ def _linalg_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
 
 @adapt(np.linalg.matrix_power)
 def matrix_power(a: Any, n: int) -> Any:
-    """By repeated squaring; a negative power is one of the inverse."""
+    """By repeated squaring, the third power as NumPy has it; a negative one is of the inverse."""
     if n != int(n):
         raise UnsupportedError(f"matrix_power: the exponent must be an integer, not {n!r}")
     if n == 0:
         return np.broadcast_to(np.eye(a.shape[-1], dtype=a.dtype), a.shape) + 0 * a
     if n < 0:
         a, n = np.linalg.inv(a), -n
+    if n == 3:
+        return np.matmul(np.matmul(a, a), a)
     result = None
     while n:
         n, odd = divmod(n, 2)
