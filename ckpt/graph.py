@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate, pairwise
+from sys import intern
 from typing import Any, Literal
 
 from ckpt.errors import GraphError
@@ -120,9 +121,15 @@ GRADIENTS = ("beforehand", "appear", "added")
 """Whether gradients are constants beside the peak, allocated ``beforehand``; ``appear`` as backward
 makes them, and count; or are ``added`` to ones that exist, each new one counted while it lasts."""
 
-_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (Node, BackwardStep, BackwardRow)}
-_DEFAULTS = {
-    kind: {f.name: f.default for f in fields(kind) if f.default is not MISSING} for kind in _FIELDS
+_FIELDS = {
+    kind: {f.name: f.default for f in fields(kind)} for kind in (Node, BackwardStep, BackwardRow)
+}
+"""Of each kind of row the fields with their defaults, or a mark that there is none."""
+
+_UNHASHED = ("name", "label", "scope", "source", "regions", "keep")
+_HASHED = {
+    kind: {name: default for name, default in found.items() if name not in _UNHASHED}
+    for kind, found in _FIELDS.items()
 }
 
 
@@ -317,11 +324,11 @@ class Graph:
         import hashlib  # it loads OpenSSL: a quarter of the time that ``ckpt --help`` takes
 
         made = hashlib.sha256()  # fed row by row: a text of all would dwarf the graph
+        spelled = json.JSONEncoder(separators=(",", ":")).encode
         rows: tuple[Node | BackwardStep | BackwardRow, ...]
         rows = (*self.nodes, *self.steps, *self.rows)
         for row in rows:
-            found = {k: v for k, v in _as_dict(row).items() if k not in _UNHASHED}
-            made.update(json.dumps(found, separators=(",", ":")).encode())
+            made.update(spelled(_as_dict(row, _HASHED[type(row)])).encode())
         made.update(json.dumps([self.outputs, self.gradients]).encode())
         return made.hexdigest()[:16]
 
@@ -354,9 +361,6 @@ class Graph:
             raise GraphError(f"this {FORMAT} document is damaged: {error!r}") from None
 
 
-_UNHASHED = ("name", "label", "scope", "source", "regions", "keep")
-
-
 def check_format(data: Any, expected: str, version: int, error: type[Exception]) -> None:
     """Refuse a document that isn't the expected kind of file, or of another version."""
     found = data.get("format") if isinstance(data, dict) else None
@@ -369,10 +373,16 @@ def check_format(data: Any, expected: str, version: int, error: type[Exception])
         )
 
 
-def _as_dict(row: Node | BackwardStep | BackwardRow) -> dict[str, Any]:
-    defaults = _DEFAULTS[type(row)]
-    found = {name: getattr(row, name) for name in _FIELDS[type(row)]}
-    return {k: v for k, v in found.items() if k not in defaults or v != defaults[k]}
+def _as_dict(
+    row: Node | BackwardStep | BackwardRow, kept: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The fields, or those ``kept``, that aren't what they are by default."""
+    defaults = _FIELDS[type(row)] if kept is None else kept
+    return {
+        name: value
+        for name, default in defaults.items()
+        if (value := getattr(row, name)) is not default and value != default
+    }
 
 
 def _tuples(value: Any) -> Any:
@@ -384,11 +394,19 @@ def _tuples(value: Any) -> Any:
 
 def _read(kind: type[Any], row: Any) -> Any:
     """What `_as_dict` wrote; TypeError where a field is missing, unknown, or of another type."""
-    found = {name: _tuples(value) for name, value in row.items()}
-    for field in fields(kind):
-        if field.name in found:
-            checked(field.name, field.type, found[field.name])
+    types = _TYPES[kind]
+    found = {}
+    for name, value in row.items():
+        value = _tuples(value)
+        if name in types:
+            checked(name, types[name], value)
+        found[name] = intern(value) if name in _ALIKE else value
     return kind(**found)
+
+
+_TYPES = {kind: {f.name: f.type for f in fields(kind)} for kind in _FIELDS}
+_ALIKE = ("op", "dtype", "label", "scope", "source", "kind")
+"""Texts that many rows share, one copy of which is enough."""
 
 
 def checked(name: str, kind: Any, value: Any) -> Any:

@@ -6,7 +6,6 @@ schedule can't lie about itself. What a schedule may say is defined by `ckpt.sim
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, assert_never
@@ -48,7 +47,8 @@ _KINDS: dict[str, type[Compute] | type[Free] | type[Backward]] = {
     "free": Free,
     "backward": Backward,
 }
-_LINE = re.compile(r"(\w+)\s+(\d{1,18})")
+LONGEST_NUMBER = 18
+"""Digits: it fits into 64 bits."""
 
 
 def spell(instruction: Instruction) -> str:
@@ -66,12 +66,13 @@ def spell(instruction: Instruction) -> str:
 
 def parse(text: str) -> Instruction:
     """The instruction that `spell` wrote; ScheduleError for any other text."""
-    match = _LINE.fullmatch(text) if isinstance(text, str) else None
-    if match is None or match[1] not in _KINDS:
+    word, _, number = text.partition(" ") if isinstance(text, str) else ("", "", "")
+    kind = _KINDS.get(word)
+    if kind is None or not number.isdecimal() or len(number) > LONGEST_NUMBER:
         raise ScheduleError(
             f"{text!r} is no instruction; write 'compute N', 'free N' or 'backward N'"
         )
-    return _KINDS[match[1]](int(match[2]))
+    return kind(int(number))
 
 
 def describe_instruction(instruction: Instruction, graph: Graph) -> str:
@@ -145,10 +146,10 @@ class Schedule:
         """Read `to_text`; blank lines and ``#`` comments are passed over."""
         found = []
         for number, raw in enumerate(text.splitlines(), 1):
-            line = raw.partition("#")[0].strip()
-            if line:
+            words = raw.partition("#")[0].split()
+            if words:
                 try:
-                    found.append(parse(line))
+                    found.append(parse(" ".join(words)))
                 except ScheduleError as error:
                     raise ScheduleError(f"line {number}: {error}") from None
         return cls(tuple(found))

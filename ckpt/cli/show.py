@@ -28,7 +28,7 @@ def show(
     from ckpt.cli import outputs
     from ckpt.graph import Graph
     from ckpt.reports import documents, figure
-    from ckpt.reports.files import check_output
+    from ckpt.reports.files import acyclic, check_output
     from ckpt.reports.formats.shown import Shown
 
     document = documents.read(file)
@@ -38,7 +38,9 @@ def show(
         if whole
         else [check_output(path, figure.FIGURE_KINDS) for path in output or ()]
     )
-    print(documents.describe(document, instructions=instructions), end="")
+    with acyclic():
+        text = documents.describe(document, instructions=instructions)
+    print(text, end="")
     if whole:
         outputs.write(paths, document)
     else:

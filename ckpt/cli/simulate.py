@@ -32,14 +32,14 @@ def simulate(
     from ckpt.cli import outputs
     from ckpt.reports.documents import explained, pair
     from ckpt.reports.exports import dumps
+    from ckpt.reports.files import acyclic
     from ckpt.reports.formats.simulated import Simulation
     from ckpt.text import filled
 
     paths = outputs.check(output or (), Simulation)
-    graph, timeline = pair(file, schedule)
-    if json:
-        document(dumps(timeline.to_json()))
-    else:
-        print(filled(explained(graph, timeline, top)))
+    with acyclic():
+        graph, timeline = pair(file, schedule)
+        text = dumps(timeline.to_json()) if json else filled(explained(graph, timeline, top))
+    document(text) if json else print(text)
     outputs.write(paths, Simulation(graph, timeline))
     note(f"next: {o.again('show', file)}")

@@ -12,7 +12,7 @@ from ckpt import timeline as timelines
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
-from ckpt.reports.files import read_json, read_text
+from ckpt.reports.files import acyclic, read_json, read_text
 from ckpt.reports.ledger import why
 from ckpt.reports.table import render
 from ckpt.schedule import Schedule, describe_instruction
@@ -45,14 +45,15 @@ READERS: dict[str, Callable[[Any], Any]] = {
 
 def read(path: str | Path) -> Any:
     """What a JSON file of ckpt's holds, by its ``format``; UsageError for any other file."""
-    data = read_json(path)
-    kind = data.get("format") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or kind not in READERS:
-        raise UsageError(f"{path}: its format is {kind!r}, and none of {', '.join(READERS)}")
-    try:
-        return READERS[kind](data)
-    except UsageError as error:
-        raise type(error)(f"{path}: {error}") from None
+    with acyclic():
+        data = read_json(path)
+        kind = data.get("format") if isinstance(data, dict) else None
+        if not isinstance(kind, str) or kind not in READERS:
+            raise UsageError(f"{path}: its format is {kind!r}, and none of {', '.join(READERS)}")
+        try:
+            return READERS[kind](data)
+        except UsageError as error:
+            raise type(error)(f"{path}: {error}") from None
 
 
 def pair(path: Path, schedule: Path | None = None) -> tuple[Graph, Timeline]:
@@ -83,7 +84,8 @@ def _schedule(path: Path, graph: Graph) -> Schedule:
     else:
         text = read_text(path)
         try:
-            document = Schedule.from_text(text)
+            with acyclic():
+                document = Schedule.from_text(text)
         except UsageError as error:
             raise type(error)(f"{path}, {error}") from None
     if document.graph and document.graph != graph.digest:

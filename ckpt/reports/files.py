@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
@@ -84,28 +85,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_bytes(text.encode(errors="backslashreplace"))
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytearray:
     """What is in a file or comes through a pipe.
 
     Raises UsageError where it can't be read, is a device, or has more than LARGEST bytes.
     """
-    parts = []
-    left = LARGEST
+    found = bytearray()  # parts that are joined at the end would be there twice
     try:
         with open(path, "rb") as file:
             if stat.S_ISCHR(os.fstat(file.fileno()).st_mode):
                 raise UsageError(f"can't read {os.fspath(path)}: it is a device, and no file")
             while part := file.read(2**20):
-                parts.append(part)
-                left -= len(part)
-                if left < 0:
+                found += part
+                if len(found) > LARGEST:
                     raise UsageError(
                         f"can't read {os.fspath(path)}: it is larger than {format_bytes(LARGEST)}"
                     )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"can't read {os.fspath(path)}: {reason}") from None
-    return b"".join(parts)
+    return found
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -126,7 +125,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UsageError(f"{os.fspath(path)} is no JSON document, or is cut off: {error}") from None
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes | bytearray) -> Any:
     """A JSON document, to the letter and not DEEPEST deep; ValueError for any other text."""
 
     def refuse(name: str) -> NoReturn:
@@ -136,14 +135,27 @@ def parse_json(text: str | bytes) -> Any:
         data = json.loads(text, parse_constant=refuse)
     except RecursionError:
         raise ValueError("its lists are nested too deep") from None
-    level = [data]
+    level = [data] if isinstance(data, (list, dict)) else []
     for _ in range(DEEPEST):
         level = [
             item
             for found in level
-            if isinstance(found, (list, dict))
             for item in (found.values() if isinstance(found, dict) else found)
+            if isinstance(item, (list, dict))
         ]
         if not level:
             return data
     raise ValueError("its lists are nested too deep")
+
+
+@contextmanager
+def acyclic() -> Iterator[None]:
+    """In this block the garbage collector rests: what is made has no cycles, and a million small
+    objects would be searched for them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -125,7 +125,8 @@ def _layout(
         said = ", ".join(f"{heading(c)} {cell(c, told[0].get(c))}" for c in same)
         below = [*([f"in every row: {said}"] if said else []), *below]
     gone: list[str] = []
-    while len(chosen) > 2 and len(_lines(table, chosen)[-1]) > width:
+    widths = [len(_lines(table, [c])[-1]) + 2 for c in chosen]
+    while len(chosen) > 2 and sum(widths[: len(chosen)]) - 2 > width:
         gone.insert(0, chosen.pop())
     if gone:
         below.append(f"too wide for here: {', '.join(map(heading, gone))} (-o table.csv has all)")
