@@ -262,7 +262,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Raises UsageError, naming the line, where any other line is damaged.
     """
-    data = read_bytes(path) if Path(path).exists() else b""
+    data = bytes(read_bytes(path)) if Path(path).exists() else b""
     rows = []
     whole = _whole_lines(data)
     if len(whole) < len(data):

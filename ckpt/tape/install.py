@@ -6,6 +6,7 @@ They are put on the classes here, and not written in them, since what they call 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,8 @@ def install() -> None:
         "mT": property(lambda self: numpy.swapaxes(self, -1, -2)),
         "real": property(lambda self: numpy.real(self)),
         "imag": property(lambda self: numpy.imag(self)),
+        "device": property(lambda self: "cpu"),
+        "to_device": _to_device,
     }.items():
         setattr(Value, name, attribute)
     for name, instead in IN_PLACE.items():
@@ -91,6 +94,8 @@ def install() -> None:
             f"x.{name} is about the bytes of an array, and would lose the gradient; use "
             f"x.data.{name} if none should flow, or x.astype to cast",
         )
+    for name in ("base", "ctypes"):
+        setattr(Value, name, property(_of_data(name)))
     Op.__call__ = _call  # type: ignore[method-assign]
 
 
@@ -154,6 +159,23 @@ def _refusal(name: str, kind: type[TapeError], message: str) -> None:
     refuse.__name__ = name
     refuse.__doc__ = "Not for Values."
     setattr(Value, name, refuse)
+
+
+def _of_data(name: str) -> Callable[[Value], Any]:
+    """An attribute that Values lack, by a line that says where it is."""
+
+    def lacking(self: Value) -> Any:
+        raise AttributeError(
+            f"a Value has no {name!r}, which is about an array's memory; use x.data.{name}"
+        )
+
+    return lacking
+
+
+def _to_device(self: Any, device: Any, *, stream: Any = None) -> Any:
+    if device != "cpu" or stream is not None:
+        raise UnsupportedError(f"Values are on 'cpu' alone, not on {device!r}; leave stream out")
+    return self
 
 
 def _copy(self: Any, order: str = "K") -> Any:

@@ -161,7 +161,6 @@ def test_accumulate_is_a_running_sum_or_product():
 # -- methods ---------------------------------------------------------------------------------------
 
 NOT_OURS = {
-    "base", "ctypes", "device", "to_device",  # of memory
     "__array_finalize__", "__array_interface__", "__array_namespace__", "__array_struct__",
     "__array_wrap__", "__class_getitem__", "__copy__", "__deepcopy__", "__dlpack__",
     "__dlpack_device__", "__setstate__",
@@ -171,7 +170,7 @@ NOT_OURS = {
 }  # fmt: skip
 PLAIN = {
     "T", "flat", "real", "imag", "mT", "shape", "dtype", "ndim", "size", "nbytes", "itemsize",
-    "strides", "flags", "data", "item", "tolist",
+    "strides", "flags", "data", "item", "tolist", "device",
 }  # fmt: skip
 IN_PLACE = {
     "sort": (), "partition": (1,), "put": ([0], [1.0]), "fill": (0.0,), "resize": ((2, 2),),
@@ -186,6 +185,7 @@ OF_BYTES = {
     "dump": ("f",),
     "dumps": (),
 }
+OF_MEMORY = {"base", "ctypes"}
 SAME = {
     "all": (), "any": (), "argmax": (), "argmin": (), "argpartition": (1,), "argsort": (),
     "astype": (np.float32,), "clip": (0, 1), "compress": ([True, False, True, False],), "conj": (),
@@ -193,14 +193,15 @@ SAME = {
     "flatten": (), "max": (), "mean": (), "min": (), "nonzero": (), "prod": (), "ravel": (),
     "repeat": (2,), "reshape": (2, 2), "round": (1,), "searchsorted": None, "squeeze": (),
     "std": (), "sum": (), "swapaxes": (0, 0), "take": ([3, -1],), "trace": None, "transpose": (),
-    "var": (), "choose": None,
+    "var": (), "choose": None, "to_device": ("cpu",),
 }  # fmt: skip
 
 
 def test_every_method_of_an_array_is_decided():
-    decided = {*NOT_OURS, *PLAIN, *IN_PLACE, *OF_BYTES, *SAME}
-    names = {n for n in dir(np.ndarray) if n[:2] != "__" or n in decided}
-    assert names <= decided
+    decided = {*NOT_OURS, *PLAIN, *IN_PLACE, *OF_BYTES, *OF_MEMORY, *SAME}
+    missing = {n for n in dir(np.ndarray) if not hasattr(Value(X[None]), n)}
+    assert missing <= NOT_OURS | OF_MEMORY
+    assert {n for n in dir(np.ndarray) if n[:2] != "__"} <= decided
     assert not [n for n in NOT_OURS if n in dir(Value) and n not in dir(object)]
 
 
@@ -235,6 +236,33 @@ def test_methods_that_write_are_refused(name):
 def test_methods_of_bytes_are_refused(name):
     with pytest.raises(UnsupportedError, match=rf"x\.data\.{name}"):
         getattr(Value(X), name)(*OF_BYTES[name])
+
+
+@pytest.mark.parametrize("name", OF_MEMORY)
+def test_attributes_of_memory_are_the_datas(name):
+    with pytest.raises(AttributeError, match=rf"use x\.data\.{name}"):
+        getattr(Value(X), name)
+    assert hasattr(Value(X).data, name)
+
+
+def test_values_are_on_the_cpu():
+    assert Value(X).device == X.device == "cpu"
+    with pytest.raises(UnsupportedError, match="'cpu' alone"):
+        Value(X).to_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        lambda x: x.data.view(int), lambda x: x.data.getfield(int), lambda x: x.data.tobytes(),
+        lambda x: x.data.dumps(), lambda x: x.data.byteswap(), lambda x: x.astype("f4"),
+        lambda x: np.sort(x), lambda x: np.partition(x, 1), lambda x: np.reshape(x, (2, 2)),
+        lambda x: np.pad(x, 1), lambda x: x[:2], lambda x: np.where(x > 0, x, 0.0), np.stack,
+        lambda x: np.concatenate([x[:1], x]), lambda x: np.broadcast_to(1.0, x.shape),
+    ],
+)  # fmt: skip
+def test_what_is_named_instead_of_a_method_can_be_called(instead):
+    instead(Value(X))
 
 
 def test_what_the_refusals_of_methods_name_works():

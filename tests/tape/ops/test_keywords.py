@@ -40,8 +40,16 @@ OPTIONS = {
     "x": [np.arange(3.0)], "to_end": [9.0], "to_begin": [9.0], "optimize": [True, "optimal"],
     "device": ["cpu", None], "axisa": [0], "axisb": [0], "axisc": [0], "side": ["right"],
     "right": [True], "equal_nan": [True], "atol": [1.0], "tol": [50], "p": [1, 2, -2, "fro"],
-    "shape": [(3, 3)], "minlength": [9],
+    "shape": [(3, 3)], "minlength": [9], "weights": [np.arange(1.0, 4), B],
+    "sorter": [np.array([3, 1, 0, 2])], "min": [0.3], "max": [0.6],
 }  # fmt: skip
+OF_TEXT = {
+    "max_line_width", "precision", "suppress_small", "separator", "prefix", "formatter",
+    "threshold", "edgeitems", "sign", "floatmode", "suffix", "legacy",
+}  # fmt: skip
+"""Options of what makes strings, which are NumPy's own functions."""
+ELSEWHERE = {"varargs": "test_choosing", "kwargs": "here", "b": "test_linalg"}
+"""Arguments of some number or kind of their own, and where they are tried."""
 ARGUMENTS = {
     "take": (A, [2, 0]), "compress": ([True, False, True], A), "extract": (A > 0.5, A),
     "where": (A > 0.5, A, A.T), "select": ([A > 0.5], [A]),
@@ -105,6 +113,16 @@ def floats(x):
 
 def leaves(result):
     return [x.data if isinstance(x, ckpt.Value) else x for x in tree.leaves(result)]
+
+
+def test_no_option_goes_untried():
+    """One that a new NumPy brings is decided, and tried, before this passes."""
+    for function in functions():
+        if not isinstance(function, np.ufunc) and function is not np.einsum:
+            given, _ = calls(function)
+            names = list(inspect.signature(function).parameters)[len(given) :]
+            untried = set(names) - {*OPTIONS, *OF_TEXT, *ELSEWHERE}
+            assert not untried, f"{name_of(function)}: {untried}"
 
 
 @pytest.mark.parametrize("function", functions(), ids=name_of)
