@@ -17,6 +17,8 @@ from ckpt.machine import simulate
 from ckpt.planners.base import registry
 from ckpt.planners.base.cost import Cost, flops, moved
 from ckpt.planners.bounds import first_order, highs, reduced
+from ckpt.planners.bounds.boxes import BoxProgram, Solved
+from ckpt.planners.bounds.branches import Tree
 from ckpt.planners.bounds.certificate import certify
 from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import lower_bounds
@@ -69,6 +71,17 @@ def budgets(graph: Graph) -> Iterator[int]:
     yield from sorted({low - 1, low, (3 * low + top) // 4, (low + top) // 2} - {-1, 0})
 
 
+def branched(pairs: Pairs, root: Solved, most: int) -> int | None:
+    """What so many programs of the tree prove."""
+    left = iter(range(most))
+
+    def solve(program: BoxProgram) -> Solved | None:
+        solved = highs.solve(program, 10_000)
+        return None if next(left, None) is None or solved.duals is None else solved
+
+    return Tree(pairs, root, solve, lambda bound: True).run()
+
+
 def check(seed: int) -> int:
     """Every program of a growing set of moments against the optimum; how many were solved."""
     graph = small(seed)
@@ -90,7 +103,8 @@ def check(seed: int) -> int:
                 assert best is None
                 break
             pairs = Pairs(found, moments)
-            duals, _ = highs.solve(pairs.program, 10_000)
+            root = highs.solve(pairs.program, 10_000)
+            duals = root.duals
             if duals is None:
                 continue
             solved += 1
@@ -104,10 +118,13 @@ def check(seed: int) -> int:
             before = max(before, proven)
             noise = np.random.default_rng(seed).lognormal(0, 1, len(duals))  # any duals at all
             assert best is None or pairs.recompute(duals * noise) <= best
+            if k == len(chosen):
+                halved = branched(pairs, root, 12)
+                assert best is None or (halved is not None and proven <= halved <= best), seed
             if k == len(chosen) and best is not None:  # and any items taken for one
                 alike = np.array([rng.randrange(4) for _ in found.nodes])
                 pairs.program = pairs.program.folded(alike)
-                duals, _ = highs.solve(pairs.program, 10_000)
+                duals = highs.solve(pairs.program, 10_000).duals
                 assert duals is None or pairs.recompute(duals) <= best
     return solved
 
@@ -141,9 +158,27 @@ def test_the_built_in_solver_proves_nearly_what_highs_does(make: Callable[[], Gr
     steps = len(graph.steps)
     moments = [found.moment(q) for q in range(0, steps, max(1, steps // 3))]
     pairs = Pairs(found, moments)
-    exact = pairs.recompute(highs.solve(pairs.program, 10_000)[0])
-    built_in = pairs.recompute(first_order.solve(pairs.program, 3_000)[0])
+    exact = pairs.recompute(highs.solve(pairs.program, 10_000).duals)
+    built_in = pairs.recompute(first_order.solve(pairs.program, 3_000).duals)
     assert 0 < 0.98 * exact <= built_in <= exact * 1.0001 + 1
+
+
+@pytest.mark.parametrize("solver", [HIGHS, BUILT_IN])
+def test_whole_numbers_close_the_gap(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of equal stages no fraction can be computed."""
+    graph = residual_net(8)
+    cost = flops(graph)
+    budget = int(simulate(graph, registry.get("store_all")[0](graph)).peak * 0.6)
+    best = cost.recompute(simulate(graph, registry.get("auto")[0](graph, budget)).counts)
+
+    def proven() -> int:
+        search = MomentSearch(Reduced(graph, budget, cost), 4 * 10**8, 0, best, solver)
+        search.run()
+        return search.best
+
+    assert proven() == best
+    monkeypatch.setattr(MomentSearch, "_branch", lambda *_: None)
+    assert proven() < best
 
 
 def test_equal_layers_made_one_prove_nearly_as_much_in_a_tenth_of_the_size() -> None:
@@ -154,11 +189,11 @@ def test_equal_layers_made_one_prove_nearly_as_much_in_a_tenth_of_the_size() -> 
     whole = Pairs(found, [found.moment(q) for q in (1, 4)])
     size, proven = (
         len(whole.program.entries[0]),
-        whole.recompute(highs.solve(whole.program, 100_000)[0]),
+        whole.recompute(highs.solve(whole.program, 100_000).duals),
     )
     assert whole.fold()
     assert len(whole.program.entries[0]) < size / 10
-    folded = whole.recompute(highs.solve(whole.program, 100_000)[0])
+    folded = whole.recompute(highs.solve(whole.program, 100_000).duals)
     assert 0 < 0.95 * proven < folded <= proven
 
 

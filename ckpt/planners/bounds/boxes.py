@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,17 @@ Ints = Any
 
 EXACT = float(2**53)
 """Whole numbers up to here, and their sums, are exact in float64."""
+
+
+class Solved(NamedTuple):
+    """What a solver found."""
+
+    duals: Any
+    """None where it was stopped."""
+    used: int
+    """Iterations."""
+    point: Any = None
+    """The columns, as nearly as the solver knows them; None where no point meets the rows."""
 
 
 @dataclass
@@ -60,6 +71,17 @@ class BoxProgram:
         self._entries.append((np.full(len(columns), self.rows), columns, -sizes.astype(float)))
         self._least.append(np.array([-float(most)]))
         self.rows += 1
+
+    def with_row(self, columns: Any, coefficient: int, least: int) -> BoxProgram:
+        """This program, and the row ``coefficient * (sum of x[columns]) >= least``."""
+        row = np.full(len(columns), self.rows), columns, np.full(len(columns), float(coefficient))
+        made = replace(
+            self, _least=[*self._least, np.array([float(least)])],
+            _entries=[*self._entries, row], rows=self.rows + 1,
+        )  # fmt: skip
+        rows, there, coefs = map(np.append, self.entries, row)
+        made.entries = rows, there, coefs
+        return made
 
     @cached_property
     def low(self) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.planners.base import clock
-from ckpt.planners.bounds.boxes import BoxProgram
+from ckpt.planners.bounds.boxes import BoxProgram, Solved
 
 LOOK = 40
 """Iterations from one look at the bound to the next."""
@@ -55,13 +55,13 @@ class _Half:
         return found
 
 
-def solve(program: BoxProgram, iterations: int, start: Any = None) -> tuple[Any, int]:
-    """The best duals found in ``iterations``, and how many it took; ``start``: duals to begin at.
+def solve(program: BoxProgram, iterations: int, start: Any = None) -> Solved:
+    """The best duals found in ``iterations``, and the last point; ``start``: duals to begin at.
 
     Where the bound outgrows what any point may cost, they prove that no point meets the rows.
     """
     if not program.rows:
-        return np.zeros(0), 0
+        return Solved(np.zeros(0), 0, program.low)
     rows, columns, coefs = program.entries
     row_scale, column_scale, coefs = _scaled(rows, columns, coefs, program)
     matrix = Matrix(rows, columns, coefs, (program.rows, program.columns))
@@ -72,7 +72,7 @@ def solve(program: BoxProgram, iterations: int, start: Any = None) -> tuple[Any,
     step = 0.998 / _norm(matrix)
 
     # ax is A x, by is A' y; both follow the combinations that x and y are made of.
-    x = low.copy()
+    x = x1 = low.copy()
     y = np.zeros(program.rows) if start is None else start / row_scale / unit
     ax, by = matrix.times(x), matrix.back(y)
     best, best_y = -np.inf, y
@@ -112,7 +112,7 @@ def solve(program: BoxProgram, iterations: int, start: Any = None) -> tuple[Any,
         x, y, ax, by = (share * (2 * b - a) + (1 - share) * c for a, b, c in pairs)
         before = moved
         since += 1
-    return best_y * row_scale * unit, iterations
+    return Solved(best_y * row_scale * unit, iterations, x1 * column_scale)
 
 
 def _scaled(rows: Any, columns: Any, coefs: Any, program: BoxProgram) -> tuple[Any, Any, Any]:

@@ -8,23 +8,27 @@ import numpy as np
 
 from ckpt.errors import MissingExtraError
 from ckpt.planners.base import clock
-from ckpt.planners.bounds.boxes import BoxProgram
+from ckpt.planners.bounds.boxes import BoxProgram, Solved
+
+MOST = 2**31 - 1
+"""Iterations that HiGHS can count."""
 
 
-def solve(program: BoxProgram, iterations: int) -> tuple[Any, int]:
-    """Duals, and how many iterations it took; none where these, or the clock, stopped it.
+def solve(program: BoxProgram, iterations: int) -> Solved:
+    """Duals and the point; none where ``iterations``, or the clock, stopped it.
 
     Where no point meets the rows, duals that show it. Raises MissingExtraError without SciPy.
     """
     if not program.rows:
-        return np.zeros(0), 0
-    found, used = _solve(program, program.costs, iterations)
-    if found is None and used < iterations:
-        return _refute(program, iterations - used)
-    return found, used
+        return Solved(np.zeros(0), 0, program.low)
+    iterations = min(iterations, MOST)
+    found = _solve(program, program.costs, iterations)
+    if found.duals is None and found.used < iterations:
+        return _refute(program, iterations - found.used)
+    return found
 
 
-def _solve(program: BoxProgram, costs: Any, iterations: int, extra: Any = None) -> tuple[Any, int]:
+def _solve(program: BoxProgram, costs: Any, iterations: int, extra: Any = None) -> Solved:
     try:
         from scipy import optimize, sparse
     except ImportError:
@@ -51,17 +55,17 @@ def _solve(program: BoxProgram, costs: Any, iterations: int, extra: Any = None) 
         )
     )  # fmt: skip
     if result is None:
-        return None, iterations
+        return Solved(None, iterations)
     used = int(result.nit)
     if result.status != 0:
-        return None, iterations if result.status == 1 else used
-    return -result.ineqlin.marginals * unit / scale, used
+        return Solved(None, iterations if result.status == 1 else used)
+    return Solved(-result.ineqlin.marginals * unit / scale, used, result.x)
 
 
-def _refute(program: BoxProgram, iterations: int) -> tuple[Any, int]:
+def _refute(program: BoxProgram, iterations: int) -> Solved:
     """Duals of the least by which all rows must give way at once."""
     rows, _, coefs = program.entries
     give = np.zeros(program.rows)
     np.maximum.at(give, rows, np.abs(coefs))
-    duals, used = _solve(program, np.zeros(program.columns), iterations, (give > 0).astype(float))
-    return (None if duals is None else duals * 2.0**30), used
+    found = _solve(program, np.zeros(program.columns), iterations, (give > 0).astype(float))
+    return Solved(None if found.duals is None else found.duals * 2.0**30, found.used)

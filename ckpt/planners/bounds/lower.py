@@ -7,7 +7,7 @@ from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.bounds.moments import pair_bound
 from ckpt.planners.bounds.simple import Bound, chain_bound, knapsack_bound
 
-EFFORT = 600_000_000
+EFFORT = 1_800_000_000
 """Of the linear program, by default: a few seconds; see `moments.pair_bound`."""
 
 

@@ -3,19 +3,20 @@
 Two do on transformers, many on chains at tight budgets. The first is the Backward by which nearly
 all of the forward has been computed. Others are looked for in some stretches of the backward, the
 shorter the earlier, among the Backwards that leave least room. Each is tried beside the first; the
-best of each stretch are tried together; then one more is added at a time.
+best of each stretch are tried together; then one more is added at a time. What effort is left goes
+into `branches` of the program that proved most.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from ckpt.graph import Graph
 from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.bounds import first_order, highs
-from ckpt.planners.bounds.boxes import BoxProgram
+from ckpt.planners.bounds.boxes import BoxProgram, Solved
+from ckpt.planners.bounds.branches import Tree
 from ckpt.planners.bounds.pairs import Pairs
 from ckpt.planners.bounds.reduced import Reduced
 from ckpt.planners.bounds.simple import Bound
@@ -46,6 +47,12 @@ FOLD = 300
 
 CLOSE = 1 / 1000
 """A gap of this share of the forward is no longer worth a search."""
+
+SEARCH = 900_000_000
+"""Of the effort, what goes at most into the choice of moments."""
+
+WEIGHTS = {HIGHS: 1, BUILT_IN: 2}
+"""What an entry counts."""
 
 LARGEST = 400_000_000
 """Programs that are expected to take more effort by themselves are passed over."""
@@ -101,6 +108,10 @@ class MomentSearch:
     """What the chosen moments prove as they were compared: with equal layers made one."""
     refuted: bool = False
     solved: int = 0
+    root: tuple[Pairs, Solved] | None = None
+    """The program that proved most, unless equal layers are one in it."""
+    reserve: int = 0
+    """Of the effort, what isn't for now."""
     scores: dict[int, int] = field(default_factory=dict)
     unconfirmed: set[tuple[int, ...]] = field(default_factory=set)
 
@@ -109,6 +120,13 @@ class MomentSearch:
         if min(self.reduced.rooms) < 0:
             self.refuted, self.solved = True, 1
             return
+        self.reserve = max(0, self.effort - SEARCH)
+        self._choose()
+        self.reserve = 0
+        if self.root is not None and self._open():
+            self._branch(*self.root)
+
+    def _choose(self) -> None:
         first = self._first()
         stretches = self._stretches(first)
         self._try((first,))
@@ -120,6 +138,13 @@ class MomentSearch:
         self._beside(first, [q for s in stretches[1:] for q in s[1:]])
         while self._open() and self._one_more():
             self._confirm()
+
+    def _branch(self, pairs: Pairs, solved: Solved) -> None:
+        """Whole numbers, for the program that proved most."""
+        tree = Tree(pairs, solved, self._solve, self._open)
+        proven = tree.run()
+        self.refuted |= proven is None
+        self.best = max(self.best, proven or 0)
 
     def _first(self) -> int:
         last = sorted(self.reduced.first)[int(FORWARD_SHARE * (len(self.reduced) - 1))]
@@ -169,12 +194,12 @@ class MomentSearch:
                 return True
         return False
 
-    def _open(self) -> bool:
-        """May more be proven, and is there effort left?"""
-        proven = max(self.best, self.at_least)
+    def _open(self, proven: int = 0) -> bool:
+        """May more be proven than is (in the branches: ``proven``), and is there effort left?"""
+        proven = max(self.best, self.at_least, proven)
         close = int(CLOSE * sum(self.reduced.costs))
         done = self.known is not None and (proven >= self.known or self.known - proven < close)
-        return not (done or self.refuted or clock.stopped()) and self.effort > 0
+        return not (done or self.refuted or clock.stopped()) and self.effort > self.reserve
 
     def _worth(self, before: int) -> bool:
         top = sum(self.reduced.costs) if self.known is None else self.known
@@ -202,30 +227,34 @@ class MomentSearch:
         return Pairs(self.reduced, [self.reduced.moment(q) for q in numbers])
 
     def _prove(self, pairs: Pairs) -> int:
-        duals = self._solve(pairs.program)
-        if duals is None:
+        solved = self._solve(pairs.program)
+        if solved is None:
             return 0
         self.solved += 1
-        self.refuted |= pairs.refuted(duals)
-        proven = pairs.recompute(duals)
-        self.best = max(self.best, proven)
+        self.refuted |= pairs.refuted(solved.duals)
+        proven = pairs.recompute(solved.duals)
+        if proven > self.best:
+            self.best = proven
+            self.root = None if pairs.folded else (pairs, solved)
         return proven
 
-    def _solve(self, program: BoxProgram) -> Any:
-        """Duals; None where the program is too large, or the effort is spent."""
+    def _solve(self, program: BoxProgram) -> Solved | None:
+        """None where the program is too large, or the effort is spent."""
         entries = self._entries(program)
         if not entries or self._expected(program) > LARGEST:
             return None
+        allowed = (self.effort - self.reserve) // entries
         if self.solver == HIGHS:
-            duals, used = highs.solve(program, self.effort // entries)
+            found = highs.solve(program, allowed)
         else:
-            duals, used = first_order.solve(program, min(ITERATIONS, self.effort // entries))
-        self.effort -= max(1, used) * entries
-        return duals
+            found = first_order.solve(program, min(ITERATIONS, allowed))
+        self.effort -= max(1, found.used) * entries
+        return None if found.duals is None else found
 
     def _entries(self, program: BoxProgram) -> int:
         """What an iteration takes."""
-        return len(program.entries[0]) + (OVERHEAD if self.solver == BUILT_IN else 0)
+        overhead = OVERHEAD if self.solver == BUILT_IN else 0
+        return WEIGHTS[self.solver] * (len(program.entries[0]) + overhead)
 
     def _expected(self, program: BoxProgram) -> int:
         iterations = ITERATIONS if self.solver == BUILT_IN else program.rows // 2

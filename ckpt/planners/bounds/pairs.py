@@ -42,6 +42,7 @@ class Pairs:
         self.reduced = reduced
         self.moments = moments
         self.program = BoxProgram()
+        self.folded = False
         total = sum(reduced.costs)
         self.shift = total.bit_length() - COST_BITS
         """Costs are divided by this power of two, rounded down."""
@@ -61,12 +62,12 @@ class Pairs:
         folded = self.program.folded(self.reduced.alike(self.moments))
         smaller = len(folded.entries[0]) * SMALLER < len(self.program.entries[0])
         if smaller:
-            self.program = folded
+            self.program, self.folded = folded, True
         return smaller
 
-    def recompute(self, duals: Any) -> int:
-        """What recomputing costs at least, by these duals."""
-        proven = max(0, self.program.bound(duals) - self.once)
+    def recompute(self, duals: Any, program: BoxProgram | None = None) -> int:
+        """What recomputing costs at least, by these duals of the program, or one with more rows."""
+        proven = max(0, (program or self.program).bound(duals) - self.once)
         amount = proven << self.shift if self.shift >= 0 else -(-proven >> -self.shift)
         common = gcd(*self.reduced.costs) or 1
         return -(-amount // common) * common

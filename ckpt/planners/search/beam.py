@@ -18,10 +18,13 @@ from ckpt.schedule import Schedule, describe_instruction
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
-BEAMS = ((1, 1), (1, 4), (4, 6), (1, 12), (16, 12))
+BEAMS = ((1, 1), (1, 4), (4, 6), (32, 6))
 """Width, and how many choices an eviction has."""
 
-WORK = 15_000_000
+BARREN = 2
+"""After so many widths in a row that brought nothing the others aren't tried."""
+
+WORK = 10_000_000
 """Units that are looked at, over all rollouts; a second is about one million."""
 
 WORTH = 2
@@ -78,11 +81,12 @@ def beam(
     best: tuple[tuple[int, int], Timeline] | None = None
     spent = rollouts = 0
     tried: set[tuple[tuple[int, ...], ...]] = set()
-    gained = False
+    barren = 0
     for width, choices, exponent in _settings():
-        if not exponent and best is not None and not gained:
-            break  # this width brought nothing
-        gained = gained and bool(exponent)
+        if not exponent:
+            barren += best is not None
+            if barren > BARREN:
+                break
         if spent >= work or clock.stopped() or (best is not None and not best[0][0]):
             break
         search = _Beam(Roller(units, budget, exponent), width, choices, work - spent)
@@ -101,7 +105,7 @@ def beam(
         timeline = simulate(graph, better.schedule)
         key = price.recompute(timeline.counts), timeline.peak
         if best is None or key < best[0]:
-            best, gained = (key, timeline), True
+            best, barren = (key, timeline), 0
     if best is None:
         clock.check()
         none = f"beam: found no schedule within {format_bytes(budget)} ({budget} bytes)"
