@@ -133,7 +133,9 @@ class _Tables:
     ) -> None:
         self.graph = graph
         self.cost = cost
-        self._timelines: dict[_CornerPlan, Timeline] = {}
+        self._figures: dict[_CornerPlan, tuple[int, int]] = {}
+        """Of the plans simulated so far the peak and the cost: all timelines would take more than
+        the tables."""
         self.chains = [
             _Chain(graph, cost, stages, slots, options)
             for stages in _cuts(graph, cost, slots, max_stages)
@@ -155,7 +157,7 @@ class _Tables:
         if not able:
             least = [self.timeline(points[0]) for points in self.frontiers]
             raise over_budget(self.graph, min(least, key=lambda t: t.peak), "chain", budget)
-        best = min(able, key=lambda point: self.recompute(self.timeline(point)))
+        best = min(able, key=lambda point: self._simulate(point)[1])
         return self._schedule(best, budget)
 
     def _best(self, points: list[_CornerPlan], budget: int | None) -> _CornerPlan | None:
@@ -163,42 +165,44 @@ class _Tables:
         if budget is None:
             return points[-1]
         best = max(sum(point.nbytes <= budget for point in points) - 1, 0)
-        if self.timeline(points[best]).peak > budget:
+        if self._simulate(points[best])[0] > budget:
             return None
         stride = 1 + len(points) // FRONTIER
         # By strides, whose ends are the same for every budget; then one by one to the next end.
         end = best - best % stride + stride
         for after in range(end, min(end + LOOK_AHEAD * stride, len(points)), stride):
-            if self.timeline(points[after]).peak > budget:
+            if self._simulate(points[after])[0] > budget:
                 break
             best, end = after, after + stride
         for after in range(best + 1, min(end, len(points))):
-            if self.timeline(points[after]).peak > budget:
+            if self._simulate(points[after])[0] > budget:
                 break
             best = after
         return points[best]
 
     def _simulated(self, point: _CornerPlan) -> _CornerPlan:
         """The bytes and cost that its plan turns out to need: at most what the table says."""
-        timeline = self.timeline(point)
-        found = point._replace(nbytes=timeline.peak, cost=self.recompute(timeline))
-        self._timelines[found] = timeline
+        peak, cost = self._simulate(point)
+        found = point._replace(nbytes=peak, cost=cost)
+        self._figures[found] = peak, cost
         return found
+
+    def _simulate(self, point: _CornerPlan) -> tuple[int, int]:
+        """Peak and cost of the plan at a point."""
+        if point not in self._figures:
+            timeline = self.timeline(point)
+            self._figures[point] = timeline.peak, self.recompute(timeline)
+        return self._figures[point]
 
     def recompute(self, timeline: Timeline) -> int:
         return self.cost.recompute(timeline.counts)
 
     def timeline(self, point: _CornerPlan) -> Timeline:
         """What the plan at a point comes to."""
-        if point not in self._timelines:
-            self._timelines[point] = simulate(self.graph, self._schedule(point, None))
-        return self._timelines[point]
+        return simulate(self.graph, self._schedule(point, None))
 
     def _schedule(self, point: _CornerPlan, budget: int | None) -> Schedule:
-        if point in self._timelines:
-            instructions = self._timelines[point].schedule.instructions
-        else:
-            instructions = free_early(self.graph, point.chain.actions(point.slots))
+        instructions = free_early(self.graph, point.chain.actions(point.slots))
         return Schedule(instructions, self.graph.digest, "chain", budget, notes=point.chain.notes)
 
 
