@@ -136,7 +136,7 @@ def test_what_others_wrote_is_imported_in_its_own_room(module: str) -> None:
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES.values()}))
 def test_rooms_are_small(folder: Path) -> None:
     """About a dozen files; the command line has one a command."""
-    assert len(list(folder.glob("*.py"))) <= (19 if folder.name in ("cli", "reports") else 14)
+    assert len(list(folder.glob("*.py"))) <= (21 if folder.name in ("cli", "reports") else 14)
 
 
 def test_a_class_name_means_one_thing() -> None:

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from ckpt.cli import run
+from ckpt.cli.compare import compare
 from ckpt.cli.completion import completion
+from ckpt.cli.env import env
 from ckpt.cli.execute import execute
 from ckpt.cli.frontier import frontier
 from ckpt.cli.lesson import lesson
@@ -35,6 +37,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     show,
     simulate,
     execute,
+    compare,
+    env,
     completion,
 )
 

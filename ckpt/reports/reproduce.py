@@ -1,4 +1,4 @@
-"""What it takes to make a data file again: arguments, seed, versions, BLAS, threads."""
+"""What it takes to make a data file again: arguments, seed, and where it was made."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+from ckpt.witness import malloc
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -16,6 +20,12 @@ _THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+_ALWAYS = ("ckpt", "numpy", "scipy")
+_PACKAGES = {
+    "ckpt-profiler": "ckpt",
+    **{name: name for name in ("numpy", "scipy", "torch", "memray", "distributed")},
+}
 
 
 def reproduction(
@@ -29,24 +39,44 @@ def reproduction(
         "command": command,
         "arguments": dict(arguments),
         "seed": seed,
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What a figure may depend on: versions, BLAS and its threads, malloc's variables, the CPU."""
+    return {
         "versions": versions(),
         "blas": blas(),
         "threads": {
             "cpus": os.cpu_count(),
             **{name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
         },
+        "malloc": {name: os.environ[name] for name in malloc.VARIABLES if name in os.environ},
+        "cpu": cpu(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cpu() -> str:
+    """The processor's own name, where it can be had."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, `ckpt`, and each library a number can depend on (None: absent)."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for package, label in (("ckpt-profiler", "ckpt"), ("numpy", "numpy"), ("scipy", "scipy")):
+    for package, label in _PACKAGES.items():
         try:
             found[label] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[label] = getattr(sys.modules.get(label), "__version__", None)
+            if found[label] is None and label not in _ALWAYS:
+                del found[label]
     return found
 
 

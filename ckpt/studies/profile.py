@@ -19,6 +19,7 @@ from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ALIKE, BY_LINE, ledger, step_rows, why
 from ckpt.reports.pages import Reel, page, source_lines
+from ckpt.reports.reproduce import environment
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import compared, measured, peaks, seconds_of, witnesses
@@ -53,6 +54,8 @@ class Profile(Shown):
     eager_seconds: float | None = None
     peaks: dict[str, int] = field(default_factory=dict)
     """Measured by each witness that was asked, the first one's in ``measured``."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """What the measured figures depend on, as ``ckpt env`` has it; empty where there are none."""
 
     profile_document: ClassVar[str] = FORMAT
 
@@ -116,6 +119,7 @@ class Profile(Shown):
             "backward_forward_ratio": self.backward_forward_ratio,
             "seconds": self.seconds,
             "eager_seconds": self.eager_seconds,
+            "environment": self.environment,
             "why": self.why(top=None),
             "advice": self.advice,
             "ledger": self.rows(),
@@ -164,6 +168,7 @@ class Profile(Shown):
             "schedule": self.schedule.to_json(),
             "measured": None if self.measured is None else self.measured.to_json(),
             "peaks": self.peaks,
+            "environment": self.environment,
             **{name: getattr(self, name) for name in _FIGURES},
         }
         write_text(path, dumps(data, indent=None))
@@ -180,6 +185,9 @@ class Profile(Shown):
             peaks = data.get("peaks", {})
             if not isinstance(peaks, dict) or not peaks.keys() <= WITNESSES.keys():
                 raise UsageError(f"this {FORMAT} document is damaged: its peaks are {peaks!r:.80}")
+            where = data.get("environment", {})
+            if not isinstance(where, dict):
+                raise UsageError(f"this {FORMAT} document is damaged: its environment is no object")
             peaks = {name: _figure("peaks", (int,), peak) for name, peak in peaks.items()}
             figures: dict[str, Any] = {
                 name: None if data[name] is None else _figure(name, kinds, data[name])
@@ -193,7 +201,10 @@ class Profile(Shown):
             raise UsageError(
                 f"this {FORMAT} document is damaged: its parts are of different programs"
             )
-        return cls(graph, schedule, simulate(graph, schedule), measured, peaks=peaks, **figures)
+        return cls(
+            graph, schedule, simulate(graph, schedule), measured,
+            peaks=peaks, environment=where, **figures,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return filled([*self.verdict(), *self.details()])
@@ -350,6 +361,7 @@ def profile(
                 program, schedule, args, repeats=repeats, witness=first
             )
             found.measured = execution.timeline
+            found.environment = environment()
             del execution
             if first is not None:
                 found.peaks = {first.name: found.measured.peak}
