@@ -69,6 +69,10 @@ FOUND = {
         "np.mean(np.square(nn.layer_norm(np.repeat(p, 2) ** 3)))",
         "draw((130, 130), 0)",
     ),
+    "a number of digits decides an array's layout": (
+        "np.sum((np.round(np.rot90(p), 1) + np.rot90(p)) * np.arange(3))",
+        "draw((3, 3), 0)",
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from heapq import heappop
 from typing import Any
 
@@ -24,9 +23,6 @@ from ckpt.tape.core.value import Value, constant
 from ckpt.tape.eager.backward import TURN, Descent, finite_observer, seed
 from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, interpret
 from ckpt.tape.ops.parts import add_parts
-
-_NESTED: ContextVar[bool] = ContextVar("ckpt_nested", default=False)
-"""Is a function running that is being differentiated?"""
 
 
 @op(infer=lambda x: view(lambda d: d[...], x), view=True)
@@ -72,9 +68,10 @@ def value_and_grad(
 
     ``function`` returns a scalar (with ``has_aux``, a pair of a scalar and anything). The gradients
     have the structure of the arguments ``argnums``, which hold floats, float arrays or Values in
-    nested lists, tuples and dicts; one structure for an int, a tuple of them for a tuple. Called on
-    Values, or inside of another `grad` on whose arguments the loss depends, the result is
-    differentiable again. With has_aux it returns ``((loss, aux), grads)``.
+    nested lists, tuples and dicts; one structure for an int, a tuple of them for a tuple. Where the
+    loss depends on other Values as well - it is called on Values, it captures some, or it runs
+    inside of another `grad` - the result is differentiable again. With has_aux it returns
+    ``((loss, aux), grads)``.
 
     An array that the backward reads must not be changed in place between the forward and it: a
     buffer that is filled again in a loop, say. ``check`` says how closely that is looked for, as in
@@ -88,13 +85,8 @@ def value_and_grad(
     @functools.wraps(function, updated=())
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         followed = _Followed(args, tree.chosen(numbers, args))
-        nested = _NESTED.get()
-        try:
-            _NESTED.set(True)
-            run = functools.partial(function, *followed.args, **kwargs)
-            returned = run_inside(run, **watched) if watched else run()
-        finally:
-            _NESTED.set(nested)
+        run = functools.partial(function, *followed.args, **kwargs)
+        returned = run_inside(run, **watched) if watched else run()
         loss, aux = tree.loss_and_aux(returned, has_aux)
         if not isinstance(loss, Value):
             raise TapeError(
@@ -102,7 +94,7 @@ def value_and_grad(
                 "its arguments with NumPy functions"
             )
         wanted = followed.leaves()
-        again = followed.again or (nested and _reads_others(loss._node, {v._node for v in wanted}))
+        again = followed.again or _reads_others(loss._node, {v._node for v in wanted})
         found = gradients(loss, wanted, differentiable=again)
         followed.give_back()
         value: Any = loss
@@ -126,7 +118,7 @@ class _Followed:
         self.again = self.tracing
         """Will the gradients be differentiated themselves?"""
         self.borrowed: list[TapeNode] = []
-        """Constants, until their gradients are found."""
+        """What is followed until its gradients are found, and constants then."""
         self.args = list(given)
         self.values: dict[int, list[Value]] = {}
         """Of each differentiated argument, its leaves."""
@@ -142,6 +134,7 @@ class _Followed:
             value = Value(item)
             if not self.tracing:
                 here.append(value)
+                self.borrowed.append(value._node)
                 return value
             value = constant(value.data)
         followed: Value = value.copy()

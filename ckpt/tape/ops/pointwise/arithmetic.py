@@ -227,7 +227,12 @@ for _function in (
     ufunc(_function).no_gradient()
 
 
-@op(np.round, np.around, infer=lambda x, *, decimals=0: fresh(np.round, x.shape, x), flops=size)
+@op(
+    np.round,
+    np.around,
+    infer=lambda x, *, decimals=0: fresh(np.round, x.shape, x, decimals=decimals),
+    flops=size,
+)
 def round(x: Any, *, decimals: int = 0) -> Any:  # noqa: A001
     return np.round(x, decimals)
 
