@@ -1,4 +1,4 @@
-"""Make ``special_points.txt``: first and second derivatives at special points, by mpmath.
+"""Make ``special_points.txt`` and ``complex_points.txt``: first and second derivatives, by mpmath.
 
     pip install mpmath && python tests/tape/ops/make_special_points.py
 
@@ -144,7 +144,61 @@ def both(function, point):
         return float(at(function, point)), float(mp.re(rise) / (2 * step))
 
 
+I = mp.mpc(0, 1)
+PLANE = (
+    "1e-310+1e-310j 5e-324j 1e-200-2e-200j 1e-30+2e-30j 1e-12-1e-12j 1e-7+1e-7j 1e-3j 0.5+0.5j "
+    "-0.5+0.25j 1-2j -2+1j 30+1j -30+1j 1+30j 400+1j -400-1j 1-400j 1+1e-8j -1+1e-8j "
+    "1.0000000000000002+1e-12j 1e-8+1j 1e-8-1j 1e-12+1.0000000000000002j"
+)
+FAR = " 1e10+1e10j -1e10+1j 1e160-1e160j -1e160+1e150j 1e300+1e300j"
+
+
+def root(z):
+    return mp.sqrt(1 - z) * mp.sqrt(1 + z)
+
+
+HOLOMORPHIC = {
+    "square": (lambda z: 2 * z, PLANE + FAR),
+    "sqrt": (lambda z: 1 / (2 * mp.sqrt(z)), PLANE + FAR),
+    "reciprocal": (lambda z: -1 / z**2, PLANE + FAR),
+    "exp": (mp.exp, PLANE),
+    "exp2": (lambda z: LN2 * mp.exp(z * LN2), PLANE),
+    "expm1": (mp.exp, PLANE),
+    "log": (lambda z: 1 / z, PLANE + FAR),
+    "log2": (lambda z: 1 / (z * LN2), PLANE + FAR),
+    "log10": (lambda z: 1 / (z * LN10), PLANE + FAR),
+    "log1p": (lambda z: 1 / (1 + z), PLANE + FAR),
+    "sin": (mp.cos, PLANE),
+    "cos": (lambda z: -mp.sin(z), PLANE),
+    "tan": (lambda z: mp.sec(z) ** 2, PLANE),
+    "arcsin": (lambda z: 1 / root(z), PLANE + FAR),
+    "arccos": (lambda z: -1 / root(z), PLANE + FAR),
+    "arctan": (lambda z: 1 / ((1 + I * z) * (1 - I * z)), PLANE + FAR),
+    "sinh": (mp.cosh, PLANE),
+    "cosh": (mp.sinh, PLANE),
+    "tanh": (lambda z: mp.sech(z) ** 2, PLANE),
+    "arcsinh": (lambda z: 1 / root(I * z), PLANE + FAR),
+    "arccosh": (lambda z: 1 / (mp.sqrt(z - 1) * mp.sqrt(z + 1)), PLANE + FAR),
+    "arctanh": (lambda z: 1 / ((1 - z) * (1 + z)), PLANE + FAR),
+    "sinc": (sinc1, PLANE),
+}
+
+
+def complex_lines():
+    for name, (function, points) in HOLOMORPHIC.items():
+        for text in points.split():
+            z = mp.mpc(complex(text))
+            step = min(abs(z - pole) for pole in (0, 1, -1, I, -I) if z != pole)
+            step = min(step, 1) * mp.mpf(10) ** -40
+            scale = abs(int(mp.log10(abs(z))))
+            with mp.workdps(min(200 - 2 * int(mp.log10(step)) + 2 * scale, 2500)):
+                first = function(z)
+                second = (function(z + step) - function(z - step)) / (2 * step)
+                yield f"{name} {text} {complex(first)!r} {complex(second)!r}"
+
+
 def main():
+    (Path(__file__).parent / "complex_points.txt").write_text("\n".join(complex_lines()) + "\n")
     lines = []
     for name, (function, points) in FIRST.items():
         for text in points.split():

@@ -241,6 +241,57 @@ def test_the_length_of_a_complex_number(z):
     np.testing.assert_allclose(ckpt.grad(np.abs)(np.complex128(z)), np.conjugate(unit), rtol=1e-12)
 
 
+COMPLEX: dict[str, list[tuple[complex, complex, complex]]] = {}
+for line in (Path(__file__).parent / "complex_points.txt").read_text().splitlines():
+    name, *numbers = line.split()
+    COMPLEX.setdefault(name, []).append(tuple(map(complex, numbers)))
+
+
+@pytest.mark.parametrize("dtype", ["c16", "c8"])
+@pytest.mark.parametrize("name", COMPLEX)
+def test_holomorphic_derivatives_at_special_points(name, dtype):
+    """Of the real part of f, whose gradient is f'; of the real part of that, f''."""
+    f = getattr(np, name)
+
+    def first(z):
+        return ckpt.grad(lambda y: np.sum(np.real(f(y))))(z)
+
+    for z, *right in COMPLEX[name]:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            there = np.array([z], dtype)
+            if complex(there[0]) != z:
+                continue
+            found = first(there), ckpt.grad(lambda z: np.sum(np.real(first(z))))(there)
+        for got, want, slack in zip(found, right, (1, 100), strict=True):
+            assert got.dtype == there.dtype
+            if abs(want) < 0.1 * float(np.finfo(dtype).max):
+                rtol, atol = (slack * t for t in TOLERANCE["f8" if dtype == "c16" else "f4"])
+                off = abs(complex(got[0]) - want)
+                assert off <= rtol * abs(want) + atol, f"at {z}: {got[0]}, right is {want}"
+
+
+def test_complex_products_and_spreads_with_zeros():
+    for zeros in ((), (1,), (0, 2), (0, 1, 3)):
+        x = np.array([2.0 + 1j, -3.0, 0.5j, 4.0 - 2j])
+        x[list(zeros)] = 0
+        others = np.array([np.prod(np.delete(x, k)) for k in range(4)])
+        for f in (np.prod, lambda x: np.cumprod(x)[-1]):
+            real = lambda x, f=f: np.real(f(x))  # noqa: E731
+            np.testing.assert_allclose(ckpt.grad(real)(x), others, atol=1e-15)
+            np.testing.assert_allclose(hessian_of_real(real, x), product_hessian(x), atol=1e-15)
+    tiny = np.array([3e-150 + 4e-150j, 0j, -0.0 + 0j])
+    np.testing.assert_allclose(ckpt.grad(np.linalg.norm)(tiny), [0.6 - 0.8j, 0, 0], rtol=1e-12)
+    alike = np.full(3, 1 + 2j)
+    for f in (np.std, np.var):
+        np.testing.assert_array_equal(ckpt.grad(f)(alike), np.zeros(3))
+
+
+def hessian_of_real(f, x):
+    rows = [ckpt.grad(lambda x, k=k: np.real(ckpt.grad(f)(x)[k]))(x) for k in range(x.size)]
+    return np.array(rows)
+
+
 def test_complex_zeros():
     for f in (np.abs, np.angle, lambda z: np.real(np.sign(z)), lambda z: np.real(z * z)):
         assert ckpt.grad(f)(np.complex128(0)) == 0

@@ -151,19 +151,47 @@ ufunc(np.log1p).vjp(x=lambda g, x: g / (x + 1))
 ufunc(np.sin).vjp(x=lambda g, x: g * np.cos(x))
 ufunc(np.cos).vjp(x=lambda g, x: -g * np.sin(x))
 ufunc(np.tan).vjp(x=lambda g, out: g * (1 + out * out))
-ufunc(np.arcsin).vjp(x=lambda g, x: g / np.sqrt((1 - x) * (1 + x)))
-ufunc(np.arccos).vjp(x=lambda g, x: -g / np.sqrt((1 - x) * (1 + x)))
-ufunc(np.arctan).vjp(
-    x=lambda g, x: g / (1 + x * x) if x.dtype.kind == "c" else g / np.hypot(x, 1) / np.hypot(x, 1)
-)
+
+
+def _over_product(g: Any, x: Any) -> Any:
+    """g / (1 - x * x), of which only a complex x can be so large that its square overflows."""
+    return g / (1 - x) / (1 + x) if x.dtype.kind == "c" else g / ((1 - x) * (1 + x))
+
+
+def _over_root(g: Any, x: Any) -> Any:
+    """g / sqrt(1 - x * x), likewise."""
+    if x.dtype.kind == "c":
+        return g / np.sqrt(1 - x) / np.sqrt(1 + x)
+    return g / np.sqrt((1 - x) * (1 + x))
+
+
+def _far(function: Callable[..., Any], g: Any, x: Any, near: Callable[[Any], Any]) -> Any:
+    """``near`` of a complex x, and what it is by ``function``, of ix, where its square overflows."""
+    fits = np.absolute(x) < 1e10
+    return np.where(fits, near(np.where(fits, x, 0)), function(g, np.where(fits, 0, x) * 1j))
+
+
+def _arctan_x(g: Any, x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return _far(_over_product, g, x, lambda x: g / (1 + x * x))
+    return g / np.hypot(x, 1) / np.hypot(x, 1)
+
+
+def _arcsinh_x(g: Any, x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return _far(_over_root, g, x, lambda x: g / np.sqrt(x * x + 1))
+    return g / np.hypot(x, 1)
+
+
+ufunc(np.arcsin).vjp(x=_over_root)
+ufunc(np.arccos).vjp(x=lambda g, x: _over_root(-g, x))
+ufunc(np.arctan).vjp(x=_arctan_x)
+ufunc(np.arcsinh).vjp(x=_arcsinh_x)
+ufunc(np.arctanh).vjp(x=_over_product)
 ufunc(np.sinh).vjp(x=lambda g, x: g * np.cosh(x))
 ufunc(np.cosh).vjp(x=lambda g, x: g * np.sinh(x))
 ufunc(np.tanh).vjp(x=lambda g, out: g * (1 - out * out))
-ufunc(np.arcsinh).vjp(
-    x=lambda g, x: g / (np.sqrt(x * x + 1) if x.dtype.kind == "c" else np.hypot(x, 1))
-)
 ufunc(np.arccosh).vjp(x=lambda g, x: g / np.sqrt(x - 1) / np.sqrt(x + 1))
-ufunc(np.arctanh).vjp(x=lambda g, x: g / ((1 - x) * (1 + x)))
 for _to_radians in (np.deg2rad, np.radians):
     ufunc(_to_radians).vjp(x=lambda g: g * DEGREE)
 for _to_degrees in (np.rad2deg, np.degrees):
