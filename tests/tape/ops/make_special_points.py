@@ -144,7 +144,7 @@ def both(function, point):
         return float(at(function, point)), float(mp.re(rise) / (2 * step))
 
 
-I = mp.mpc(0, 1)
+J = mp.mpc(0, 1)
 PLANE = (
     "1e-310+1e-310j 5e-324j 1e-200-2e-200j 1e-30+2e-30j 1e-12-1e-12j 1e-7+1e-7j 1e-3j 0.5+0.5j "
     "-0.5+0.25j 1-2j -2+1j 30+1j -30+1j 1+30j 400+1j -400-1j 1-400j 1+1e-8j -1+1e-8j "
@@ -173,11 +173,11 @@ HOLOMORPHIC = {
     "tan": (lambda z: mp.sec(z) ** 2, PLANE),
     "arcsin": (lambda z: 1 / root(z), PLANE + FAR),
     "arccos": (lambda z: -1 / root(z), PLANE + FAR),
-    "arctan": (lambda z: 1 / ((1 + I * z) * (1 - I * z)), PLANE + FAR),
+    "arctan": (lambda z: 1 / ((1 + J * z) * (1 - J * z)), PLANE + FAR),
     "sinh": (mp.cosh, PLANE),
     "cosh": (mp.sinh, PLANE),
     "tanh": (lambda z: mp.sech(z) ** 2, PLANE),
-    "arcsinh": (lambda z: 1 / root(I * z), PLANE + FAR),
+    "arcsinh": (lambda z: 1 / root(J * z), PLANE + FAR),
     "arccosh": (lambda z: 1 / (mp.sqrt(z - 1) * mp.sqrt(z + 1)), PLANE + FAR),
     "arctanh": (lambda z: 1 / ((1 - z) * (1 + z)), PLANE + FAR),
     "sinc": (sinc1, PLANE),
@@ -188,7 +188,7 @@ def complex_lines():
     for name, (function, points) in HOLOMORPHIC.items():
         for text in points.split():
             z = mp.mpc(complex(text))
-            step = min(abs(z - pole) for pole in (0, 1, -1, I, -I) if z != pole)
+            step = min(abs(z - pole) for pole in (0, 1, -1, J, -J) if z != pole)
             step = min(step, 1) * mp.mpf(10) ** -40
             scale = abs(int(mp.log10(abs(z))))
             with mp.workdps(min(200 - 2 * int(mp.log10(step)) + 2 * scale, 2500)):

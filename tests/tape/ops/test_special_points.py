@@ -325,6 +325,24 @@ def test_counts_of_float16(f, count):
     np.testing.assert_allclose(half.astype(float), right, rtol=4e-3, atol=2e-7)
 
 
+@pytest.mark.parametrize("size", [1.0, 300.0, 20_000.0, 1e-4])
+@pytest.mark.parametrize(
+    "f",
+    [
+        np.linalg.norm, np.std, lambda x: np.linalg.norm(x, 3), lambda x: np.linalg.norm(x, 1.5),
+        lambda x: np.sum(np.linalg.norm(x.reshape(2, 2), axis=1, keepdims=True)),
+        lambda x: np.linalg.norm(x.reshape(2, 2)), lambda x: np.std(x, ddof=1, keepdims=True)[0],
+        lambda x: np.sum(np.std(x.reshape(2, 2), axis=1, keepdims=True)),
+    ],
+)  # fmt: skip
+def test_lengths_of_float16_whose_squares_overflow_or_vanish(f, size):
+    x = np.array([1.0, -2.0, 0.5, 3.0]) * size
+    with np.errstate(over="ignore"):  # NumPy's own value is infinite
+        half = ckpt.grad(f)(x.astype(np.float16))
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half.astype(float), ckpt.grad(f)(x), rtol=4e-3, atol=1e-3)
+
+
 def test_the_catalogue_says_what_is_chosen():
     pytest.importorskip("scipy.special")
     from ckpt.tape.core.op import BY_NAME

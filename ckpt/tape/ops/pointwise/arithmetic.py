@@ -166,7 +166,7 @@ def _over_root(g: Any, x: Any) -> Any:
 
 
 def _far(function: Callable[..., Any], g: Any, x: Any, near: Callable[[Any], Any]) -> Any:
-    """``near`` of a complex x, and what it is by ``function``, of ix, where its square overflows."""
+    """``near`` of a complex x, or ``function`` of ix where the square of x overflows."""
     fits = np.absolute(x) < 1e10
     return np.where(fits, near(np.where(fits, x, 0)), function(g, np.where(fits, 0, x) * 1j))
 

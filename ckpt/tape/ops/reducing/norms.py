@@ -26,6 +26,10 @@ def power_norm(x: Any, *, ord: float = 2, axis: Any = None, keepdims: bool = Fal
 
 def _power_norm(g: Any, out: Any, x: Any, ord: float, axis: Any) -> Any:  # noqa: A002
     """Of a vector of zeros 0, and of a zero whose power has no slope, as in PyTorch."""
+    if x.dtype == np.float16:  # whose powers overflow from 256 on
+        g, x = np.astype(g, np.float32), np.astype(x, np.float32)
+        out = np.reshape(power_norm(x, ord=ord, axis=axis), out.shape)
+        return np.astype(_power_norm(g, out, x, ord, axis), np.float16)
     shape = reduced(x.shape, axis, True)
     length = np.reshape(np.where(np.equal(out, 0), np.inf, out), shape)
     if ord == 2:

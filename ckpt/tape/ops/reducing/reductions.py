@@ -182,12 +182,18 @@ _deviating(np.var, lambda out, x, **_: 4 * x.size).vjp(
         expand(_share(g, 2, x, axis, ddof), x.shape, axis) * _deviation(x, axis)
     )
 )
-_deviating(np.std, lambda out, x, **_: 4 * x.size + out.size).vjp(
-    x=lambda g, out, x, axis, ddof: (
-        expand(_share(g, 1, x, axis, ddof) / np.where(np.equal(out, 0), np.inf, out), x.shape, axis)
-        * _deviation(x, axis)
-    )
-)
+
+
+def _std_x(g: Any, out: Any, x: Any, axis: Axis, ddof: float) -> Any:
+    if x.dtype == np.float16:  # whose squares overflow from 256 on
+        g, x = np.astype(g, np.float32), np.astype(x, np.float32)
+        out = np.reshape(np.std(x, axis=axis, ddof=ddof), out.shape)
+        return np.astype(_std_x(g, out, x, axis, ddof), np.float16)
+    share = _share(g, 1, x, axis, ddof) / np.where(np.equal(out, 0), np.inf, out)
+    return expand(share, x.shape, axis) * _deviation(x, axis)
+
+
+_deviating(np.std, lambda out, x, **_: 4 * x.size + out.size).vjp(x=_std_x)
 
 # -- extrema ---------------------------------------------------------------------------------------
 
