@@ -22,16 +22,19 @@ FILES = {
 }
 FLOORS = (
     ("text",), ("errors",), ("units",), ("graph",), ("schedule",), ("timeline",), ("machine",),
-    ("witness",), ("workers", "program"), ("planners", "reports", "tape", "torch programs"),
-    ("nn",), ("models",), ("studies",), ("lesson", "torch", "testing"), ("ckpt",), ("cli",),
+    ("witness",), ("workers", "program"),
+    ("planners", "reports", "tape", "torch programs", "jax programs"), ("nn",), ("models",),
+    ("studies",), ("lesson", "torch", "jax", "testing"), ("ckpt",), ("cli",),
     ("__main__",),
 )  # fmt: skip
 """From the ground up; ``ckpt`` is the public names. Parts on one floor don't import each other."""
 FLOOR = {name: k for k, floor in enumerate(FLOORS) for name in floor}
 STANDARD = {*sum(FLOORS[: FLOOR["program"] + 1], ()), "ckpt", "__main__"}
-HOMES = {"matplotlib": ("reports",), "typer": ("cli",), "torch": ("torch", "torch programs")}
+HOMES = {"matplotlib": ("reports",), "typer": ("cli",), "torch": ("torch", "torch programs"),
+         "jax": ("jax", "jax programs")}  # fmt: skip
 TORCH_PROGRAMS = ("ckpt.torch.capture", "ckpt.torch.lowering", "ckpt.torch.run")
-"""The front end; beside it in the same folder, above the studies, is what its users call."""
+JAX_PROGRAMS = ("ckpt.jax.capture", "ckpt.jax.lowering", "ckpt.jax.run")
+"""The front ends; beside it in the same folder, above the studies, is what its users call."""
 TAPE = ("core", "ops", "eager", "traced", "execution")
 """The tape's own floors."""
 
@@ -63,6 +66,8 @@ def top(module: str) -> str:
     """The part of the house that a module of ours is in."""
     if module.startswith(TORCH_PROGRAMS):
         return "torch programs"
+    if module.startswith(JAX_PROGRAMS):
+        return "jax programs"
     return module.partition(".")[2].partition(".")[0] or module
 
 

@@ -33,11 +33,13 @@ def program_of(
         return function
     if not callable(function):
         raise UsageError(f"a function or a Program is needed, not a {type(function).__name__}")
-    if any(type(leaf).__module__.partition(".")[0] == "torch" for leaf in tree.leaves(args)):
-        raise UsageError(
-            "these arguments are torch tensors: use ckpt.torch.plan, ckpt.torch.profile, …, or "
-            "ckpt.torch.trace for a Program"
-        )
+    whose = {type(leaf).__module__.partition(".")[0] for leaf in tree.leaves(args)}
+    for kind, package in (("torch tensors", "torch"), ("JAX arrays", "jax")):
+        if whose & {package, f"{package}lib"}:
+            raise UsageError(
+                f"these arguments are {kind}: use ckpt.{package}.plan, ckpt.{package}.profile, …, "
+                f"or ckpt.{package}.trace for a Program"
+            )
     return (steady if frozen else trace)(
         function, *args, argnums=argnums, has_aux=has_aux, name=name, check=check
     )

@@ -60,6 +60,7 @@ def chain(
     slots: int | None = None,
     options: bool = True,
     max_stages: int | None = None,
+    widest: int | None = None,
 ) -> Schedule:
     """The cheapest nesting of snapshots and tapes over stages of unequal bytes and cost.
 
@@ -78,11 +79,13 @@ def chain(
     and that a stage's input may go early if the backward of the stage before reads it, too.
     Options: ``slots`` that storing everything takes, about (None: 40 a stage, but at least 500, and
     no more than take a quarter of a second); ``options`` inside a stage (False: keep a
-    stage's full tape or nothing); ``max_stages`` to cut the graph into (then one way only).
+    stage's full tape or nothing); ``max_stages`` to cut the graph into, ``widest`` that a boundary
+    may be, in bytes (with either, one way to cut only).
     Cost: one table for each graph, which answers every budget: L stages take O(L^3 slots), O(p L^2
     slots) if they repeat with period p. 100 stages take 0.2 s, 300 take 3 s.
     """
-    return _tables(graph, cost or flops(graph), slots, options, max_stages).within(budget)
+    tables = _tables(graph, cost or flops(graph), slots, options, max_stages, widest)
+    return tables.within(budget)
 
 
 class Corner(NamedTuple):
@@ -99,21 +102,23 @@ def frontier(
     slots: int | None = None,
     options: bool = True,
     max_stages: int | None = None,
+    widest: int | None = None,
 ) -> list[Corner]:
     """All that more memory buys, ascending: from the smallest budget to that which stores all.
 
     Read off the tables, so cost may be exact to seven digits only; `chain` never needs more than
     the budget given here.
     """
-    points = _tables(graph, cost or flops(graph), slots, options, max_stages).frontier
-    return [Corner(point.nbytes, point.cost) for point in points]
+    tables = _tables(graph, cost or flops(graph), slots, options, max_stages, widest)
+    return [Corner(point.nbytes, point.cost) for point in tables.frontier]
 
 
 @lru_cache(maxsize=2)  # a table may take 200 MB
 def _tables(
-    graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None
-) -> _Tables:
-    return _Tables(graph, cost, slots, options, max_stages)
+    graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None,
+    widest: int | None,
+) -> _Tables:  # fmt: skip
+    return _Tables(graph, cost, slots, options, max_stages, widest)
 
 
 class _CornerPlan(NamedTuple):
@@ -129,8 +134,9 @@ class _Tables:
     """A graph's tables, and the schedules that were read off them so far."""
 
     def __init__(
-        self, graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None
-    ) -> None:
+        self, graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None,
+        widest: int | None = None,
+    ) -> None:  # fmt: skip
         self.graph = graph
         self.cost = cost
         self._figures: dict[_CornerPlan, tuple[int, int]] = {}
@@ -138,7 +144,7 @@ class _Tables:
         the tables."""
         self.chains = [
             _Chain(graph, cost, stages, slots, options)
-            for stages in _cuts(graph, cost, slots, max_stages)
+            for stages in _cuts(graph, cost, slots, max_stages, widest)
         ]
         self.frontiers = [one.points for one in self.chains]
         if sum(map(len, self.frontiers)) * len(graph) <= SIMULATED_NODES:
@@ -291,7 +297,9 @@ def _once(actions: list[Action], permanent: frozenset[int]) -> list[Action]:
     return first
 
 
-def _cuts(graph: Graph, cost: Cost, slots: int | None, max_stages: int | None) -> list[Stages]:
+def _cuts(
+    graph: Graph, cost: Cost, slots: int | None, max_stages: int | None, widest: int | None
+) -> list[Stages]:
     """Ways to cut the graph for which tables can be made: as `find_stages` would, at other widths
     of what may cross, and everywhere if it is small."""
 
@@ -299,11 +307,11 @@ def _cuts(graph: Graph, cost: Cost, slots: int | None, max_stages: int | None) -
         inside, _ = interiors(stages, cost)
         return table_work([*map(hash, inside)]) * (slots or 500)
 
-    stages = find_stages(graph, max_stages=max_stages)
+    stages = find_stages(graph, max_stages=max_stages, widest=widest)
     while work(stages) > MOST_WORK:
-        stages = find_stages(graph, max_stages=len(stages) * 3 // 4)
+        stages = find_stages(graph, max_stages=len(stages) * 3 // 4, widest=widest)
     found = {stages.cuts: stages}
-    if max_stages is not None:
+    if max_stages is not None or widest is not None:
         return [stages]
     room = MOST_WORK - work(stages)
     inside = within_calls(graph)
