@@ -18,7 +18,7 @@ it adds axes of one element."""
 
 
 @dataclass(slots=True)
-class Lowered:
+class LoweredJoint:
     """The graph, and beside it which equation and which variable each part of it is."""
 
     joint: Joint
@@ -31,7 +31,7 @@ class Lowered:
     """Node -> variable; calls have none."""
 
 
-def lower(joint: Joint, name: str = "") -> Lowered:
+def lower(joint: Joint, name: str = "") -> LoweredJoint:
     """Gradients are allocated beforehand: XLA's are outputs of the step, beside its temporaries."""
     listing = joint.listing
     nodes: list[Node] = []
@@ -91,7 +91,7 @@ def lower(joint: Joint, name: str = "") -> Lowered:
         name=name,
     )  # fmt: skip
     variables = {place: v for v, place in node_of.items()}
-    return Lowered(joint, graph, node_of, equation_of, variables)
+    return LoweredJoint(joint, graph, node_of, equation_of, variables)
 
 
 def is_view(equation: Equation, joint: Joint) -> bool:

@@ -21,13 +21,13 @@ from jax import lax
 from jax.extend import source_info_util
 
 from ckpt.jax.capture.equations import Equation, value_of
-from ckpt.jax.lowering.build import Lowered
+from ckpt.jax.lowering.build import LoweredJoint
 from ckpt.schedule import Backward, Compute, Free, Schedule
 
 
 @dataclass(slots=True)
-class Run:
-    """Equations that are performed together."""
+class Stretch:
+    """Equations that are performed together: a run of recomputation and the Backwards behind it."""
 
     equations: list[Equation] = field(default_factory=list)
     recomputed_flops: int = 0
@@ -45,12 +45,12 @@ class Emitted:
     ``merge``: a run that recomputes no more FLOPs than this, joins the run before.
     """
 
-    def __init__(self, lowered: Lowered, schedule: Schedule, merge: int = 0) -> None:
+    def __init__(self, lowered: LoweredJoint, schedule: Schedule, merge: int = 0) -> None:
         self.lowered = lowered
         joint = self.joint = lowered.joint
         ahead, runs = _runs(lowered, schedule)
         self.runs = _merged(runs, merge)
-        self.ahead = Run(ahead)
+        self.ahead = Stretch(ahead)
         wanted = {v for v in joint.gradients if isinstance(v, int)}
         for run in reversed(self.runs):
             _connect(run, wanted)
@@ -88,7 +88,7 @@ class Emitted:
             for v, kind in zip(joint.gradients, kinds, strict=True)
         ]
 
-    def _run(self, run: Run, env: dict[int, Any], flowing: list[int]) -> list[Any]:
+    def _run(self, run: Stretch, env: dict[int, Any], flowing: list[int]) -> list[Any]:
         if not run.again:
             return _perform(run, env)
         true, known = opaque([env[v] for v in flowing])
@@ -125,7 +125,7 @@ def _filled(kind: Any) -> Any:
     return lax.convert_element_type(full, kind.dtype)
 
 
-def _perform(run: Run, env: dict[int, Any]) -> list[Any]:
+def _perform(run: Stretch, env: dict[int, Any]) -> list[Any]:
     """The equations in their order; what the run gives."""
     own = {v: env[v] for v in run.reads}
     for equation in run.equations:
@@ -137,12 +137,12 @@ def _perform(run: Run, env: dict[int, Any]) -> list[Any]:
     return [own[v] for v in run.gives]
 
 
-def _runs(lowered: Lowered, schedule: Schedule) -> tuple[list[Equation], list[Run]]:
+def _runs(lowered: LoweredJoint, schedule: Schedule) -> tuple[list[Equation], list[Stretch]]:
     """What is done before the first Backward or recomputation, and the runs from there on."""
     graph, backward = lowered.graph, lowered.joint.backward
     done = bytearray(len(graph))
     ahead: list[Equation] = []
-    runs: list[Run] = []
+    runs: list[Stretch] = []
     computing = False
     for instruction in schedule:
         match instruction:
@@ -157,7 +157,7 @@ def _runs(lowered: Lowered, schedule: Schedule) -> tuple[list[Equation], list[Ru
                     ahead.append(equation)
                     continue
                 if not runs or not computing:
-                    runs.append(Run())
+                    runs.append(Stretch())
                 computing = True
                 runs[-1].equations.append(equation)
                 if again:
@@ -165,7 +165,7 @@ def _runs(lowered: Lowered, schedule: Schedule) -> tuple[list[Equation], list[Ru
                     runs[-1].recomputed_flops += graph[node].flops
             case Backward(step):
                 if not runs:
-                    runs.append(Run())
+                    runs.append(Stretch())
                 computing = False
                 runs[-1].equations.append(backward[step])
             case _:
@@ -173,9 +173,9 @@ def _runs(lowered: Lowered, schedule: Schedule) -> tuple[list[Equation], list[Ru
     return ahead, runs
 
 
-def _merged(runs: list[Run], merge: int) -> list[Run]:
+def _merged(runs: list[Stretch], merge: int) -> list[Stretch]:
     """A run that recomputes little, joins the one before, whose cond it shares."""
-    found: list[Run] = []
+    found: list[Stretch] = []
     for run in runs:
         if found and (not run.again or run.recomputed_flops <= merge):
             found[-1].equations += run.equations
@@ -185,7 +185,7 @@ def _merged(runs: list[Run], merge: int) -> list[Run]:
     return found
 
 
-def _connect(run: Run, wanted: set[int]) -> None:
+def _connect(run: Stretch, wanted: set[int]) -> None:
     """What it reads and gives, given what is ``wanted`` behind it; updates that."""
     made: set[int] = set()
     reads: dict[int, None] = {}

@@ -16,7 +16,7 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.jax.capture.arguments import Arguments, arguments_of, arrays_among
 from ckpt.jax.capture.equations import Equation, value_of
 from ckpt.jax.capture.joint import Joint, joint_of
-from ckpt.jax.lowering.build import Lowered, lower
+from ckpt.jax.lowering.build import LoweredJoint, lower
 from ckpt.jax.run.conds import Emitted
 from ckpt.program import Observer
 from ckpt.schedule import Backward, Compute, Free, Schedule
@@ -49,7 +49,7 @@ class JaxProgram:
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.arguments: Arguments = arguments_of(args, argnums)
         self.joint: Joint = joint_of(self.arguments, function, scalar=scalar, has_aux=has_aux)
-        self.lowered: Lowered = lower(self.joint, self.name)
+        self.lowered: LoweredJoint = lower(self.joint, self.name)
         self.graph = self.lowered.graph
         self.real = not any(isinstance(a, jax.ShapeDtypeStruct) for a in arrays_among(args))
 
@@ -185,7 +185,7 @@ class _Held:
     """The arrays that an execution holds, by variable. A view is held as the array that it is a
     view of, and seen in its own shape when it is read."""
 
-    def __init__(self, lowered: Lowered, arrays: list[Any]) -> None:
+    def __init__(self, lowered: LoweredJoint, arrays: list[Any]) -> None:
         self.lowered = lowered
         joint = self.joint = lowered.joint
         self.own: dict[int, Any] = {}
