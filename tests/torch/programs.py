@@ -307,6 +307,19 @@ ACTIVATIONS = (
     nn.Sigmoid,
 )  # fmt: skip
 
+
+def _turned_norm():
+    """Layer norm of a transposed view, with a transposed cotangent."""
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 8, 3, padding=1), nn.LayerNorm(8)
+
+    def loss(x):
+        y = norm(conv(x).flatten(2).transpose(1, 2))
+        return y.transpose(1, 2).contiguous().square().mean()
+
+    return loss, (torch.randn(2, 3, 6, 6),)
+
+
 PROGRAMS = {
     "mlp": _module(mlp, (5, 16)),
     "relu in place": _module(lambda: mlp(16, 4, lambda: nn.ReLU(inplace=True)), (5, 16)),
@@ -345,4 +358,5 @@ PROGRAMS = {
     "custom": _custom,
     "autocast": _autocast,
     "shared": _shared,
+    "turned norm": _turned_norm,
 }  # fmt: skip

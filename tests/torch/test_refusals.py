@@ -12,7 +12,7 @@ from torch import nn
 
 import ckpt
 import ckpt.torch
-from tests.torch.programs import mlp
+from tests.torch.programs import PROGRAMS, mlp
 
 X = torch.randn(6, 16)
 W = nn.Parameter(torch.randn(16))
@@ -83,3 +83,14 @@ def test_shapes_alone_are_planned_and_not_run() -> None:
     with torch.device("meta"):
         model, x = mlp(4096, 8), torch.randn(64, 4096)
     assert ckpt.torch.plan(lambda x: model(x).mean(), x).timeline.peak > 8 * 4096 * 4096 * 4
+
+
+def test_results_laid_out_otherwise_than_torchs_shapes_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Layer norm's gradient is: without knowing so it is refused, and never read wrongly."""
+    function, args = PROGRAMS["turned norm"]()
+    ckpt.torch.plan(function, *args, planner="store_all").verify(*args)
+    monkeypatch.setattr("ckpt.torch.capture.record._CONTIGUOUS", set())
+    with pytest.raises(ckpt.UnsupportedError, match="native_layer_norm_backward gives strides"):
+        ckpt.torch.plan(function, *args)

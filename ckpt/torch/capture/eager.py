@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ckpt.torch.capture.capture import mode_of
-from ckpt.torch.capture.record import AtenCall, Captured, Recording, aten
+from ckpt.torch.capture.record import AtenCall, Captured, Recording, as_made, aten
 
 
 class Living(TorchDispatchMode):
@@ -80,7 +80,7 @@ class Living(TorchDispatchMode):
             return result
         flat = [self._there_before(a) if isinstance(a, torch.Tensor) else a for a in flat]
         args, kwargs = tree_unflatten(flat, spec)
-        result = func(*args, **kwargs)
+        result = as_made(func, func(*args, **kwargs), self.known.mode)
         results = result if isinstance(result, (tuple, list)) else (result,)
         tensors = [r for r in results if isinstance(r, torch.Tensor)]
         for tensor in tensors:

@@ -138,6 +138,22 @@ _NO_VALUES = {aten.detach.default, aten.alias.default}
 _BY_VALUE = ("prod", "cumprod")
 """Autograd's formulas for these look at values."""
 
+_CONTIGUOUS = {aten.native_layer_norm_backward.default}
+"""What these make is contiguous, and laid out as their input is in torch's own shapes."""
+
+
+def as_made(func: Any, result: Any, mode: FakeTensorMode) -> Any:
+    """Fake results with the strides that the kernel gives."""
+    if func not in _CONTIGUOUS:
+        return result
+    with _disable_current_modes(), mode:
+        return tuple(
+            torch.empty(r.size(), dtype=r.dtype, device=r.device)
+            if r is not None and not r.is_contiguous() else r
+            for r in result
+        )  # fmt: skip
+
+
 UNSUPPORTED = {
     "mkldnn_rnn_layer": "nn.LSTM on CPU keeps a workspace that torch's own shapes deny",
     "_grouped_mm": "torch has no reliable shapes for it",
@@ -318,7 +334,7 @@ class Recording(TorchDispatchMode):
             for a, t in zip(flat, is_tensor, strict=True)
         ]
         args, kwargs = tree_unflatten(flat, spec)
-        result = func(*args, **kwargs)
+        result = as_made(func, func(*args, **kwargs), self.mode)
         if func in _NO_VALUES:
             return result
         self._record(func, name, args, kwargs, refs, spec, result, link)

@@ -79,6 +79,7 @@ class Probed:
                 torch.empty(_MARK, dtype=torch.uint8)
                 result = run()
                 torch.empty(_MARK, dtype=torch.uint8)
+                _refuse_other_strides(call, result)
                 counts.append(_kept(held, result))
                 del held, run, result
 
@@ -92,6 +93,7 @@ class Probed:
             held, run = self._prepared(call)
             run()
             result, peak = peak_of(run, self.gpu)
+            _refuse_other_strides(call, result)
             peaks.append(peak)
             counts.append(_kept(held, result))
         return peaks, counts
@@ -120,6 +122,22 @@ class Probed:
         seen = base.as_strided(value.size, value.stride, value.offset)
         seen = torch._conj(seen) if value.conj else seen
         return torch._neg_view(seen) if value.neg else seen
+
+
+def _refuse_other_strides(call: AtenCall, result: Any) -> None:
+    """UnsupportedError where a kernel lays a result out otherwise than torch's own shapes say: who
+    reads it would read other elements."""
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    for out, made in zip(call.outs, results, strict=False):
+        if out is None or not isinstance(made, torch.Tensor) or out.version not in call.makes:
+            continue
+        for size, said, found in zip(out.size, out.stride, made.stride(), strict=True):
+            if size > 1 and said != found and made.numel():
+                raise UnsupportedError(
+                    f"{call.source or 'the backward'}: {call.name} gives strides "
+                    f"{tuple(made.stride())}, and torch's own shapes say {out.stride}: it can't be "
+                    "planned; make its input contiguous"
+                )
 
 
 def _kept(held: dict[int, torch.Tensor], result: Any) -> int:
