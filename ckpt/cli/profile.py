@@ -95,10 +95,13 @@ def profile(
         with chosen.finite() if nan else nullcontext():
             arrays = chosen.arrays()
             found = run(program, *arrays, measure=True, repeats=repeats, witness=witness, **common)
+    own = chosen.own_terms(program, found.measured is not None)
     if json:
-        document(dumps(found.to_dict()))
+        document(dumps(found.to_dict() | ({"plain": own.to_dict()} if own else {})))
     else:
         print(f"{found}\n")
+        if own:
+            print(f"{own}\n")
         table.show(ledger, _COLUMNS)
     outputs.write(
         paths,

@@ -31,6 +31,15 @@ class Target:
     torch: bool = False
     """It is a function of PyTorch's tensors."""
 
+    def own_terms(self, program: Any, measured: bool) -> Any:
+        """What its front end says of the plain step beside the table, as text and ``to_dict``;
+        None: nothing."""
+        if not self.torch:
+            return None
+        from ckpt.torch.report import profile_of
+
+        return profile_of(program, self.arrays() if measured else (), measured)
+
     def program(self, argnums: int | tuple[int, ...] = 0, *, frozen: bool = False) -> Program:
         """The loss as a Program, from shapes; see `given.program_of`."""
         if self.torch:

@@ -47,6 +47,11 @@ def test_profile_and_frontier(target: str, capsys: pytest.CaptureFixture[str]) -
     assert call(["profile", target, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert abs(found["measured_peak_nbytes"] - found["predicted_peak_nbytes"]) <= 16
+    plain = found["plain"]
+    assert abs(plain["plain_measured_peak_nbytes"] - plain["plain_predicted_peak_nbytes"]) <= 16
+    assert plain["smallest_peak_nbytes"] < plain["store_all_peak_nbytes"]
+    assert {(row["module"], row["line"]) for row in plain["saved"]} >= {("1", "mine.py:7")}
+    assert all(row["recompute_flops"] >= 0 and row["saved_nbytes"] for row in plain["saved"])
     arguments = ["--planners", "chain", "--points", "2", "--json", "-o", "curve.csv"]
     assert call(["frontier", target, *arguments]) == 0
     assert any(row["measured_peak_nbytes"] for row in json.loads(capsys.readouterr().out)["rows"])
@@ -56,5 +61,7 @@ def test_shapes_alone(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["plan", target, "--fake", "--planner", "chain", "--budget", "70%", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["predicted_peak_nbytes"] > 0
     assert call(["profile", target, "--fake"]) == 0
-    assert "nothing is measured" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "nothing is measured" in shown.err
+    assert "saved for backward" in shown.out and "the smallest plan found" in shown.out
     assert call(["plan", "mlp", "--fake"]) == 2

@@ -199,6 +199,31 @@ def test_a_change_between_forward_and_backward_raises() -> None:
         loss.backward()
 
 
+def test_a_buffer_changed_between_forward_and_backward_raises() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16)).eval()
+    step = recomputing(lambda x: model(x).square().mean(), X)
+    loss = step(X)
+    model[1].running_var.mul_(2)
+    with pytest.raises(ckpt.MutationError, match=r"1\.running_var"):
+        loss.backward()
+
+
+def test_where_the_plain_step_does_not_fit_a_smaller_batch_is_compared() -> None:
+    model, most = mlp(), 12
+
+    def loss(x):
+        if type(x) is torch.Tensor and x.shape[0] > most:
+            raise MemoryError("no memory")
+        return model(x).square().mean()
+
+    step = recomputing(loss, X)
+    found = step.verify(X)
+    assert found.plain is None
+    assert "on 10 of 40 samples, since there is no memory for the plain step" in str(found)
+    most = 0
+    assert "not compared" in str(step.verify(X))
+
+
 def test_two_forwards_in_flight_and_one_abandoned() -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Tanh())
     twin = copy.deepcopy(model)
