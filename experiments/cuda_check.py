@@ -5,8 +5,10 @@ peak of requested bytes the predicted one, and what do eager, checkpoint around 
 selective checkpointing (SAC) and planned steps at three budgets cost in time and memory?
 Theory says: a plan orders the same kernels, so bits and requested bytes carry over; what libraries
 keep for good (cuBLAS's workspace) is allocated before anything is measured.
-Run: python experiments/cuda_check.py [--small] [--folder plots] (torch 2.11 or later; no network;
-under 4 minutes). Without a GPU, or with --cpu, tiny models run on CPU: that tries the script alone.
+With --jax the same is asked of ckpt.jax: temporaries and time of plain steps, of `jax.checkpoint`
+(which XLA keeps on a GPU) and of planned steps, for an MLP and a transformer.
+Run: python experiments/cuda_check.py [--jax] [--small] [--folder plots] (torch 2.11 or later, or
+jax; no network; under 4 minutes). Without a GPU, or with --cpu, tiny models run on CPU: that tries the script alone.
 Found: nothing yet on any GPU: it has only been run on CPU.
 """
 
@@ -16,13 +18,19 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts
 
-import torch
-from torch_steps import GPT, Case, ResNet, Row, figure_of, measured, print_rows
-
 from ckpt.reports.figure import save
+
+try:
+    import torch
+    from torch_steps import GPT, Case, ResNet, figure_of, measured, print_rows
+except ImportError:  # with --jax alone it isn't needed
+    pass
+
+Row = dict[str, Any]
 
 PLOTS = Path(__file__).resolve().parent.parent / "plots"
 
@@ -60,13 +68,44 @@ def cases(device: str, small: bool) -> dict[str, Callable[[], Case]]:
     }  # fmt: skip
 
 
+def jax_rows(options: argparse.Namespace) -> list[Row]:
+    """The same for JAX: two models, and three budgets of temporaries."""
+    if options.cpu:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+    import jax_steps
+
+    device = jax.devices()[0]
+    print(f"{device.device_kind}, jax {jax.__version__}", flush=True)
+    small = options.small or device.platform == "cpu"
+    made = (
+        [jax_steps.mlp(6, 32, 64), jax_steps.transformer(2, 32, 2, 16)]
+        if small
+        else [jax_steps.mlp(32, 2048, 8192), jax_steps.transformer(8, 1024, 8, 1024)]
+    )
+    rows: list[Row] = []
+    for case in made:
+        found = jax_steps.measured(case, ("75%", "50%", "30%"), rounds=options.rounds)
+        jax_steps.print_rows(found)
+        rows += found
+    caption = f"{device.device_kind}, jax {jax.__version__}; temporaries by XLA's memory analysis."
+    for kind in ("png", "svg"):
+        title = "Temporaries and time of a step, by how it is run"
+        figure = jax_steps.figure_of(rows, title=title, caption=caption)
+        save(figure, options.folder / f"cuda_check_jax.{kind}")
+    return rows
+
+
 def main(argv: Sequence[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--jax", action="store_true", help="ckpt.jax, and not ckpt.torch")
     parser.add_argument("--small", action="store_true", help="tiny models")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=PLOTS)
     options = parser.parse_args(argv)
+    if options.jax:
+        return jax_rows(options)
     gpu = torch.cuda.is_available() and not options.cpu
     device, card = "cpu", "CPU, a dry run"
     if gpu:

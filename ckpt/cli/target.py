@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ckpt.cli.run import TARGET_MARK
+from ckpt.cli.run import TARGET_MARK, note
 from ckpt.errors import UsageError
 from ckpt.program import Program
 
@@ -30,6 +30,8 @@ class Target:
     """It can be run: what the file returned are arrays, and not shapes alone."""
     torch: bool = False
     """It is a function of PyTorch's tensors."""
+    jax: bool = False
+    """It is a function of JAX's arrays."""
 
     def own_terms(self, program: Any, measured: bool) -> Any:
         """What its front end says of the plain step beside the table, as text and ``to_dict``;
@@ -46,6 +48,14 @@ class Target:
             from ckpt.torch import trace
 
             return trace(self.loss, *self.specs, name=self.name)
+        if self.jax:
+            from ckpt.jax import trace as trace_jax
+
+            note(
+                "bytes are the graph's, before XLA fuses; ckpt.jax.plan, in Python, holds the "
+                "temporaries of the compiled step to a budget"
+            )
+            return trace_jax(self.loss, *self.specs, argnums=argnums, name=self.name)
         from ckpt.studies.given import program_of
 
         return program_of(self.loss, self.specs, argnums, name=self.name, frozen=frozen)
@@ -108,10 +118,14 @@ def _file(path: str, name: str, fake: bool) -> Target:
         ) from None
     except ValueError:
         pass  # a callable that can't be looked into
-    if _of_torch(loss, args):
+    if _of(("torch",), loss, args):
         from ckpt.torch import can_run
 
         return Target(name, loss, tuple(args), lambda: tuple(args), can_run(loss, *args), True)
+    if _of(("jax", "jaxlib"), None, args):
+        from ckpt.jax.api import can_run as real_arrays
+
+        return Target(name, loss, tuple(args), lambda: tuple(args), real_arrays(*args), jax=True)
     try:
         real = not _abstract(args)
     except RecursionError:
@@ -152,15 +166,15 @@ def _takes_arguments(function: Callable[..., Any]) -> bool:
     )
 
 
-def _of_torch(loss: Any, args: Any) -> bool:
-    """Is it a module, or are there tensors among the arguments?"""
+def _of(packages: tuple[str, ...], loss: Any, args: Any) -> bool:
+    """Is the loss an object of one of these packages, or an argument?"""
     from ckpt.tape.core import tree
 
-    if "torch" not in sys.modules:
+    if packages[0] not in sys.modules:
         return False
     kinds = {kind.__module__.partition(".")[0] for kind in type(loss).__mro__}
     kinds |= {type(leaf).__module__.partition(".")[0] for leaf in tree.leaves(args)}
-    return "torch" in kinds
+    return not kinds.isdisjoint(packages)
 
 
 def _abstract(args: Any) -> bool:
