@@ -8,7 +8,8 @@ keep for good (cuBLAS's workspace) is allocated before anything is measured.
 With --jax the same is asked of ckpt.jax: temporaries and time of plain steps, of `jax.checkpoint`
 (which XLA keeps on a GPU) and of planned steps, for an MLP and a transformer.
 Run: python experiments/cuda_check.py [--jax] [--small] [--folder plots] (torch 2.11 or later, or
-jax; no network; under 4 minutes). Without a GPU, or with --cpu, tiny models run on CPU: that tries the script alone.
+jax; no network; under 4 minutes). Without a GPU, or with --cpu, tiny models run on CPU: that tries
+the script alone.
 Found: nothing yet on any GPU: it has only been run on CPU.
 """
 
