@@ -25,7 +25,7 @@ FLOORS = (
     ("witness",), ("workers", "program"),
     ("planners", "reports", "tape", "torch programs", "jax programs"), ("nn",), ("models",),
     ("studies",), ("lesson", "torch", "jax", "testing"), ("ckpt",), ("cli",),
-    ("__main__",),
+    ("__main__", "pytest_plugin"),
 )  # fmt: skip
 """From the ground up; ``ckpt`` is the public names. Parts on one floor don't import each other."""
 FLOOR = {name: k for k, floor in enumerate(FLOORS) for name in floor}
