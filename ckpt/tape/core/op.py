@@ -66,6 +66,7 @@ class Op:
         infer: Callable[..., Any] | None = None,
         flops: Callable[..., int] | None = None,
         workspace: Callable[..., int] | None = None,
+        scratch: Callable[..., int] | None = None,
         view: bool = False,
         writes: Callable[..., Any] | None = None,
         over: Callable[..., int | None] | None = None,
@@ -76,6 +77,9 @@ class Op:
         self.infer = infer
         self.flops = flops
         self.workspace = workspace
+        self.scratch = scratch
+        """Of the same arguments: bytes that a library allocates meanwhile, out of tracemalloc's
+        sight."""
         self.view = view
         """The result may share the first operand's buffer."""
         self.writes = writes or (forward if _takes_out(forward) else None)
@@ -265,8 +269,9 @@ def op(*functions: Any, name: str = "", **traits: Any) -> Callable[..., Any]:
         softplus.vjp(x=lambda g, x, beta: g / (1 + np.exp(-beta * x)))
 
     Traits: ``infer(*abstract operands, **static) -> AbstractArray`` makes it a primitive (needed
-    only where the forward isn't itself made of differentiable NumPy functions), with ``flops`` and
-    ``workspace`` (bytes) of the same arguments and the result first.
+    only where the forward isn't itself made of differentiable NumPy functions), with ``flops``,
+    ``workspace`` and ``scratch`` (bytes, which tracemalloc sees or doesn't) of the same arguments
+    and the result first.
     """
     bare = len(functions) == 1 and inspect.isfunction(functions[0]) and not traits and not name
     if bare and functions[0].__module__.partition(".")[0] != "numpy":

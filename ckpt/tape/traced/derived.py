@@ -51,7 +51,7 @@ def _composite(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -
 
 def _primitive(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -> Kernel:
     made, shared = infer(op, list(arrays), params)
-    flops, workspace = cost(op, made, list(arrays), params)
+    flops, workspace, scratch = cost(op, made, list(arrays), params)
     places = [k for k, a in enumerate(arrays) if isinstance(a, (AbstractArray, AbstractParts))]
     return Kernel(
         signature=arrays,
@@ -62,6 +62,7 @@ def _primitive(op: Op, arrays: tuple[Any, ...], params: dict[str, Any] | None) -
         flops=flops,
         moved=0 if shared else moved(made, *arrays),
         workspace=workspace,
+        scratch=scratch,
         root=0 if shared else len(places),
         nbytes=0 if shared else made.nbytes,
     )

@@ -161,6 +161,7 @@ class Flow:
                 flops=flops,
                 moved_nbytes=moved_nbytes,
                 during=max((turn.high for turn in turns), default=held),
+                scratch=max((turn.kernel.scratch for turn in turns if turn.kernel), default=0),
                 overwrites=self._overwrites(node, reads, turns),
                 at=position,
                 source=self.entries[position].source,

@@ -40,6 +40,7 @@ class Call:
     """Bytes of that buffer, if it is its own; a view of a number holds just the number."""
     flops: int
     workspace: int
+    scratch: int
 
 
 class At(int):
@@ -74,6 +75,8 @@ class Kernel:
     """Bytes that its primitives read and write."""
     workspace: int = 0
     """Bytes held while it runs, beyond arguments and result."""
+    scratch: int = 0
+    """The most that libraries allocate meanwhile by themselves."""
     root: int = 0
     """The argument whose buffer the result shares, or a position past the arguments."""
     nbytes: int = 0
@@ -143,9 +146,9 @@ class _KernelRecorder:
         if shared and isinstance(sources[0], At):
             first = sources[0]
             root = first if first < self.count else self.calls[first - self.count].root
-        flops, workspace = cost(op, made, arrays, params)
+        flops, workspace, scratch = cost(op, made, arrays, params)
         nbytes = made.itemsize if op.view and not arrays[0].shape else made.nbytes
-        self.calls.append(Call(op, sources, params, made, root, nbytes, flops, workspace))
+        self.calls.append(Call(op, sources, params, made, root, nbytes, flops, workspace, scratch))
         value = constant(made)
         self.positions[value._node] = position
         return value
@@ -161,11 +164,12 @@ def infer(op: Op, arrays: list[Any], params: dict[str, Any] | None) -> tuple[Any
     return made.array, bool(made.array.shape and arrays[0].shape)
 
 
-def cost(op: Op, made: Any, arrays: list[Any], params: Any) -> tuple[int, int]:
-    """FLOPs and workspace bytes of a primitive."""
+def cost(op: Op, made: Any, arrays: list[Any], params: Any) -> tuple[int, int, int]:
+    """FLOPs, and bytes of workspace and of scratch, of a primitive."""
     flops = op.flops(made, *arrays, **(params or {})) if op.flops else 0
     workspace = op.workspace(made, *arrays, **(params or {})) if op.workspace else 0
-    return int(flops), int(workspace)
+    scratch = op.scratch(made, *arrays, **(params or {})) if op.scratch else 0
+    return int(flops), int(workspace), int(scratch)
 
 
 def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Kernel:
@@ -200,6 +204,7 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         recorder.positions[result._node],
         result._array,
         flops=sum(call.flops for call in recorder.calls),
+        scratch=max((call.scratch for call in recorder.calls), default=0),
         overwrites=any(call.op.over is not None for call in recorder.calls),
     )
     for j, call in enumerate(kernel.calls):

@@ -208,6 +208,7 @@ class Recorder:
             flops=kernel.flops,
             moved_nbytes=0 if is_result else kernel.moved,
             workspace=kernel.workspace,
+            scratch=kernel.scratch,
             call=call,
             alias_of=alias,
             regions=node.region.path() if node.region else (),

@@ -19,6 +19,7 @@ from ckpt.errors import AbstractError, TapeError, UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, contiguous, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
+from ckpt.tape.ops.linear import scratch
 from ckpt.tape.ops.linear.linalg import (
     adjoint,
     columns,
@@ -114,7 +115,7 @@ def _of_eigh(x: Any, part: int) -> Any:
     return np.linalg.eigh(x)[part]
 
 
-@op(infer=_infer_eigh, flops=cubic(9), workspace=double_precision)
+@op(infer=_infer_eigh, flops=cubic(9), workspace=double_precision, scratch=scratch.eigh)
 def eigh(x: Any, *, UPLO: str = "L") -> Any:
     return tuple(np.linalg.eigh(x, UPLO))  # type: ignore[call-overload]
 
@@ -149,7 +150,7 @@ def _infer_eig(x: Any) -> AbstractParts:
     return AbstractParts((AbstractArray(x.shape[:-1], dtype), AbstractArray(x.shape, dtype)))
 
 
-@op(infer=_infer_eig, flops=cubic(25), workspace=double_precision)
+@op(infer=_infer_eig, flops=cubic(25), workspace=double_precision, scratch=scratch.eig)
 def eig(x: Any) -> Any:
     w, v = np.linalg.eig(x)
     return np.ascontiguousarray(w), np.ascontiguousarray(v)
@@ -197,7 +198,7 @@ def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:
     return int(stack_of(x) * work)
 
 
-@op(infer=_infer_svd, flops=_svd_flops, workspace=double_precision)
+@op(infer=_infer_svd, flops=_svd_flops, workspace=double_precision, scratch=scratch.svd)
 def svd(x: Any, *, full_matrices: bool = True) -> Any:
     return tuple(np.linalg.svd(x, full_matrices=full_matrices))
 
@@ -292,7 +293,7 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
     return int(held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0))
 
 
-@op(infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace)
+@op(infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace, scratch=scratch.qr)
 def qr(x: Any, *, mode: str = "reduced") -> Any:
     if np.ndim(x) > 2:
         x = np.ascontiguousarray(x)  # NumPy lays out its results as the stack lies

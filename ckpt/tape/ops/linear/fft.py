@@ -18,6 +18,7 @@ import numpy as np
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import Op, adapt, op
+from ckpt.tape.ops.linear import scratch
 from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 _OPPOSITE: dict[Any, Any] = {
@@ -70,7 +71,12 @@ def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> 
     def forward(x: Any, *, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
         return function(x, n, axis, norm)
 
-    declare = op(function, name=name, infer=infer, flops=flops, workspace=workspace)
+    def lines(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
+        return scratch.transform(_points(x.shape, n, axis))
+
+    declare = op(
+        function, name=name, infer=infer, flops=flops, workspace=workspace, scratch=lines
+    )  # fmt: skip
     return declare(forward)  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ arXiv:1602.07527; the pseudoinverse's from Golub & Pereyra, SIAM J. Numer. Anal.
 and 4.2; an operation on complex numbers counts as one.
 
 Workspace: NumPy computes float32 and complex64 in double precision, and casts whole arrays both
-ways. What LAPACK itself allocates isn't seen by tracemalloc, and isn't counted.
+ways. What LAPACK and NumPy's wrapper allocate isn't seen by tracemalloc: it is scratch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.linalg import LinAlgError
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
+from ckpt.tape.ops.linear import scratch
 from ckpt.tape.ops.parts import parts
 from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
@@ -119,7 +120,10 @@ def _same(x: Any, **params: Any) -> AbstractArray:
     return fresh(_vectors, x.shape, x)
 
 
-@op(np.linalg.inv, infer=_same, flops=cubic(2), workspace=double_precision)
+@op(
+    np.linalg.inv, infer=_same, flops=cubic(2), workspace=double_precision,
+    scratch=scratch.solving,
+)  # fmt: skip
 def inv(x: Any) -> Any:
     return np.linalg.inv(x)
 
@@ -133,7 +137,10 @@ def _infer_det(x: Any) -> AbstractArray:
     return fresh(np.linalg.det, x.shape[:-2], x)
 
 
-@op(np.linalg.det, infer=_infer_det, flops=cubic(2 / 3), workspace=double_precision)
+@op(
+    np.linalg.det, infer=_infer_det, flops=cubic(2 / 3), workspace=double_precision,
+    scratch=scratch.factoring,
+)  # fmt: skip
 def det(x: Any) -> Any:
     return np.linalg.det(x)
 
@@ -171,7 +178,10 @@ cofactors.vjp(x=_cofactors)
 det.vjp(x=lambda g, x: np.multiply(np.expand_dims(g, (-2, -1)), cofactors(x)))
 
 
-@op(np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision)
+@op(
+    np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision,
+    scratch=scratch.cholesky,
+)  # fmt: skip
 def cholesky(x: Any, *, upper: bool = False) -> Any:
     return np.linalg.cholesky(x, upper=upper)
 
@@ -210,7 +220,10 @@ def _solve_flops(out: Any, a: Any, b: Any) -> float:
     return float(stack * 2 / 3 * n**3 + 2 * n * out.size)
 
 
-@op(np.linalg.solve, infer=_infer_solve, flops=_solve_flops, workspace=double_precision)
+@op(
+    np.linalg.solve, infer=_infer_solve, flops=_solve_flops, workspace=double_precision,
+    scratch=scratch.solving,
+)  # fmt: skip
 def solve(a: Any, b: Any) -> Any:
     return np.linalg.solve(a, b)
 
@@ -268,7 +281,10 @@ def _of_slogdet(x: Any, part: int) -> Any:
     return np.linalg.slogdet(x)[part]
 
 
-@op(infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision)
+@op(
+    infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision,
+    scratch=scratch.factoring,
+)  # fmt: skip
 def slogdet(x: Any) -> Any:
     return tuple(np.linalg.slogdet(x))
 
