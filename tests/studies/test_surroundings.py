@@ -121,6 +121,20 @@ def test_generators_of_the_users_are_put_back() -> None:
     assert rng.bit_generator.state == np.random.default_rng(7).bit_generator.state
 
 
+def test_generators_that_the_function_reaches_are_put_back_too() -> None:
+    """Through a closure; and so a planned step's draws are the plain step's."""
+    rng = np.random.default_rng(7)
+
+    def dropped(w: Any) -> Any:
+        return np.mean(np.tanh(ckpt.nn.dropout(w, 0.5, rng) @ w))
+
+    ckpt.profile(dropped, W, measure=True)
+    ckpt.frontier(dropped, W, planners=["sqrt"], points=2)
+    assert ckpt.plan(dropped, W).verify(W)
+    assert ckpt.gradcheck(dropped, W) < 1
+    assert rng.bit_generator.state == np.random.default_rng(7).bit_generator.state
+
+
 @pytest.mark.parametrize("action", ["profile", "verify", "frontier"])
 def test_a_session_of_tracemalloc_goes_on_with_its_frames_and_its_peak(
     action: str, tmp_path: Path

@@ -158,6 +158,30 @@ def test_accumulate_is_a_running_sum_or_product():
         )
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        ckpt.grad(lambda x: np.sum(x * x)), Value, lambda x: ckpt.grad(np.vdot, 1)(X, x),
+        lambda x: ckpt.plan(lambda x: np.sum(x * x), x),
+        lambda x: ckpt.plan(lambda x: np.sum(x * x), X)(x), lambda x: ckpt.trace(np.sum, x),
+    ],
+)  # fmt: skip
+def test_masked_arguments_are_refused(f):
+    """Their masks would be passed over."""
+    with pytest.raises(UnsupportedError, match="a MaskedArray has rules of its own"):
+        f(MASKED)
+
+
+def test_a_cast_to_what_has_no_numbers_is_refused():
+    for dtype in (object, str, "M8[s]", "V8"):
+        with pytest.raises(UnsupportedError, match=r"use x\.data\.astype"):
+            ckpt.grad(lambda x, to=dtype: np.sum(x.astype(to).astype(float)) + np.sum(x))(X)
+    names = np.array([1, 2, 3, 4], dtype=object)
+    with pytest.raises(UnsupportedError, match=r"\.astype\(float\)"):
+        ckpt.plan(lambda x: np.sum(x * names), X)
+    assert ckpt.plan(lambda x: np.sum(x * names.astype(float)), X)(X)[1].tolist() == [1, 2, 3, 4]
+
+
 # -- methods ---------------------------------------------------------------------------------------
 
 NOT_OURS = {

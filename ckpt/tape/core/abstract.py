@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ckpt.errors import AbstractError
+from ckpt.errors import AbstractError, UnsupportedError
 from ckpt.tape.core.node import Parts
 
 LARGEST = 2**63
@@ -32,6 +32,11 @@ class AbstractArray:
     ) -> None:
         self.shape = tuple(map(int, shape))
         self.dtype = np.dtype(dtype)
+        if self.dtype.hasobject:
+            raise UnsupportedError(
+                "an array of Python objects can't be traced, since its bytes are elsewhere; make "
+                "it one of numbers with .astype(float)"
+            )
         if prod(self.shape) * self.dtype.itemsize >= LARGEST:
             raise AbstractError(
                 f"an array of shape {list(self.shape)} and {self.dtype} is larger than any can be"
@@ -90,11 +95,25 @@ class Shared:
         self.array = array
 
 
+def check_class(kind: Any) -> None:
+    """UnsupportedError for a subclass of ndarray in which a NumPy function means something else."""
+    if kind is np.ndarray or not issubclass(kind, np.ndarray):
+        return
+    names = ("__array_ufunc__", "__array_function__", "__mul__", "__rmul__", "__add__")
+    if any(getattr(kind, name) is not getattr(np.ndarray, name) for name in names):
+        masked = "np.where(mask, ...) and " if issubclass(kind, np.ma.MaskedArray) else ""
+        raise UnsupportedError(
+            f"a {kind.__name__} has rules of its own, which would be lost in an expression with "
+            f"Values; use {masked}a plain array, np.asarray(x)"
+        )
+
+
 def abstract(array: Any) -> AbstractArray:
     """What is known of a real array or NumPy scalar."""
     if isinstance(array, (AbstractArray, AbstractParts)):
         return array  # type: ignore[return-value]
     if isinstance(array, np.ndarray):
+        check_class(type(array))
         return AbstractArray(array.shape, array.dtype, array.strides)
     scalar = np.asarray(array)
     return AbstractArray(scalar.shape, scalar.dtype)

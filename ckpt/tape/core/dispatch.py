@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from ckpt.errors import MutationError, UnsupportedError
+from ckpt.tape.core.abstract import check_class
 from ckpt.tape.core.apply import apply
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, Op
@@ -47,20 +48,6 @@ def _bare(x: Any) -> Any:
     if bare is None or bare.__array_interface__ != x.__array_interface__:
         bare = _BARE[id(x)] = np.asarray(x)
     return bare
-
-
-@cache
-def check_class(kind: Any) -> None:
-    """UnsupportedError for a subclass of ndarray in which a NumPy function means something else."""
-    if not issubclass(kind, np.ndarray):
-        return
-    names = ("__array_ufunc__", "__array_function__", "__mul__", "__rmul__", "__add__")
-    if any(getattr(kind, name) is not getattr(np.ndarray, name) for name in names):
-        masked = "np.where(mask, ...) and " if issubclass(kind, np.ma.MaskedArray) else ""
-        raise UnsupportedError(
-            f"a {kind.__name__} has rules of its own, which would be lost in an expression with "
-            f"Values; use {masked}a plain array, np.asarray(x)"
-        )
 
 
 def _leaves(x: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ckpt.errors import AbstractError, MutationError, TapeError, UnsupportedError
+from ckpt.tape.core.abstract import check_class
 from ckpt.tape.core.node import Gradient, TapeNode
 from ckpt.tape.core.sources import called
 
@@ -193,6 +194,7 @@ def _leaf(data: Any) -> tuple[Any, TapeNode]:
         raise TapeError("this is a Value already; use stop_gradient to cut it from its history")
     if isinstance(data, (bool, int, np.bool_)):
         data = float(data)
+    check_class(type(data))
     array = np.asarray(data)
     if array.dtype.kind not in "fc":
         raise TapeError(

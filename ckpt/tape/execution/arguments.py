@@ -13,6 +13,7 @@ import numpy as np
 
 from ckpt.errors import TapeError
 from ckpt.tape.core import tree
+from ckpt.tape.core.abstract import check_class
 from ckpt.tape.core.tree import filled
 from ckpt.tape.core.value import Value
 from ckpt.tape.traced.trace import Traced
@@ -36,6 +37,7 @@ def check_arguments(traced: Traced, args: tuple[Any, ...]) -> list[Any]:
         path, array, expected = matched[at]
         if isinstance(array, Value):
             array = array.data
+        check_class(type(array))
         weak = isinstance(array, (bool, int, float)) and not expected.shape
         array = np.asarray(array, expected.dtype if weak else None)
         if array.shape != expected.shape or array.dtype != expected.dtype:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from ckpt.schedule import Schedule
 from ckpt.tape.core import tree
 from ckpt.tape.core.changes import DEFAULT, Check
 from ckpt.tape.core.context import inside, watching
+from ckpt.tape.core.generators import Generators
 from ckpt.tape.core.value import Value
 from ckpt.tape.eager.grad import value_and_grad
 from ckpt.tape.execution.arguments import check_arguments, gather
@@ -149,7 +149,7 @@ class TapeProgram:
 
     def restored(self, *args: Any) -> AbstractContextManager[None]:
         """Put random generators back into their states; see `undisturbed`."""
-        return undisturbed(args)
+        return undisturbed(self.function, args)
 
     def digest(self, result: Any) -> str:
         """A hash of the bits of a result's numbers."""
@@ -165,19 +165,14 @@ def filled(nbytes: int) -> Any:
 
 
 @contextmanager
-def undisturbed(args: tuple[Any, ...]) -> Iterator[None]:
-    """Put the random generators among the arguments, NumPy's global one and Python's back into
+def undisturbed(*roots: Any) -> Iterator[None]:
+    """Put the random generators that these objects reach, NumPy's global one and Python's back into
     their states."""
-    generators = [leaf for leaf in tree.leaves(args) if isinstance(leaf, np.random.Generator)]
-    states = [generator.bit_generator.state for generator in generators]
-    numpys, pythons = np.random.get_state(legacy=False), random.getstate()
+    generators = Generators(*roots)
     try:
         yield
     finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.bit_generator.state = state
-        np.random.set_state(numpys)
-        random.setstate(pythons)
+        generators.restore()
 
 
 def _bits(result: Any) -> Iterator[bytes]:

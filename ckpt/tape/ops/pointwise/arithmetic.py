@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, elementwise, fresh
 from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffers
@@ -301,4 +302,9 @@ def _astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
     dtype = np.dtype(dtype)
     if not copy and x.dtype == dtype:
         return x
+    if dtype.kind not in "fciub":
+        raise UnsupportedError(
+            f"astype({dtype}) of a Value would lose its gradient; use x.data.astype if none should "
+            "flow"
+        )
     return (_to_floats if dtype.kind in "fc" else _to_integers)(x, dtype=dtype)
