@@ -181,21 +181,26 @@ def _tries(
         corners = corners_of(graph, **options)
     except UsageError:
         return  # it can't be cut so
-    fits, fails = -1, len(corners)
+    fits, fails, used = -1, len(corners), 0
     row = None
-    for _ in range(COMPILATIONS):
-        if fails - fits <= 1 or (fits >= 0 and row and row["temp"].nbytes > CLOSE * limit):
+    known: dict[Any, dict[str, Any]] = {}
+    while len(known) < COMPILATIONS:
+        if fails - fits <= 1 or used > CLOSE * limit:
             break
         guess = bisect_right(corners, limit / ratio, key=lambda corner: corner.budget) - 1
         if not fits < guess < fails:
             guess = (fits + fails) // 2 if fits >= 0 else max(min(fails - 1, guess), 0)
-        row = try_corner(program, corners[guess], options, say)
+        plan = make_schedule(graph, "chain", corners[guess].budget, **options).instructions
+        again = plan in known
+        row = known[plan] if again else try_corner(program, corners[guess], options, say)
+        known[plan] = row
         ratio = row["temp"].nbytes / max(row["graph"], 1)
         if row["temp"].nbytes <= limit:
-            fits = guess
+            fits, used = guess, row["temp"].nbytes
         else:
             fails = guess
-        yield row
+        if not again:
+            yield row
     if fits < 0 and fails > 0:
         row = try_corner(program, corners[0], options, say)
         yield row

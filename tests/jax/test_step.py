@@ -93,6 +93,15 @@ def test_from_the_graph_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+def test_no_plan_is_compiled_twice_and_the_cheapest_that_fits_is_taken() -> None:
+    loss, args = mlp_case()
+    found = ckpt.jax.plan(loss, *args, budget="55%", **QUIET).found
+    plans = [row["schedule"].instructions for row in found.tried]
+    assert len(set(plans)) == len(plans) <= 6
+    fitting = [row["cost"] for row in found.tried if row["temp"].nbytes <= found.limit]
+    assert found.timeline.recompute_flops == min(fitting)
+
+
 def test_progress_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     loss, args = mlp_case(depth=6)
     ckpt.jax.plan(loss, *args, budget="60%")
