@@ -195,5 +195,5 @@ def figure_of(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
         most = max(row["temp_nbytes"] for row in own)
         axes.set_ylim(0, 1.06 * most)
         byte_axis(axes.yaxis, high=most)
-    legend(panels[0], loc="lower left")
+    legend(panels[0], loc="upper right")
     return figure
