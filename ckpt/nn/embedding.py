@@ -6,11 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.nn.blocks import copied_nbytes
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import op
 
 
-@op(infer=lambda table, i: AbstractArray((*i.shape, *table.shape[1:]), table.dtype))
+def _workspace(out: Any, table: Any, indices: Any) -> int:
+    """`np.take` copies a table, and indices, that aren't contiguous; and other integers than its
+    own."""
+    cast = 0 if indices.dtype == np.intp else indices.size * np.dtype(np.intp).itemsize
+    return copied_nbytes(table) + (cast or copied_nbytes(indices))
+
+
+@op(
+    infer=lambda table, i: AbstractArray((*i.shape, *table.shape[1:]), table.dtype),
+    workspace=_workspace,
+)
 def embedding(table: Any, indices: Any) -> Any:
     """``table[indices]``: (rows, d) and integers of any shape give (..., d).
 

@@ -73,6 +73,10 @@ FOUND = {
         "np.sum((np.round(np.rot90(p), 1) + np.rot90(p)) * np.arange(3))",
         "draw((3, 3), 0)",
     ),
+    "a table of one row, repeated": (
+        "np.sum(np.square(nn.embedding(p, np.arange(3, dtype=np.int32))))",
+        'draw((130, 130), 389, "f8", "spread")',
+    ),
     "weights of another precision": (
         'np.sum(np.average(p, axis=0, weights=np.square(draw((5, 3), 1, "f4"))))',
         "draw((5, 3), 0)",
