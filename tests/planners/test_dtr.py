@@ -18,7 +18,7 @@ from ckpt.planners.base.cost import flops
 from ckpt.planners.online.dtr import _Run
 from ckpt.planners.online.heuristics import HEURISTICS, Ancestors, Components, Neighbourhood
 from ckpt.schedule import Compute, Free
-from tests.graphs import Build, random_graph
+from tests.graphs import Build, random_graph, unit_chain
 from tests.planners.test_brute import small_dag
 
 dtr = base.get("dtr")[0]
@@ -190,6 +190,34 @@ def test_sums_that_follow_each_change_are_the_sums(seed: int) -> None:
     for budget in (peak * 3 // 4, peak // 2):
         runs = [_Run(graph, price, kind, 20_000)(budget) for kind in (Components, Afresh)]
         assert runs[0] == runs[1]
+
+
+class Walked(Ancestors):
+    """Ancestors, each time looked up anew."""
+
+    def numerator(self, buffer: int) -> float:
+        return self.cost[buffer] + sum(self.cost[b] for b in self._reach(buffer, self.parents)[0])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ancestors_as_bits_are_the_ancestors(seed: int) -> None:
+    graph = random_graph(random.Random(seed), 10 + 5 * seed)
+    peak = simulate(graph, make_schedule(graph, "store_all")).peak
+    for budget in (peak * 3 // 4, peak // 2):
+        runs = [_Run(graph, flops(graph), kind, 8_000)(budget) for kind in (Ancestors, Walked)]
+        assert runs[0] == runs[1]
+
+
+def test_a_run_that_costs_too_much_is_given_up() -> None:
+    graph, budget = unit_chain(16), 9
+    plan = make_schedule(graph, "dtr", budget)
+    cost = flops(graph)
+    spent = cost.forward(graph) + cost.recompute(simulate(graph, plan).counts)
+    dtr = base.get("dtr")[0]
+    assert dtr(graph, budget, max_cost=spent).instructions == plan.instructions
+    assert spent > cost.forward(graph)
+    with pytest.raises(BudgetError):
+        dtr(graph, budget, max_cost=spent - 1, smallest=False)
 
 
 def test_a_call_holds_its_results_until_they_are_claimed() -> None:

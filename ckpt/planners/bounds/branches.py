@@ -27,6 +27,9 @@ NEAR = 1 / 50
 LEAST = 1 / 4000
 """Values that cost less, as a share of the forward, aren't told apart."""
 
+MOST = 128
+"""Halves that are made: so many more prove little."""
+
 WHOLE = 1e-3
 """A solver's sum is whole if it is so near a whole number."""
 
@@ -68,7 +71,7 @@ class Tree:
 
     def run(self) -> int | None:
         """What recomputing costs at least; None if no half is left: there is no schedule."""
-        while self.leaves and self.may_gain(self.leaves[0].bound):
+        while self.leaves and self.made < MOST and self.may_gain(self.leaves[0].bound):
             leaf = self.leaves[0]
             chosen = self._fractional(leaf.point)
             if chosen is None:

@@ -34,6 +34,7 @@ def dtr(
     heuristic: str = "dtr_eq",
     max_computes: int = 1_000_000,
     smallest: bool = True,
+    max_cost: int | None = None,
 ) -> Schedule:
     """Evict the value of least ``heuristic`` score until what comes next fits; recompute on demand.
 
@@ -57,13 +58,14 @@ def dtr(
     leave e* once nothing can need them (its banishing).
     Ignores: what is still to come - it is an online policy.
     Cost: one vectorised scan over the buffers an eviction, O(buffers); ``dtr`` and ``msps`` also
-    walk e* each time. A run of more than ``max_computes`` Computes is given up. ``notes`` tells the
-    slowdown of the step, and says ``thrashing`` from 2 x on.
+    walk e* each time. A run of more than ``max_computes`` Computes, or whose Computes cost more
+    than ``max_cost``, is given up. ``notes`` tells the slowdown of the step, and says ``thrashing``
+    from 2 x on.
     """
     if heuristic not in HEURISTICS:
         raise UsageError(f"dtr has no heuristic {heuristic!r}; choose from {', '.join(HEURISTICS)}")
     price = cost or flops(graph)
-    run = _Run(graph, price, HEURISTICS[heuristic], max_computes)
+    run = _Run(graph, price, HEURISTICS[heuristic], max_computes, max_cost)
     ceiling = simulate(graph, Schedule(tuple(compute_all(graph)))).peak
     instructions = run(ceiling if budget is None else budget)
     if instructions is None:
@@ -108,12 +110,14 @@ class _Run:
     """
 
     def __init__(
-        self, graph: Graph, cost: Cost, heuristic: type[Heuristic], max_computes: int
-    ) -> None:
+        self, graph: Graph, cost: Cost, heuristic: type[Heuristic], max_computes: int,
+        max_cost: int | None = None,
+    ) -> None:  # fmt: skip
         self.graph = graph
         self.prices = cost
         self.heuristic = heuristic
         self.max_computes = max_computes
+        self.max_cost = float("inf") if max_cost is None else max_cost
         self.evictions = 0
         self.forward = graph.computed
         owners = {i: graph.owners[i] for i in self.forward}
@@ -225,6 +229,7 @@ class _Memory:
         self.budget = budget
         self.instructions: list[Instruction] = []
         self.evictions = self.computes = self.backwards = self.held = self.clock = 0
+        self.spent = 0
         self.live = bytearray(len(self.nodes))
         self.is_held = bytearray(len(run.size))  # by buffer
         self.users = [0] * len(run.size)  # ops on the stack that read the buffer
@@ -319,7 +324,8 @@ class _Memory:
         self.computes += 1
         if self.computes % 256 == 0:
             clock.check()
-        if self.computes > self.run.max_computes:
+        self.spent += self.run.prices.nodes[node]
+        if self.computes > self.run.max_computes or self.spent > self.run.max_cost:
             raise _GaveUpError
         buffer = self.run.buffer_of[node]
         graph = self.run.graph

@@ -106,10 +106,47 @@ class Neighbourhood(Heuristic):
 
 
 class Ancestors(Neighbourhood):
-    """MSPS: what must be recomputed to have the buffer back, per byte."""
+    """MSPS: what must be recomputed to have the buffer back, per byte.
+
+    The evicted ancestors of a buffer are a set of bits, kept until one of them comes or goes.
+    """
 
     by_age = False
     downward = False
+
+    def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
+        super().__init__(cost, parents)
+        self.above: dict[int, int] = {}
+        self.costs = np.array(cost, np.int64)
+        self.nbytes = (len(cost) + 7) // 8
+
+    def numerator(self, buffer: int) -> float:
+        bits = np.frombuffer(self._above(buffer).to_bytes(self.nbytes, "little"), np.uint8)
+        evicted = np.unpackbits(bits, count=len(self.costs), bitorder="little").view(bool)
+        return self.cost[buffer] + int(self.costs[evicted].sum())
+
+    def _above(self, buffer: int) -> int:
+        """The buffers that must be made before it can be, as bits."""
+        stack = [buffer]
+        while stack:
+            b = stack[-1]
+            gone = [p for p in self.parents[b] if self.is_evicted[p]]
+            unknown = [p for p in gone if p not in self.above]
+            if unknown:
+                stack += unknown
+                continue
+            found = 0
+            for p in gone:
+                found |= self.above[p] | 1 << p
+            self.above[b] = found
+            stack.pop()
+        return self.above[buffer]
+
+    def _spread(self, buffer: int) -> None:
+        inside, beside = self._reach(buffer, self.children)
+        for b in (*inside, *beside, buffer):
+            self.above.pop(b, None)
+        self.changed.update(beside)
 
 
 class Components(Heuristic):

@@ -21,10 +21,11 @@ from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
 QUICK = (
-    "store_all", "sqrt", "every", "mixed", "revolve", "dtr:msps", "greedy", "as_written", "chain",
-    "dtr",
+    "store_all", "sqrt", "every", "chain", "as_written", "dtr:msps", "dtr", "greedy", "mixed",
+    "revolve",
 )  # fmt: skip
-"""The planners that any graph is given to, cheapest first; those of one's own come behind them,
+"""The planners that any graph is given to: two that answer at once, then the best first, as far as
+the clock lets them; those of one's own come behind them,
 then the linear program, the local search, and unless little can be left to save, `beam`."""
 
 CLOSE = 1 / 1000
@@ -180,12 +181,15 @@ class _Portfolio:
         found, given = registry.get(name)
         if found.name in ("dtr", "beam") and (self.found or self.refusals):
             options = {**options, "smallest": False}
+        if found.name == "dtr" and self.best is not None:  # no more than is worth improving
+            options = {**options, "max_cost": int(self.forward + WORTH * self.best)}
         try:
             timeline = found.simulated(self.graph, self.budget, self.cost, **given, **options)
         except BudgetError as error:
             self.refusals.append(error)
+            none = "found none that is worth improving" if "max_cost" in options else "found none"
             self.portfolio[name] = (
-                "found none" if error.smallest is None else f"needs {error.smallest} bytes"
+                none if error.smallest is None else f"needs {error.smallest} bytes"
             )
         except (MissingExtraError, UsageError) as error:
             self.portfolio[name] = f"refused: {error}"

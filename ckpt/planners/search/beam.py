@@ -24,7 +24,7 @@ BEAMS = ((1, 1), (1, 4), (4, 6), (32, 6))
 BARREN = 2
 """After so many widths in a row that brought nothing the others aren't tried."""
 
-WORK = 10_000_000
+WORK = 12_000_000
 """Units that are looked at, over all rollouts; a second is about one million."""
 
 WORTH = 2
@@ -164,7 +164,7 @@ class _Beam:
         self.rollouts = 0
 
     def run(self) -> tuple[tuple[int, ...], ...] | None:
-        """The units computed for each step; None if no rollout came to the end."""
+        """The units computed for each step; None if no rollout came to the end, or time is up."""
         paths = [_Path(0, Situation(0, frozenset(), 0), ())]
         for _ in self.roller.units.reads:
             found: dict[frozenset[int], _Path] = {}
@@ -176,7 +176,7 @@ class _Beam:
                     for c in range(1, min(self.choices, count)):
                         if self.roller.work < self.work and not clock.stopped():
                             self.follow(path, (e, c), found)
-            if not found:
+            if not found or clock.stopped():
                 return None
             paths = sorted(found.values(), key=_rank)[: self.width]
         return paths[0].computed

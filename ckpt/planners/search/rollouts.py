@@ -222,15 +222,19 @@ class Roller:
             return total
 
         def touch(u: int) -> None:
-            """What is taken from ``u``, through units that aren't live, has another price now."""
+            """What is taken from ``u``, through units that aren't live, has another price now.
+
+            Nothing is any more taken from a unit that is of no use from step k on.
+            """
             stack, seen = [u], {u}
             while stack:
                 for r in readers[stack.pop()]:
                     if there[r]:
                         price.pop(r, None)
-                    elif r not in seen and made[r]:
+                    elif last[r] >= k and r not in seen and made[r]:
                         seen.add(r)
                         stack.append(r)
+            self.work += len(seen) // 2
 
         for k in range(first, len(units.reads)):
             self.work += 4
