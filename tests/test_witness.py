@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import threading
@@ -39,7 +40,10 @@ print(found.measured.peak, found.simulated.peak_with_scratch, found.measured.mea
 
 def fresh(code: str, *args: str) -> str:
     """What the code prints in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # of two, BLAS allocates by itself
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
