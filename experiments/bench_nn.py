@@ -83,7 +83,8 @@ def transformer_loss(p: dict[str, Any], tokens: Array, targets: Array) -> Any:
 
 
 def _attend(layer: Params, x: Any) -> Any:
-    qkv = np.reshape(x @ layer["qkv"] + layer["qkv_b"], (BATCH, SEQUENCE, 3, HEADS, -1))
+    qkv = x @ layer["qkv"] + layer["qkv_b"]
+    qkv = np.reshape(qkv, (-1, SEQUENCE, 3, HEADS, WIDTH // HEADS))
     q, k, v = np.transpose(qkv, (2, 0, 3, 1, 4))
     out = nn.attention(q, k, v, causal=True)
     return np.reshape(np.transpose(out, (0, 2, 1, 3)), (-1, WIDTH)) @ layer["out"] + layer["out_b"]
@@ -136,7 +137,8 @@ def hand_gelu_back(dy: Array, x: Array, t: Array) -> Array:
 
 
 def hand_transformer(p: dict[str, Any], tokens: Array, targets: Array) -> tuple[Any, Any]:
-    n, head = BATCH * SEQUENCE, WIDTH // HEADS
+    batch, head = len(tokens), WIDTH // HEADS
+    n = batch * SEQUENCE
     scale = float(head**-0.5)
     future = np.triu(np.full((SEQUENCE, SEQUENCE), -np.inf, p["head"].dtype), 1)
     x = (p["tokens"][tokens] + p["positions"]).reshape(n, WIDTH)
@@ -145,7 +147,7 @@ def hand_transformer(p: dict[str, Any], tokens: Array, targets: Array) -> tuple[
         h1, norm1 = hand_norm(x, w["g1"], w["b1"])
         qkv = h1 @ w["qkv"]
         qkv += w["qkv_b"]
-        q, k, v = qkv.reshape(BATCH, SEQUENCE, 3, HEADS, head).transpose(2, 0, 3, 1, 4)
+        q, k, v = qkv.reshape(batch, SEQUENCE, 3, HEADS, head).transpose(2, 0, 3, 1, 4)
         a = q @ k.swapaxes(-1, -2)
         a *= scale
         a += future
@@ -185,8 +187,8 @@ def hand_transformer(p: dict[str, Any], tokens: Array, targets: Array) -> tuple[
         dy, found["g2"], found["b2"] = hand_norm_back(du @ w["up"].T, norm2, w["g2"])
         dx += dy
         found["out"], found["out_b"] = o.T @ dx, dx.sum(0)
-        do = (dx @ w["out"].T).reshape(BATCH, SEQUENCE, HEADS, head).transpose(0, 2, 1, 3)
-        dqkv = np.empty((BATCH, SEQUENCE, 3, HEADS, head), p["head"].dtype)
+        do = (dx @ w["out"].T).reshape(batch, SEQUENCE, HEADS, head).transpose(0, 2, 1, 3)
+        dqkv = np.empty((batch, SEQUENCE, 3, HEADS, head), p["head"].dtype)
         dq, dk, dv = dqkv.transpose(2, 0, 3, 1, 4)
         da = do @ v.swapaxes(-1, -2)
         dv[...] = a.swapaxes(-1, -2) @ do
@@ -199,7 +201,7 @@ def hand_transformer(p: dict[str, Any], tokens: Array, targets: Array) -> tuple[
         found["qkv"], found["qkv_b"] = h1.T @ flat, flat.sum(0)
         dy, found["g1"], found["b1"] = hand_norm_back(flat @ w["qkv"].T, norm1, w["g1"])
         dx += dy
-    grads["positions"] = dx.reshape(BATCH, SEQUENCE, WIDTH).sum(0)
+    grads["positions"] = dx.reshape(batch, SEQUENCE, WIDTH).sum(0)
     grads["tokens"] = np.zeros_like(p["tokens"])
     np.add.at(grads["tokens"], tokens.reshape(-1), dx)
     return loss, grads

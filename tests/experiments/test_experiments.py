@@ -103,3 +103,11 @@ def test_no_planner_beats_the_optimum_or_the_bound(run: Run) -> None:
     assert all(row["peak_nbytes"] <= row["budget_nbytes"] for row in plans)
     chains = [row for row in plans if row["graph"].startswith("chain")]
     assert all(abs(row["beyond_overhead"]) < 1e-12 for row in only(chains, planner="auto"))
+
+
+def test_a_step_is_compared_with_the_same_one_by_hand() -> None:
+    """Every way's gradients are compared before anything is timed."""
+    rows = import_module("bench_step").main(["--only", "mlp16", "chain900", "--rounds", "1"])
+    ways = {row["way"] for row in rows}
+    assert {"hand", "hand, reused buffers", "eager", "planned"} <= ways
+    assert all(row["measured"] > 0 for row in rows)
