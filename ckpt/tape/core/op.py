@@ -116,6 +116,8 @@ class Op:
         self.rules: dict[int, tuple[Any, ...]] = {}
         """See `ckpt.tape.core.rules.rules_of`."""
         self.kernels: dict[Any, Any] = {}
+        self.backwards: dict[int, Callable[..., None]] = {}
+        """See `ckpt.tape.eager.generated`."""
         self.kept: dict[int, tuple[int, ...]] = {}
         names = self.names
         self.lacking = tuple(name for name in names if name not in self.functions)

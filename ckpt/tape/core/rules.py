@@ -35,14 +35,17 @@ class Stand:
 class Rule:
     """How an operand's cotangent follows from ``g``, and what it reads beside."""
 
-    __slots__ = ("accumulator", "call", "function", "getters", "reads")
+    __slots__ = ("accumulator", "call", "function", "getters", "is_guarded", "reads", "sources")
 
     def __init__(self, function: Callable[..., Any], sources: tuple[Source, ...]) -> None:
         self.function = function
+        self.sources = sources
         self.reads = reads(sources)
         self.getters = tuple(map(_getter, sources))
         self.call = _caller(function, sources, self.getters)
         """``call(g, node)``: the operand's cotangent."""
+        self.is_guarded = False
+        """Is ``call`` more than a call of the function (see `unshared`)?"""
         self.accumulator: Rule | None = None
         """A function that adds the cotangent into an array, if the op declares one."""
 
@@ -96,6 +99,7 @@ def _rule(op: Op, k: int, count: int) -> Rule | None:
     rule = Rule(function, op.sources(function, k, count))
     if not function.__module__.startswith("ckpt."):
         rule.call = unshared(rule.call)
+        rule.is_guarded = True
     if into is not None:
         rule.accumulator = Rule(into, op.sources(into, k, count))
     return rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from heapq import heappop, heappush
 from itertools import chain
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import NonFiniteError, TapeError
+from ckpt.tape.core.changes import verify_read
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.node import Gradient, TapeNode
 from ckpt.tape.core.value import Value
-from ckpt.tape.eager.interpreter import BACKWARD, interpret
-from ckpt.tape.eager.region import Heap
+from ckpt.tape.eager.generated import backward_of
+from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, replay, spent
+from ckpt.tape.eager.region import Heap, Region
 
 TURN = threading.RLock()
 """Backwards of several threads take turns: cotangents wait on nodes, which threads may share."""
@@ -34,13 +36,7 @@ def backward(value: Value, gradient: Any = None, *, retain_graph: bool = False) 
     start = seed(value, gradient)
     with TURN, Descent() as descent:
         descent.begin(value._node, start)
-        interpret(
-            descent.instructions(),
-            reached=descent.reach,
-            observer=finite_observer(),
-            retain=retain_graph,
-            descent=descent.token,
-        )
+        descent.run(retain_graph, finite_observer())
         descent.rest()
 
 
@@ -79,13 +75,17 @@ class Descent:
     A node waits until its Backward is done, so that an exception finds every cotangent.
     """
 
-    __slots__ = ("heap", "leaves", "retained", "token")
+    __slots__ = ("heap", "leaves", "remade", "resting", "retained", "token")
 
-    def __init__(self) -> None:
+    def __init__(self, resting: bool = True) -> None:
+        self.resting = resting
+        """Will gradients come to rest, those of inner Values that asked for them too?"""
         self.heap: Heap = []
         self.leaves: list[TapeNode] = []
         self.retained: list[tuple[Gradient, Any]] = []
         """Gradients of inner Values that asked for them, until they are put there."""
+        self.remade: list[TapeNode] = []
+        """Nodes whose values replays made again."""
         self.token = object()
         """Stands for this descent, without holding what it holds."""
 
@@ -101,17 +101,67 @@ class Descent:
         else:
             heappush(self.heap, (-node.position, node))
 
-    def instructions(self) -> Iterator[tuple[int, TapeNode]]:
-        """A Backward for each node reached, in descending order, regions replayed on the way."""
-        heap = self.heap
+    def run(
+        self,
+        retain: bool,
+        observer: NodeObserver | None = None,
+        targets: Collection[TapeNode] = (),
+    ) -> dict[TapeNode, Any]:
+        """The Backward of each node reached, in descending order, regions replayed on the way.
+
+        Cotangents stop at the ``targets``: what came to each is returned. What a node watches is
+        verified before it is read. Unless ``retain``, a Backward also lets go of the inputs it was
+        the last to read, and of its place in the graph.
+        """
+        heap, leaves, token = self.heap, self.leaves, self.token
+        found: dict[TapeNode, Any] = {}
         while heap:
             node = heap[0][1]
+            if targets and node in targets:
+                found[node], node.cotangent = node.cotangent, None
+                heappop(heap)
+                continue
             if node.region is not None:
-                yield from node.region.replay(heap, self.token)
-            if node.gradient is not None:
+                self.replay(node.region, observer)
+            if node.gradient is not None and self.resting:
                 self.retained.append((node.gradient, copy(node.cotangent)))
-            yield BACKWARD, node
+            if observer is not None:
+                observer.before(BACKWARD, node)
+            if node.watched is not None:
+                verify_read(node, token)
+            inputs = node.inputs
+            if inputs is None:
+                raise spent()
+            op = node.op
+            backward = op.backwards.get(node.mask | 1 << len(inputs)) or backward_of(
+                op, len(inputs), node.mask
+            )
+            g, node.cotangent = node.cotangent, None
+            backward(node, inputs, g, heap, leaves)
+            g = None
+            if not retain:
+                frees = node.frees
+                if frees:
+                    for k, source in enumerate(inputs):
+                        if frees >> k & 1:
+                            source.value = None
+                node.value = node.inputs = node.watched = inputs = None
+            if observer is not None:
+                observer.after(BACKWARD, node)
             heappop(heap)  # what it reached lies deeper
+        return found
+
+    def replay(self, region: Region, observer: NodeObserver | None) -> None:
+        """Compute again what the Backwards of a region read, unless that was done."""
+
+        def noted(steps: Iterator[tuple[int, TapeNode]]) -> Iterator[tuple[int, TapeNode]]:
+            for kind, node in steps:
+                if kind == COMPUTE:
+                    self.remade.append(node)
+                yield kind, node
+
+        steps = region.replay(self.heap, self.token)
+        replay(steps if self.resting else noted(steps), observer)
 
     def rest(self) -> None:
         """Let the cotangents come to rest as gradients, all or none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappop
 from typing import Any
 
@@ -21,7 +21,7 @@ from ckpt.tape.core.op import op
 from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.core.value import Value, constant
 from ckpt.tape.eager.backward import TURN, Descent, finite_observer, seed
-from ckpt.tape.eager.interpreter import BACKWARD, COMPUTE, NodeObserver, interpret
+from ckpt.tape.eager.interpreter import NodeObserver
 from ckpt.tape.ops.parts import add_parts
 
 
@@ -219,44 +219,22 @@ def gradients(
     # Only what has a history waits for a Backward; a cotangent that comes to a leaf stays there.
     targets = {value._node for value in wanted if value._node.op is not None}
     found: dict[TapeNode, Any] = {}
-    remade: list[TapeNode] = []
     context = CURRENT.get()
     within = context is not None and context.region is not None
-    descent = Descent()
-
-    def instructions() -> Iterator[tuple[int, TapeNode]]:
-        heap = descent.heap
-        while heap:
-            node = heap[0][1]
-            if targets and node in targets:
-                found[node], node.cotangent = node.cotangent, None
-                heappop(heap)
-                continue
-            if node.region is not None and not traced:
-                for step in node.region.replay(heap, descent.token):
-                    if within and step[0] == COMPUTE:
-                        remade.append(step[1])
-                    yield step
-            if differentiable:
-                _backward_on_values(node, descent.reach, descent.token)
-            else:
-                yield BACKWARD, node
-            heappop(heap)
-
-    with TURN, descent:
-        descent.begin(loss._node, constant(start) if differentiable else start)
-        interpret(
-            instructions(),
-            reached=descent.reach,
-            observer=observer or finite_observer(),
-            retain=differentiable,
-            descent=descent.token,
-        )
+    observer = observer or finite_observer()
+    with TURN, Descent(resting=False) as descent:
+        if differentiable:
+            descent.begin(loss._node, constant(start))
+            _descend_on_values(descent, targets, found, observer, traced)
+        else:
+            descent.begin(loss._node, start)
+            found = descent.run(False, observer, targets)
         for leaf in descent.leaves:
             found[leaf] = leaf.cotangent
         descent.forget()
-    for node in remade:  # the region that this runs in keeps nothing
-        node.value = None
+    if within:
+        for node in descent.remade:  # the region that this runs in keeps nothing
+            node.value = None
     results = []
     for value in wanted:
         g = found.get(value._node)
@@ -269,6 +247,26 @@ def gradients(
                 g = apply(unmoved, (g, value))
         results.append(g)
     return results
+
+
+def _descend_on_values(
+    descent: Descent,
+    targets: set[TapeNode],
+    found: dict[TapeNode, Any],
+    observer: NodeObserver | None,
+    traced: bool,
+) -> None:
+    """`Descent.run` with Values for arrays, which retains all."""
+    heap = descent.heap
+    while heap:
+        node = heap[0][1]
+        if node in targets:
+            found[node], node.cotangent = node.cotangent, None
+        else:
+            if node.region is not None and not traced:
+                descent.replay(node.region, observer)
+            _backward_on_values(node, descent.reach, descent.token)
+        heappop(heap)
 
 
 def _backward_on_values(

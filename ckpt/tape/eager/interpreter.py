@@ -1,20 +1,16 @@
-"""The one loop that performs every Compute, Free and Backward of an eager program.
-
-Eager backward and a checkpointed segment differ only in who chooses the instructions.
-"""
+"""Performs the Computes and Frees by which a checkpointed region is replayed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from ckpt.errors import BackwardTwiceError
 from ckpt.tape.core.apply import compute
-from ckpt.tape.core.changes import verify_read, verify_replayed
-from ckpt.tape.core.cotangents import contribute, own_cotangent
+from ckpt.tape.core.changes import verify_replayed
 from ckpt.tape.core.generators import replayed
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.rules import read, rules_of
+from ckpt.tape.core.rules import read
 
 COMPUTE, FREE, BACKWARD = range(3)
 
@@ -26,35 +22,12 @@ class NodeObserver(Protocol):
     def after(self, kind: int, node: TapeNode) -> None: ...
 
 
-def interpret(
-    instructions: Iterable[tuple[int, TapeNode]],
-    *,
-    reached: Callable[[TapeNode], None],
-    observer: NodeObserver | None = None,
-    retain: bool = True,
-    descent: object = None,
-) -> None:
-    """Perform the instructions in order.
-
-    ``reached`` is told of each node that gets its first cotangent. What a node watches is verified
-    before it is read, once a ``descent`` (None: each time). Unless ``retain``, a Backward
-    also lets go of the inputs it was the last to read, and of its place in the graph.
-    """
+def replay(instructions: Iterable[tuple[int, TapeNode]], observer: NodeObserver | None) -> None:
+    """Perform the instructions in order. What a node watches is verified before it is read."""
     for kind, node in instructions:
         if observer is not None:
             observer.before(kind, node)
-        if kind == BACKWARD:
-            if node.watched is not None:
-                verify_read(node, descent)
-            _backward(node, reached)
-            if not retain:
-                frees = node.frees
-                if frees:
-                    for k, source in enumerate(node.inputs or ()):
-                        if frees >> k & 1:
-                            source.value = None
-                node.value = node.inputs = node.watched = None
-        elif kind == COMPUTE:
+        if kind == COMPUTE:
             if node.watched is not None:
                 verify_replayed(node)
             _compute(node)
@@ -68,7 +41,7 @@ def _compute(node: TapeNode) -> None:
     op = node.op
     assert op is not None
     if node.inputs is None:
-        raise _spent()
+        raise spent()
     params = node.params
     if op.random:
         assert params is not None
@@ -76,31 +49,8 @@ def _compute(node: TapeNode) -> None:
     node.value = compute(op, [read(source) for source in node.inputs], params)
 
 
-def _spent() -> BackwardTwiceError:
+def spent() -> BackwardTwiceError:
     return BackwardTwiceError(
         "the values that this backward needs were freed by an earlier one; "
         "call the first one with retain_graph=True, or run the forward again"
     )
-
-
-def _backward(node: TapeNode, reached: Callable[[TapeNode], None]) -> None:
-    """Contribute to the cotangents of the node's inputs, one rule at a time."""
-    inputs = node.inputs
-    if inputs is None:
-        raise _spent()
-    g = node.cotangent
-    node.cotangent = None
-    op = node.op
-    assert op is not None
-    rules = op.rules.get(len(inputs)) or rules_of(op, len(inputs))
-    for k, rule in enumerate(rules):
-        dep = inputs[k]
-        if rule is None or type(dep) is not TapeNode or not dep.requires_grad:
-            continue
-        if dep.cotangent is None:
-            reached(dep)
-        into = rule.accumulator
-        if into is None:
-            contribute(dep, rule.call(g, node), g)
-        else:
-            into.function(own_cotangent(dep), *into.arguments(g, node))
