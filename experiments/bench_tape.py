@@ -55,7 +55,7 @@ import numpy as np
 
 import ckpt
 from ckpt import Value
-from ckpt.tape.core import apply
+from ckpt.tape.core import apply, changes
 from ckpt.tape.core.changes import ALL, fingerprint
 
 Array = Any
@@ -402,12 +402,14 @@ def bench_check(quick: bool) -> Iterator[dict[str, Any]]:
         def watched(way: str, ways: Any = ways, closely: Any = closely) -> Any:
             # As CKPT_CHECK sets it: the option would also put the step into a context.
             apply._on_tape.__defaults__ = (closely[way],)
+            changes.DEFAULT = closely[way]
             return ways[way]()
 
-        before = apply._on_tape.__defaults__
+        before, limit_before = apply._on_tape.__defaults__, changes.DEFAULT
         steps = {way: partial(watched, way) for way in ways}
         seconds = interleaved(steps, max(5, repeat // 10) if quick else repeat)
         apply._on_tape.__defaults__ = before
+        changes.DEFAULT = limit_before
         name = f"changes in place, {width} x {batch}"
         yield row(f"{name}: default / none", seconds["default"] / seconds["none"], limit)
         yield row(f"{name}: all / none", seconds["all"] / seconds["none"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from ckpt.errors import MutationError, TapeError, UnsupportedError
 from ckpt.tape.core.apply import apply, is_recorded
+from ckpt.tape.core.calls import call_of
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.dispatch import call_function, call_ufunc, known, operand
 from ckpt.tape.core.op import ADAPTERS, NUMPY, Op
@@ -101,13 +102,20 @@ def install() -> None:
 
 def _operator(name: str, op: Op) -> None:
     def forward(self: Value, other: Any) -> Any:
-        if type(other) not in known:
+        kind = type(other)
+        if kind is Value:
+            return (op.calls.get("vv") or call_of(op, "vv"))(self, other)
+        if kind is float or kind is int:
+            return (op.calls.get("vn") or call_of(op, "vn"))(self, other)
+        if kind not in known:
             other = operand(other)
             if other is NotImplemented:
                 return other
         return apply(op, (self, other))
 
     def reflected(self: Value, other: Any) -> Any:
+        if type(other) is float or type(other) is int:
+            return (op.calls.get("nv") or call_of(op, "nv"))(other, self)
         if type(other) not in known:
             other = operand(other)
             if other is NotImplemented:
@@ -140,7 +148,7 @@ def _power(power: Any, reflected: Any) -> None:
 
 
 def _sign(name: str, op: Op) -> None:
-    setattr(Value, f"__{name}__", lambda self: apply(op, (self,)))
+    setattr(Value, f"__{name}__", lambda self: (op.calls.get("v") or call_of(op, "v"))(self))
 
 
 def _method(name: str, function: Any) -> None:

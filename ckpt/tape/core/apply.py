@@ -18,12 +18,15 @@ from ckpt.tape.core.changes import (
 from ckpt.tape.core.context import CURRENT, Context
 from ckpt.tape.core.generators import random_state
 from ckpt.tape.core.node import Parts, TapeNode
+from ckpt.tape.core.node import count as next_position
 from ckpt.tape.core.op import OUT, Op
 from ckpt.tape.core.sources import caller
 from ckpt.tape.core.value import Value
 
 ndarray = np.ndarray
 _current = CURRENT.get
+_new_node = TapeNode.__new__
+_new_value = Value.__new__
 
 
 def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
@@ -54,7 +57,7 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
         return _apply_within(context, op, arrays, inputs, params, mask)
     data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
     if type(data) is ndarray and data.ndim and op.fresh:
-        data.setflags(write=False)
+        data.setflags(False)  # not writeable; a keyword would take longer
     else:
         data = _settled(op, arrays, data)
     return _on_tape(op, arrays, inputs, params, mask, data)
@@ -84,9 +87,17 @@ def _on_tape(
         node = TapeNode(None, (), None, 0, data)
         node.given = not op.fresh and lies_in_given(data, arrays, inputs)
         return Value(data, node)
-    node = TapeNode(op, inputs, params, mask, data)
-    if not op.fresh:
-        node.given = lies_in_given(data, arrays, inputs)
+    node = _new_node(TapeNode)  # as TapeNode(op, inputs, params, mask, data), without the call
+    node.position = next_position()
+    node.op = op
+    node.inputs = inputs
+    node.params = params
+    node.mask = mask
+    node.requires_grad = True
+    node.shape = data.shape
+    node.dtype = data.dtype
+    node.value = node.cotangent = node.region = node.gradient = None
+    node.given = not op.fresh and lies_in_given(data, arrays, inputs)
     count = len(inputs)
     kept = op.kept.get(mask | 1 << count)
     if kept is None:
@@ -117,7 +128,10 @@ def _on_tape(
         for k, source in enumerate(inputs):
             if type(source) is ndarray and k not in kept:
                 inputs[k] = Shape(source)
-    return Value(data, node)
+    value = _new_value(Value)
+    value._array = data
+    value._node = node
+    return value
 
 
 def _is_float(data: Any) -> bool:

@@ -56,12 +56,23 @@ def own_cotangent(dep: TapeNode) -> Any:
 def fit(cotangent: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Sum a cotangent over the axes along which its operand was broadcast, and cast it."""
     extra = cotangent.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + k
-        for k, length in enumerate(shape)
-        if length == 1 and cotangent.shape[extra + k] != 1
-    )
-    if axes:
+    if (
+        extra == 1
+        and type(cotangent) is ndarray
+        and cotangent.shape[1:] == shape
+        and cotangent.dtype == dtype
+    ):
+        return np.add.reduce(cotangent, 0)
+    axes = tuple(range(extra))
+    if cotangent.shape[extra:] != shape:
+        axes += tuple(
+            extra + k
+            for k, length in enumerate(shape)
+            if length == 1 and cotangent.shape[extra + k] != 1
+        )
+    if axes and type(cotangent) is ndarray:
+        cotangent = np.add.reduce(cotangent, axes)  # np.sum without what it wraps around that
+    elif axes:
         cotangent = np.sum(cotangent, axis=axes)
     if cotangent.shape != shape:
         cotangent = np.reshape(cotangent, shape)

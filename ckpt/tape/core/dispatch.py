@@ -13,6 +13,7 @@ import numpy as np
 from ckpt.errors import MutationError, UnsupportedError
 from ckpt.tape.core.abstract import check_class
 from ckpt.tape.core.apply import apply
+from ckpt.tape.core.calls import call_of
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, Op
 from ckpt.tape.core.value import Value
@@ -64,13 +65,16 @@ known = frozenset({Value, np.ndarray, bool, int, float, complex, np.float32, np.
 
 def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """NumPy's protocol for ufuncs: what ``ufunc(*inputs)`` means with a Value among the inputs."""
-    if not kwargs and method == "__call__" and ufunc in NUMPY:
-        for x in inputs:
-            if type(x) not in known:
-                break
-        else:
-            op = NUMPY[ufunc]
-            return apply(op, inputs, dict(op.static) if op.static else None)
+    if not kwargs and method == "__call__":
+        op = NUMPY.get(ufunc)
+        if op is not None:
+            if len(inputs) == 1:
+                return (op.calls.get("v") or call_of(op, "v"))(self)
+            for x in inputs:
+                if type(x) not in known:
+                    break
+            else:
+                return apply(op, inputs, dict(op.static) if op.static else None)
     if kwargs.get("out") is not None:
         raise MutationError(
             f"np.{ufunc.__name__} can't write into a given array (out=, array += Value), since a "

@@ -116,6 +116,8 @@ class Op:
         self.rules: dict[int, tuple[Any, ...]] = {}
         """See `ckpt.tape.core.rules.rules_of`."""
         self.kernels: dict[Any, Any] = {}
+        self.calls: dict[str, Callable[..., Any]] = {}
+        """See `ckpt.tape.core.calls`."""
         self.backwards: dict[int, Callable[..., None]] = {}
         """See `ckpt.tape.eager.generated`."""
         self.kept: dict[int, tuple[int, ...]] = {}

@@ -8,6 +8,8 @@ from typing import Any
 
 from ckpt.errors import TapeError, UsageError
 
+_NESTED = (list, tuple, dict)
+
 
 def positions_of(argnums: Any) -> tuple[int, ...]:
     """``argnums`` as a tuple; UsageError unless it is an int or several."""
@@ -48,6 +50,12 @@ def leaves(tree: Any) -> Iterator[Any]:
 
 def rebuild(tree: Any, function: Callable[[Any], Any]) -> Any:
     """A tree of the same structure, each leaf replaced by ``function(leaf)``."""
+    if type(tree) in (list, tuple):  # the usual ones, without a call for each leaf
+        made = [
+            rebuild(item, function) if item is None or isinstance(item, _NESTED) else function(item)
+            for item in tree
+        ]
+        return made if type(tree) is list else tuple(made)
     if isinstance(tree, dict):
         return filled(tree, {key: rebuild(item, function) for key, item in tree.items()})
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):

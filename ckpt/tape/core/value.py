@@ -189,6 +189,24 @@ class Value:
         )
 
 
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def leaf(array: Any) -> Value:
+    """``Value(array)``, in half the time where it is an array of the usual floats."""
+    if type(array) is not np.ndarray or not array.ndim:
+        return Value(array)
+    if array.dtype is not _FLOAT32 and array.dtype is not _FLOAT64:
+        return Value(array)
+    node = TapeNode(None, (), None, 0, array)
+    node.requires_grad = True
+    node.gradient = Gradient()
+    value = Value.__new__(Value)
+    value._array = array
+    value._node = node
+    return value
+
+
 def _leaf(data: Any) -> tuple[Any, TapeNode]:
     if isinstance(data, Value):
         raise TapeError("this is a Value already; use stop_gradient to cut it from its history")

@@ -2,8 +2,8 @@
 
 A loop over rules with general getters costs more than a rule on a small array. So for each op,
 number of operands and mask of those that need a gradient there is a function with that loop
-unrolled: what a rule reads is an expression, and the two usual cases of `contribute` - a number,
-and an array of the rule's own - are spelt out. All others are left to it.
+unrolled: what a rule reads is an expression, and the usual cases of `contribute` - a number, an
+array of the rule's own, the incoming one handed on - are spelt out. All others are left to it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.cotangents import contribute, own_cotangent
+from ckpt.tape.core.cotangents import contribute, fit, own_cotangent
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op, Source
-from ckpt.tape.core.rules import Rule, read, rules_of
+from ckpt.tape.core.rules import Rule, read, rules_of, shape_of
 
 Backward = Callable[[TapeNode, Any, Any, Any, list[TapeNode]], None]
 """``backward(node, inputs, g, heap, leaves)``: contribute to the cotangents of the inputs; those
@@ -39,16 +39,23 @@ _ADD = """
         if type(new) is float64 and dep.dtype is double and not dep.shape:
             dep.cotangent = new if old is None else old + new
             dep.own = True
-        elif type(new) is ndarray and new.base is None and new is not g \\
-                and new.dtype is dep.dtype and new.shape == dep.shape != ():
-            if old is None:
-                dep.cotangent = new
-            elif dep.own:
-                old += new
+        elif type(new) is ndarray and dep.shape:
+            if new.shape != dep.shape or new.dtype is not dep.dtype:
+                new = fit(new, dep.shape, dep.dtype)
+            if new is g and old is None and dep.op is not None:
+                dep.cotangent = g
+                dep.own = False
+            elif new is g or new.base is not None:
+                contribute(dep, new, g)
             else:
-                new += old
-                dep.cotangent = new
-            dep.own = True
+                if old is None:
+                    dep.cotangent = new
+                elif dep.own:
+                    old += new
+                else:
+                    new += old
+                    dep.cotangent = new
+                dep.own = True
         else:
             contribute(dep, new, g)
         new = old = None
@@ -101,8 +108,8 @@ def _looped(op: Op, count: int) -> Backward:
 def _written(op: Op, count: int, mask: int) -> Backward:
     names: dict[str, Any] = {
         "float64": np.float64, "double": np.dtype(np.float64), "ndarray": np.ndarray,
-        "TapeNode": TapeNode, "push": heappush, "read": read, "contribute": contribute,
-        "own_cotangent": own_cotangent,
+        "TapeNode": TapeNode, "push": heappush, "read": read, "shape_of": shape_of,
+        "fit": fit, "contribute": contribute, "own_cotangent": own_cotangent,
     }  # fmt: skip
     text = ["def backward(node, inputs, g, heap, leaves):"]
     for k, rule in enumerate(rules_of(op, count)):
@@ -144,7 +151,9 @@ def _argument(source: Source) -> str | None:
             return f"node.params[{name!r}]"
         case Source("operand", k):
             return (
-                f"(s.value if type(s := inputs[{k}]) is TapeNode and s.value is not None "
-                "else read(s))"
+                f"(s if type(s := inputs[{k}]) is not TapeNode "
+                "else s.value if s.value is not None else read(s))"
             )
+        case Source("shape", k):
+            return f"(s.shape if type(s := inputs[{k}]) is TapeNode else shape_of(s))"
     return None

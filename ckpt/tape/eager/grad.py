@@ -19,7 +19,7 @@ from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import op
 from ckpt.tape.core.rules import Stand, rules_of
-from ckpt.tape.core.value import Value, constant
+from ckpt.tape.core.value import Value, constant, leaf
 from ckpt.tape.eager.backward import TURN, Descent, finite_observer, seed
 from ckpt.tape.eager.interpreter import NodeObserver
 from ckpt.tape.ops.parts import add_parts
@@ -131,7 +131,7 @@ class _Followed:
         if isinstance(item, Value):
             value = item
         else:
-            value = Value(item)
+            value = leaf(item)
             if not self.tracing:
                 here.append(value)
                 self.borrowed.append(value._node)

@@ -42,7 +42,7 @@ def matmul(x: Any, w: Any) -> Any:
 
 def _matmul_x(g: Any, x_shape: Any, w: Any) -> Any:
     if g.ndim > 1 and w.ndim == 2:
-        return np.matmul(g, w.mT)
+        return np.matmul(g, w.T)
     if len(x_shape) > 1 and len(w.shape) > 1 and g.shape[:-2] == x_shape[:-2]:
         return np.matmul(g, np.swapaxes(w, -1, -2))
     wanted, w_labels, out = _labels(x_shape, w.shape)
@@ -51,7 +51,7 @@ def _matmul_x(g: Any, x_shape: Any, w: Any) -> Any:
 
 def _matmul_w(g: Any, x: Any, w_shape: Any) -> Any:
     if g.ndim == 2 and x.ndim == 2:
-        return np.matmul(x.mT, g)
+        return np.matmul(x.T, g)
     if len(x.shape) > 1 and len(w_shape) > 1 and g.shape[:-2] == w_shape[:-2]:
         return np.matmul(np.swapaxes(x, -1, -2), g)
     x_labels, wanted, out = _labels(x.shape, w_shape)
