@@ -57,7 +57,7 @@ def apply(op: Op, operands: Any, params: dict[str, Any] | None = None) -> Value:
         return _apply_within(context, op, arrays, inputs, params, mask)
     data = op.forward(*arrays) if params is None else op.forward(*arrays, **params)
     if type(data) is ndarray and data.ndim and op.fresh:
-        data.setflags(False)  # not writeable; a keyword would take longer
+        data.setflags(False)  # type: ignore[call-arg]  # a keyword would take longer
     else:
         data = _settled(op, arrays, data)
     return _on_tape(op, arrays, inputs, params, mask, data)

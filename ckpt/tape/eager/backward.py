@@ -133,6 +133,7 @@ class Descent:
             if inputs is None:
                 raise spent()
             op = node.op
+            assert op is not None
             backward = op.backwards.get(node.mask | 1 << len(inputs)) or backward_of(
                 op, len(inputs), node.mask
             )
