@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import MutationError, TapeError, UnsupportedError
-from ckpt.tape.core.apply import apply, is_recorded
-from ckpt.tape.core.calls import call_of
+from ckpt.tape.core.apply import apply, call_of, is_recorded
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.dispatch import call_function, call_ufunc, known, operand
 from ckpt.tape.core.op import ADAPTERS, NUMPY, Op

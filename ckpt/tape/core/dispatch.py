@@ -12,8 +12,7 @@ import numpy as np
 
 from ckpt.errors import MutationError, UnsupportedError
 from ckpt.tape.core.abstract import check_class
-from ckpt.tape.core.apply import apply
-from ckpt.tape.core.calls import call_of
+from ckpt.tape.core.apply import apply, call_of
 from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, Op
 from ckpt.tape.core.value import Value

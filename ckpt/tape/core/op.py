@@ -117,7 +117,7 @@ class Op:
         """See `ckpt.tape.core.rules.rules_of`."""
         self.kernels: dict[Any, Any] = {}
         self.calls: dict[str, Callable[..., Any]] = {}
-        """See `ckpt.tape.core.calls`."""
+        """See `ckpt.tape.core.apply.call_of`."""
         self.backwards: dict[int, Callable[..., None]] = {}
         """See `ckpt.tape.eager.generated`."""
         self.kept: dict[int, tuple[int, ...]] = {}
