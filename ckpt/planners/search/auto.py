@@ -21,8 +21,8 @@ from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
 QUICK = (
-    "store_all", "sqrt", "every", "chain", "as_written", "dtr:msps", "dtr", "greedy", "mixed",
-    "revolve",
+    "store_all", "sqrt", "every", "chain", "as_written", "greedy", "mixed", "revolve",
+    "dtr:msps", "dtr",
 )  # fmt: skip
 """The planners that any graph is given to: two that answer at once, then the best first, as far as
 the clock lets them; those of one's own come behind them,
