@@ -16,6 +16,7 @@ import pytest
 import ckpt
 from ckpt import nn
 from ckpt.errors import TapeError
+from ckpt.tape.core.tree import leaves
 from tests.tape.ops.checking import same
 
 X = np.arange(1.0, 6.0)
@@ -331,3 +332,20 @@ def test_a_debugger_goes_on() -> None:
     finally:
         sys.settrace(None)
     assert seen
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("shapes", [((4, 16), (16, 16)), ((2, 3), (3, 2)), ((64, 48), (48, 130))])
+def test_a_product_by_dot_has_the_bits_of_matmul(dtype, shapes):
+    rng = np.random.default_rng(0)
+    made = [rng.standard_normal(s) + 1j * rng.standard_normal(s) for s in shapes]
+    x, w = (a.astype(dtype) if dtype[0] == "c" else a.real.astype(dtype) for a in made)
+    for a, b in ((x, w), (np.asfortranarray(x), w), (x, np.asfortranarray(w)), (x, x.conj().T)):
+        step = ckpt.plan(_of_product, a, b, argnums=(0, 1))
+        eager = ckpt.value_and_grad(_of_product, (0, 1))
+        for got, expected in zip(leaves(step(a, b)), leaves(eager(a, b)), strict=True):
+            assert got.tobytes() == expected.tobytes()
+
+
+def _of_product(a, b):
+    return np.sum(np.abs(np.sin(a @ b * 0.5)) ** 2)

@@ -83,17 +83,25 @@ def whole_buffer(out: Any, x: Any, *, axis: Axis = None, **params: Any) -> int:
     return buffer(x, x, x.dtype) if len(over(axis, len(x.shape))) == len(x.shape) else 0
 
 
+REDUCES: dict[Any, Callable[..., Any]] = {
+    np.sum: np.add.reduce, np.prod: np.multiply.reduce,
+    np.max: np.maximum.reduce, np.min: np.minimum.reduce,
+}  # fmt: skip
+"""What these do, without what they wrap around it."""
+
+
 def _reduction(
     *functions: Any, workspace: Callable[..., int] | None = whole_buffer, dtype: bool = False
 ) -> Op:
     """The op of a NumPy function, and its other names, with axis and keepdims, and maybe dtype."""
     function = functions[0]
+    made = REDUCES.get(function, function)
 
     def forward(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
-        return function(x, axis=axis, keepdims=keepdims)
+        return made(x, axis=axis, keepdims=keepdims)
 
     def forward_as(x: Any, *, axis: Axis = None, keepdims: bool = False, dtype: Any = None) -> Any:
-        return function(x, axis=axis, keepdims=keepdims, dtype=dtype)
+        return made(x, axis=axis, keepdims=keepdims, dtype=dtype)
 
     declare = op(
         *functions,
