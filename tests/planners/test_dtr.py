@@ -238,3 +238,11 @@ def _eigenvectors(x: Any) -> Any:
         values, vectors = np.linalg.eigh(x + x.T)
         x = np.sin(vectors * np.tanh(values)) @ vectors
     return np.sum(x)
+
+
+def test_msps_knows_buffers_that_need_each_other() -> None:
+    """A view of 0 reads 1, which reads 0: walked, and not for ever."""
+    score = Ancestors([3, 5, 7], [[1], [0], [0]])
+    for buffer in (0, 1):
+        score.evict(buffer)
+    assert score.numerator(2) == 7 + 3 + 5

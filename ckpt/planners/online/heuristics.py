@@ -7,6 +7,7 @@ Each keeps, as buffers are evicted and come back, the numerator of its score. Bu
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 
@@ -108,7 +109,8 @@ class Neighbourhood(Heuristic):
 class Ancestors(Neighbourhood):
     """MSPS: what must be recomputed to have the buffer back, per byte.
 
-    The evicted ancestors of a buffer are a set of bits, kept until one of them comes or goes.
+    The evicted ancestors of a buffer are a set of bits, kept until one of them comes or goes - but
+    walked each time where buffers need each other (a view of one that reads the other).
     """
 
     by_age = False
@@ -117,10 +119,13 @@ class Ancestors(Neighbourhood):
     def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
         super().__init__(cost, parents)
         self.above: dict[int, int] = {}
-        self.costs = np.array(cost, np.int64)
+        self.walked = sum(cost) >= 1 << 63 or _is_cyclic(parents)
+        self.costs = np.array([] if self.walked else cost, np.int64)
         self.nbytes = (len(cost) + 7) // 8
 
     def numerator(self, buffer: int) -> float:
+        if self.walked:
+            return super().numerator(buffer)
         bits = np.frombuffer(self._above(buffer).to_bytes(self.nbytes, "little"), np.uint8)
         evicted = np.unpackbits(bits, count=len(self.costs), bitorder="little").view(bool)
         return self.cost[buffer] + int(self.costs[evicted].sum())
@@ -147,6 +152,14 @@ class Ancestors(Neighbourhood):
         for b in (*inside, *beside, buffer):
             self.above.pop(b, None)
         self.changed.update(beside)
+
+
+def _is_cyclic(parents: Sequence[Sequence[int]]) -> bool:
+    try:
+        TopologicalSorter(dict(enumerate(parents))).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 class Components(Heuristic):
