@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, assert_never
 
-from ckpt.errors import BudgetError, UsageError
+from ckpt.errors import UsageError
 from ckpt.graph import Graph, check_format
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
@@ -20,7 +21,8 @@ from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ALIKE, BY_LINE, ledger, step_rows, why
 from ckpt.reports.pages import Reel, page, source_lines
 from ckpt.reports.reproduce import environment
-from ckpt.schedule import Schedule, describe_instruction
+from ckpt.schedule import Backward, Compute, Free, Schedule, describe_instruction
+from ckpt.studies.advice import Advice, advise
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import compared, measured, peaks, seconds_of, witnesses
 from ckpt.text import filled, printable
@@ -30,9 +32,6 @@ from ckpt.witness import WITNESSES
 
 FORMAT = "ckpt-profile"
 VERSION = 1
-
-ADVISED_NODES = 600
-"""Of more, `chain` may take longer than a reader of a profile wants to wait."""
 
 
 @dataclass(eq=False, repr=False)
@@ -121,7 +120,11 @@ class Profile(Shown):
             "eager_seconds": self.eager_seconds,
             "environment": self.environment,
             "why": self.why(top=None),
-            "advice": self.advice,
+            "advice": [*self.advised.sentences, *self.advice],
+            "lines": [
+                {"source": where, "peak_nbytes": peak, "overhead": overhead}
+                for where, peak, overhead in self.advised.lines
+            ],
             "ledger": self.rows(),
         }
 
@@ -215,7 +218,8 @@ class Profile(Shown):
         name, at = self.graph.name or "the program", s.peak_position
         seen = f", measured {format_bytes(m.peak)}" if m is not None else ""
         where = describe_instruction(self.schedule.instructions[at], self.graph) if len(s) else ""
-        parts = [(s.columns[kind][at], kind) for kind in KINDS[:4]] if len(s) else []
+        found = holdings(self.graph, s, at) if len(s) else []
+        parts = [(sum(h.nbytes for h in found if h.kind == kind), kind) for kind in KINDS]
         parts.append((s.peak - sum(n for n, _ in parts), "workspace"))
         made = ", ".join(f"{format_bytes(n)} {kind}" for n, kind in parts if n > 0)
         again = (
@@ -225,34 +229,15 @@ class Profile(Shown):
         )
         return [
             f"One step of {name} peaks at {format_bytes(s.peak)}{seen},",
-            f"in {where}:" if where else "and does nothing.",
+            *([f"in {where}:", *_text_of(self.graph, s, at)] if where else ["and does nothing."]),
             f"{made or '0 B'}. {again}",
-            *self._against_plans(),
+            *self.advised.sentences,
         ]
 
-    def _against_plans(self) -> list[str]:
-        """Beside store-all, and beside what `chain` does in half of that."""
-        s = self.simulated
-        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
-        lines = []
-        if s.peak > kept.peak:
-            lines.append(
-                f"Its checkpoints raise the peak: with all kept it is {format_bytes(kept.peak)}, "
-                "since a block that is recomputed whole is live at once, beside what is kept."
-            )
-        elif s.peak < kept.peak:
-            lines.append(f"With all kept it would be {format_bytes(kept.peak)}.")
-        if len(self.graph) > ADVISED_NODES:
-            return [*lines, "(not tried here: a plan at half of it; see ckpt plan)"]
-        try:
-            half = simulate(self.graph, make_schedule(self.graph, "chain", "50%"))
-        except (BudgetError, UsageError):  # too small a program to be cut at all
-            return [*lines, "No plan was found in half of what store-all needs."]
-        return [
-            *lines,
-            f"Planned, a step holds {format_bytes(half.peak)} for {half.overhead:.1%} of a forward "
-            "in recompute.",
-        ]
+    @cached_property
+    def advised(self) -> Advice:
+        """What to try next: plans beside it, and its lines; see `studies.advice`."""
+        return advise(self.graph, self.simulated)
 
     def details(self) -> list[str]:
         """The figures, what is live at the peak, and advice."""
@@ -288,6 +273,7 @@ class Profile(Shown):
         )
         if self.seconds is not None:
             lines.append(f"  time        {format_seconds(self.seconds):>11}  one step, untraced")
+        lines += self.advised.rows(source_lines(self.graph))
         lines += ["live at the peak, largest first, and for whose backward:"]
         lines += [f"  {line}" for line in self.why()]
         lines += [f"note: {line}" for line in self.advice]
@@ -298,6 +284,20 @@ class Profile(Shown):
             f"<Profile of {self.graph.name or 'a program'} by {self.schedule.planner}: "
             f"{len(self.graph)} nodes, peak {format_bytes(self.simulated.peak)}>"
         )
+
+
+def _text_of(graph: Graph, timeline: Timeline, at: int) -> list[str]:
+    """The line of source that instruction ``at`` comes from, if it is known, indented."""
+    instruction = timeline.schedule.instructions[at]
+    match instruction:
+        case Compute(i) | Free(i):
+            source = graph[i].source
+        case Backward(k):
+            source = graph.steps[k].source
+        case _:
+            assert_never(instruction)
+    text = source_lines(graph).get(printable(source), "")
+    return [f"    {text}"] if text else []
 
 
 _FIGURES: dict[str, tuple[type, ...]] = {

@@ -1,0 +1,181 @@
+"""What a reader of a profile would try next, with figures: plans beside it, and its lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from ckpt.errors import BudgetError, UsageError
+from ckpt.graph import Graph
+from ckpt.machine import simulate
+from ckpt.planners import make_schedule
+from ckpt.planners.base.clock import Deadline, StoppedError, stopped
+from ckpt.planners.base.lower import lower
+from ckpt.planners.bounds.simple import memory_floor
+from ckpt.text import WIDTH
+from ckpt.timeline import Holding, Timeline, holdings
+from ckpt.units import format_bytes, part
+
+PATIENCE = 2.0
+"""Seconds that a profile plans for, at most."""
+
+MOST_NODES = 20_000
+"""A step of more takes too long to be simulated a few times over."""
+
+LINES = 4
+"""Lines of source that are tried, those that hold most at the peak, and shown."""
+
+WORTH = 0.05
+"""Of the peak: a line that saves less isn't shown."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is said below a profile's verdict; sentences, then a row a line of source."""
+
+    sentences: tuple[str, ...]
+    lines: tuple[tuple[str, int, float], ...]
+    """Where, the peak if backward recomputes what is made there, its recompute in forwards."""
+
+    def rows(self, texts: Mapping[str, str]) -> list[str]:
+        """The lines as they are printed, with the source's ``texts`` where there is room."""
+        if not self.lines:
+            return []
+        told = ["the peak, if @checkpoint had a line and what reads it recomputed together:"]
+        for where, peak, overhead in self.lines:
+            share = f"{100 * overhead:.1f} %"
+            row = f"  {format_bytes(peak):>9}  for {share:>6} of a forward: {where}"
+            told.append(_with_text(row, texts.get(where, "")))
+        return told
+
+
+def _with_text(row: str, text: str) -> str:
+    room = WIDTH - len(row) - 2
+    if room < 12 or not text:
+        return row
+    return f"{row}  {text if len(text) <= room else text[: room - 1] + '…'}"
+
+
+def advise(graph: Graph, timeline: Timeline) -> Advice:
+    """Beside ``timeline`` of ``graph``: store-all, `chain` in half of that or in the same peak, and
+    each line of source whose values might be recomputed. Takes `PATIENCE` at most."""
+    stored = simulate(graph, make_schedule(graph, "store_all"))
+    said = [*_what_sets_it(graph, timeline), *_beside_stored(timeline, stored)]
+    if len(graph) > MOST_NODES:
+        said.append(f"A plan in half of it: not tried for {len(graph)} nodes; ckpt plan does.")
+        return Advice(tuple(said), ())
+    with Deadline(PATIENCE).running():
+        lines = () if timeline.recompute_flops else tuple(_by_line(graph, stored))
+        said += _planned(graph, timeline, stored)
+    return Advice(tuple(said), lines)
+
+
+def _what_sets_it(graph: Graph, timeline: Timeline) -> list[str]:
+    """Where no checkpoint helps: parameters and gradients, backward's own bytes, one value."""
+    peak, beside = timeline.peak, timeline.resident + timeline.gradients_beside
+    said = []
+    if beside > 2 * peak:
+        said.append(
+            f"Parameters, inputs and gradients are {part(beside, timeline.whole_peak)} of the "
+            "whole peak, and no checkpoint frees them."
+        )
+    if not peak:
+        return said
+    found = holdings(graph, timeline, timeline.peak_position)
+    values = sum(held.nbytes for held in found if held.kind in ("activations", "captured"))
+    largest = max(found, key=lambda held: held.nbytes, default=None)
+    if peak - values > peak / 2:
+        said.append(
+            f"{format_bytes(peak - values)} of it are that instruction's own, cotangents and "
+            "workspace: no checkpoint frees them."
+        )
+    elif largest is not None and largest.nbytes > peak / 2:
+        said.append(f"One value is {largest.nbytes / peak:.0%} of it: {_named(graph, largest)}.")
+    return said
+
+
+def _named(graph: Graph, held: Holding) -> str:
+    if held.whose is None:
+        return "a cotangent"
+    node = graph[held.whose]
+    return f"{format_bytes(held.nbytes)} of {node.op}" + (f", {node.source}" * bool(node.source))
+
+
+def _beside_stored(timeline: Timeline, stored: Timeline) -> list[str]:
+    """What the program's own checkpoints come to."""
+    if not timeline.recompute_flops:
+        return []
+    if timeline.peak > stored.peak:
+        return [
+            f"Recomputing raises the peak: with all kept it is {format_bytes(stored.peak)}. A "
+            "block's inputs are kept for it, and all in it is live again at once."
+        ]
+    if timeline.peak == stored.peak:
+        return [
+            "Recomputing lowers nothing: with all kept it peaks as high, since what is "
+            "recomputed is all live again when backward comes to it."
+        ]
+    ratio = stored.peak / timeline.peak
+    return [f"With all kept it would be {format_bytes(stored.peak)}, {ratio:.1f} times as much."]
+
+
+def _planned(graph: Graph, timeline: Timeline, stored: Timeline) -> list[str]:
+    """`chain` in the peak of the program's own checkpoints, or in half of store-all's."""
+    half = stored.peak // 2
+    same = bool(timeline.recompute_flops) and timeline.peak < stored.peak
+    budget = timeline.peak if same else half
+    try:
+        found = simulate(graph, make_schedule(graph, "chain", budget))
+    except StoppedError:
+        return [
+            f"A plan in {format_bytes(budget)}: not tried, it takes longer than {PATIENCE:g} s; "
+            "ckpt plan does."
+        ]
+    except (BudgetError, UsageError):
+        return [] if same else [_none_in_half(graph, half)]
+    if not same:
+        return [f"Planned, a step holds {format_bytes(found.peak)} for {_share(found)}."]
+    if found.recompute_flops >= timeline.recompute_flops:
+        return ["In that peak the planner chain finds nothing cheaper."]
+    return [f"Planned, the same peak costs {_share(found)}."]
+
+
+def _none_in_half(graph: Graph, half: int) -> str:
+    floor = memory_floor(graph)
+    if floor.nbytes > half:
+        return (
+            f"No schedule does with half: {format_bytes(floor.nbytes)} are the least there is, "
+            f"for {floor.instruction}."
+        )
+    return "The planner chain finds no plan in half of that; ckpt plan asks all others."
+
+
+def _share(timeline: Timeline) -> str:
+    return f"{timeline.overhead:.1%} of a forward in recompute"
+
+
+def _by_line(graph: Graph, stored: Timeline) -> list[tuple[str, int, float]]:
+    """The lines that are worth recomputing, those that save most for least first."""
+    at_peak: dict[str, int] = {}
+    for held in holdings(graph, stored, stored.peak_position):
+        if held.kind == "activations" and held.whose is not None and graph[held.whose].source:
+            where = graph[held.whose].source
+            at_peak[where] = at_peak.get(where, 0) + held.nbytes
+    owners = graph.owners
+    residuals = {owners[i] for i, readers in enumerate(graph.step_readers) if readers}
+    found = []
+    for where in sorted(at_peak, key=lambda w: -at_peak[w])[:LINES]:
+        if stopped():
+            break
+        rest = [i for i in residuals if graph[i].source != where]
+        tried = simulate(graph, lower(graph, rest))
+        if stored.peak - tried.peak > WORTH * stored.peak:
+            found.append((where, tried.peak, tried.overhead))
+    worth = partial(_worth, stored.peak)
+    return sorted(found, key=worth, reverse=True)
+
+
+def _worth(stored: int, line: tuple[str, int, float]) -> float:
+    """Bytes saved for recompute, of which a little costs nothing to speak of."""
+    return (stored - line[1]) / (line[2] + 1e-3)
