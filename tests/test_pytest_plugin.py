@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -50,8 +51,10 @@ def test_without_a_marker(ckpt_peak):
 
 def pytest_on(folder: Path, *options: str) -> str:
     (folder / "test_theirs.py").write_text(TESTS)
+    installed = entry_points(group="pytest11", name="ckpt")
+    named = () if installed else ("-p", "ckpt.pytest_plugin")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "ckpt.pytest_plugin", "-p", "no:cacheprovider",
+        [sys.executable, "-m", "pytest", *named, "-p", "no:cacheprovider",
          "--strict-markers", "-rA", *options, "test_theirs.py"],
         cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

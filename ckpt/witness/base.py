@@ -11,6 +11,9 @@ from ckpt.errors import VerificationError
 from ckpt.units import MIB, format_bytes
 from ckpt.witness.turns import Company, alone
 
+TRIES = 3
+"""How often a witness may count before it is disbelieved."""
+
 
 class Witness(Protocol):
     """Sees the bytes that a run allocates, while it is entered."""
@@ -103,12 +106,18 @@ class Turned:
         return result, self.peak()
 
     def check(self) -> None:
-        """VerificationError unless a filled array of n bytes counts n."""
+        """VerificationError unless a filled array of n bytes counts n.
+
+        One try of three is enough: what is broken never counts right, and what else the process
+        does at that moment isn't done again.
+        """
         nbytes = max(MIB, 32 * self.resolution)
-        _, seen = self.of(self.sample, nbytes)
-        if abs(seen - nbytes) > self.resolution:
-            reason = f" ({self.untrusted})" if self.untrusted else ""
-            raise VerificationError(
-                f"{self.name} can't be trusted here: it counts {format_bytes(seen)} for an array "
-                f"of {format_bytes(nbytes)}{reason}, so nothing is measured with it"
-            )
+        for _ in range(TRIES):
+            _, seen = self.of(self.sample, nbytes)
+            if abs(seen - nbytes) <= self.resolution:
+                return
+        reason = f" ({self.untrusted})" if self.untrusted else ""
+        raise VerificationError(
+            f"{self.name} can't be trusted here: it counts {format_bytes(seen)} for an array "
+            f"of {format_bytes(nbytes)}{reason}, so nothing is measured with it"
+        )
