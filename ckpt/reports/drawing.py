@@ -86,12 +86,12 @@ def segments(axes: Axes) -> list[Segment]:
     """Every stroke and every marker of the lines on ``axes``, in pixels."""
     found: list[Segment] = []
     for line in axes.lines:
-        points = [
-            (float(x), float(y)) for x, y in line.get_transform().transform(line.get_xydata())
-        ]
+        to_pixels = line.get_transform().transform
         if line.get_linestyle() not in ("None", "none", ""):
-            found += [(*a, *b) for a, b in pairwise(points)]
+            corners = to_pixels(line.get_path().vertices).tolist()  # those of its steps as well
+            found += [(*a, *b) for a, b in pairwise(corners)]
         if line.get_marker() not in ("None", "none", "", None):
+            points = to_pixels(line.get_xydata()).tolist()
             found += [(x - 3, y - 3, x + 3, y + 3) for x, y in points]
     return found
 

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
-from ckpt.reports.canvas import byte_step, spread
-from ckpt.reports.drawing import segments, struck
+from ckpt.reports.canvas import byte_step, new_figure, spread
+from ckpt.reports.drawing import Label, place, segments, struck
 from ckpt.reports.figure import (
     frontier_figure,
     save,
@@ -305,3 +305,15 @@ def test_labels_are_moved_apart_as_little_as_can_be() -> None:
 )
 def test_byte_ticks_are_round(span: int, step: int) -> None:
     assert byte_step(span) == step
+
+
+def test_a_label_keeps_clear_of_the_steps_of_a_line() -> None:
+    figure = new_figure(4, 3)
+    axes = figure.subplots()
+    axes.plot([0, 4, 8], [9, 5, 1], drawstyle="steps-post")
+    place(axes, [Label(0, 9, "chain", "#000000")])
+    corners = axes.transData.transform([(0, 9), (4, 9), (4, 5), (8, 5), (8, 1)]).tolist()
+    strokes = [(*a, *b) for a, b in pairwise(corners)]
+    np.testing.assert_allclose(segments(axes), strokes)
+    (text,) = axes.texts
+    assert not struck(text.get_window_extent(), strokes)
