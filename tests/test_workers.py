@@ -240,3 +240,30 @@ def test_every_error_travels() -> None:
 def test_points_are_small_data() -> None:
     point = Point("mlp", 3, "sqrt", {"width": 8})
     assert len(pickle.dumps((run_point, point))) < 1000
+
+
+def test_who_stops_hears_nothing_of_what_was_waiting() -> None:
+    """Of eight items one is begun and the others wait when the first look stops them, and the pool
+    learns of its worker's death before it is shut down."""
+    code = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+from ckpt import workers
+
+def stop():
+    raise KeyboardInterrupt
+
+def later(self, **options):
+    time.sleep(1)
+    shutdown(self, **options)
+
+if __name__ == "__main__":
+    shutdown, ProcessPoolExecutor.shutdown = ProcessPoolExecutor.shutdown, later
+    try:
+        for _ in workers.each(time.sleep, [20.0] * 8, jobs=1, look=stop):
+            pass
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")

@@ -23,7 +23,7 @@ from ckpt.units import at_least
 from ckpt.witness import malloc
 from ckpt.workers.beside import beside
 from ckpt.workers.cluster import connected
-from ckpt.workers.spawned import WATCH, deaf, one_thread, spawned
+from ckpt.workers.spawned import WATCH, Spawned, deaf, one_thread, spawned
 
 __all__ = ["each", "one_thread", "pool"]
 
@@ -111,7 +111,7 @@ def _results(
                     raise found
                 yield found
     finally:
-        for future in waiting:
+        for future in () if isinstance(executor, Spawned) else waiting:
             future.cancel()
 
 

@@ -47,13 +47,19 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+class Spawned(ProcessPoolExecutor):
+    """Lets go of its own futures. Nobody else may cancel them: the thread that keeps its books
+    ends with a traceback where a worker dies and a future of it was cancelled (CPython's
+    ``terminate_broken`` sets an exception there)."""
+
+
 @contextmanager
 def spawned(jobs: int) -> Iterator[Executor]:
     """So many of them; after an exception they are ended, whatever they are at."""
     context = _Spawning()
     with one_thread():
         with deaf():  # so is the process that Python starts for its semaphores
-            there = ProcessPoolExecutor(jobs, context, initializer=_begin)
+            there = Spawned(jobs, context, initializer=_begin)
         try:
             yield there
         except BaseException:
