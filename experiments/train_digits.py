@@ -3,7 +3,7 @@
 Question: does checkpointing change training in anything but memory and time?
 Theory says: no - the losses are the same bits - and sqrt segments cost at most one forward more.
 Run: python experiments/train_digits.py [--steps 60]     (needs the extra [experiments])
-Found (--steps 30, plots/train_digits.png): losses identical; peak 6.55 MiB, in 3 segments 4.86 MiB,
+Found (--steps 30, plots/train_digits.png): losses identical; peak 6.49 MiB, in 3 segments 4.27 MiB,
 for 67 % of a forward in recompute.
 """
 

@@ -66,7 +66,8 @@ class Convolution(NamedTuple):
         """How many images and output rows a block has, at most: so many that its matrices have
         `COLUMNS`, or more where they are low, and stay in the cache."""
         rows, columns = self.windows.out
-        wanted = max(COLUMNS, ELEMENTS // max(self.windows.kernel[1] * self.c, 2 * self.o))
+        height = self.g * max(self.windows.kernel[1] * self.c, 2 * self.o)
+        wanted = max(COLUMNS, ELEMENTS // height)
         return (
             min(self.n, max(1, wanted // (rows * columns))),
             min(rows, max(1, wanted // columns)),

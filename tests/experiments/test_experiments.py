@@ -84,7 +84,7 @@ def test_checkmate_batches_fit_the_memory(run: Run, monkeypatch: pytest.MonkeyPa
         graph = planning.trace("mobilenet-v1", batch=batch)
         assert (planning.simulated(graph, "store_all").whole_peak <= 4 * GB) == fits
     batches = [row["largest_batch"] for row in only(rows, net="mobilenet-v1") if "planner" in row]
-    assert batches[0] == min(batches) and batches[-1] == max(batches)
+    assert batches == sorted(batches)
 
 
 def test_a_gpt_layer_keeps_what_korthikanti_et_al_count(run: Run) -> None:

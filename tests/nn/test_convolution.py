@@ -132,6 +132,14 @@ def test_workspace_does_not_grow_with_the_batch() -> None:
     assert max(workspaces(800)) < 4 << 20  # im2col's matrix for 8 images: 9 MiB; for 800: 0.9 GiB
 
 
+def test_workspace_does_not_grow_with_the_groups_a_block_holds() -> None:
+    """All groups of a block are copied at once: many low ones are as high as one that isn't."""
+    x, w = ckpt.spec((16, 256, 28, 28)), ckpt.spec((256, 1, 3, 3))
+    graph = ckpt.trace(lambda x, w: np.sum(nn.conv2d(x, w, padding=1, groups=256)), x, w).graph
+    node = next(v for v in graph if v.op == "convolution")
+    assert node.workspace < 8 << 20
+
+
 def test_the_blocks_are_really_that_small() -> None:
     x, w = np.ones((64, 8, 32, 32), "f4"), np.ones((8, 8, 3, 3), "f4")
     out = nn.conv2d(x, w, padding=1)
