@@ -14,6 +14,8 @@ _turned: WeakSet[threading.Thread] = WeakSet()
 """Threads that measure, too: while they don't, they wait for their turn, or for work."""
 _keepers: set[int] = set()
 """Threads that wait for those."""
+PATIENCE = 50
+"""Milliseconds that a run waits for them to come to rest."""
 BRIEFLY = 0.005
 """Seconds of CPU that such a thread may take between one run of its own and the next."""
 
@@ -31,11 +33,25 @@ def alone() -> Iterator[Company]:
     """Wait until no other thread measures; then see whether another thread runs meanwhile."""
     _turned.add(threading.current_thread())
     with _TURN:
+        _settle()
         company, before = Company(), _others()
         try:
             yield company
         finally:
             company.untrusted = _untrusted(before, _others())
+
+
+def _settle() -> None:
+    """Let threads that measure as well finish what they are at, until they wait for their turn."""
+    before = _others()
+    for _ in range(PATIENCE):
+        if not any(thread in _turned for thread in before):
+            return
+        time.sleep(0.001)
+        after = _others()
+        if all(after.get(t) == seen for t, seen in before.items() if t in _turned):
+            return
+        before = after
 
 
 @contextmanager
