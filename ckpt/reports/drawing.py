@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ckpt.reports.canvas import halo
 from ckpt.reports.style import FAINT, IMPOSSIBLE, ink
 from ckpt.units import format_bytes
@@ -84,11 +86,14 @@ def place(axes: Axes, labels: Sequence[Label], *, size: float = 9) -> None:
 
 def segments(axes: Axes) -> list[Segment]:
     """Every stroke and every marker of the lines on ``axes``, in pixels."""
+    from matplotlib.cbook import STEP_LOOKUP_MAP
+
     found: list[Segment] = []
     for line in axes.lines:
         to_pixels = line.get_transform().transform
         if line.get_linestyle() not in ("None", "none", ""):
-            corners = to_pixels(line.get_path().vertices).tolist()  # those of its steps as well
+            steps = STEP_LOOKUP_MAP[line.get_drawstyle()](*np.transpose(line.get_xydata()))
+            corners = to_pixels(np.transpose(steps)).tolist()
             found += [(*a, *b) for a, b in pairwise(corners)]
         if line.get_marker() not in ("None", "none", "", None):
             points = to_pixels(line.get_xydata()).tolist()

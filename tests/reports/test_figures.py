@@ -310,7 +310,9 @@ def test_byte_ticks_are_round(span: int, step: int) -> None:
 def test_a_label_keeps_clear_of_the_steps_of_a_line() -> None:
     figure = new_figure(4, 3)
     axes = figure.subplots()
-    axes.plot([0, 4, 8], [9, 5, 1], drawstyle="steps-post")
+    axes.set_yscale("log")
+    axes.plot([0, 4, 8], [9, 5, 1], drawstyle="steps-post", clip_on=False)
+    figure.draw_without_rendering()
     place(axes, [Label(0, 9, "chain", "#000000")])
     corners = axes.transData.transform([(0, 9), (4, 9), (4, 5), (8, 5), (8, 1)]).tolist()
     strokes = [(*a, *b) for a, b in pairwise(corners)]
