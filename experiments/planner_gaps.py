@@ -10,19 +10,18 @@ On nets the gap is to a lower bound, and may be the bound's.
 Run: python experiments/planner_gaps.py [--chains 30] [--stages 7] [--seed 0] [--models gpt ...]
     [--large gpt2 ...]
 Found: on 30 chains of 7 stages, at 25, 50 and 75 % of the way from the least possible peak to
-store-all's, chain finds a plan for 22, 29 and 30, and recomputes 21, 7 and 3 % of a forward beyond
-the optimum on average, ilp (as many plans) 8, 2.0 and 0.6 %, lp_round 30, 6 and 1.4 %. dtr always
-finds one: 53, 27 and 10 %. greedy: 10 to 16 %, in 69 of 90 cases; sqrt 17 to 32 %, in 54; mixed 71
-to 112 % and revolve 105 to 137 %, whose stages these are not. So near the smallest budget what a
-schedule may do matters: a value dropped, made again, and dropped again is in no persistent plan.
+store-all's, auto and ilp are optimal in all 90. chain, lp_round and dtr always find a plan, and
+recompute 7, 2.0 and 1.4 % of a forward beyond the optimum on average (chain), 2.1, 2.8 and 0.8
+(lp_round), 5, 5 and 2.4 (dtr). greedy: 9 to 14 %, in 85 of 90 cases; sqrt 22 to 33 %, in 66; mixed
+67 to 102 % and revolve 96 to 135 %, whose stages these are not.
 On nets, in percent of a forward: at 75 % of store-all chain needs 0.7 (resnet), 1.0 (gpt), 6 (lstm)
-and 34 (unet), where auto ends at 0.7, 1.0, 0.1 and 9; at half, 31 (resnet), 20 (gpt), 32 (lstm)
-where auto ends at 10, 20 and 17. dtr is ahead of chain on resnet at half, unet and wave at 75 %.
-The bounds are tight on the mlp, where auto is proved optimal at all three budgets. Large nets, at a
-quarter of the store-all peak of release 0.1: no schedule of gpt (12 layers) recomputes less than
-46.9 % of a forward, of gpt2-xl 4.2 %, of residual_mlp (100 layers) 34.6 %, each within 0.3 points
-of a plan; wave (40 steps) and resnet stay far from theirs, at 112 and 79 %. At half those two are
-within 2.8 points.
+and 15 (unet), where auto ends at 0.6, 1.0, 0.1 and 5.6; at half, 28 (resnet), 20 (gpt), 32 (lstm)
+where auto ends at 8, 19.5 and 17. dtr is ahead of chain on resnet at half, unet and wave at 75 %.
+auto is proved optimal on the mlp at half and 75 %. Large nets, at a quarter of the store-all peak
+of release 0.1: no schedule of gpt (12 layers) recomputes less than 46.9 % of a forward, of gpt2-xl
+4.2 %, of residual_mlp (100 layers) 34.7 %, each within 0.2 points of a plan; wave (40 steps) stays
+115 points from its bound, resnet and lstm (12 steps) 14. Each took at most 31 s, certificate and
+all (SciPy's HiGHS, one thread).
 """
 
 from __future__ import annotations
