@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import typer
 
 from ckpt.cli.signals import INTERRUPTED, Stopped, heard, interruptible
-from ckpt.errors import LONGEST, CkptError, TapeError
+from ckpt.errors import LONGEST, CkptError, MissingExtraError, TapeError
 from ckpt.text import paragraph, printable
 
 REFUSED, BROKEN_PIPE = 2, 141
@@ -145,6 +145,9 @@ def report(error: BaseException, target: str = "") -> int:
         size = f" ({error})" if str(error) and not unloadable else ""
         note(f"error: {prefix}not enough memory{size}; --no-measure predicts without allocating")
         return REFUSED
+    if isinstance(error, ImportError) and not where and not (error.name or "").startswith("ckpt"):
+        note(f"error: an installed package can't be imported: {error}")
+        return MissingExtraError.exit_code
     if where or isinstance(error, SystemExit):
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         note(f"error: {prefix}{what}")

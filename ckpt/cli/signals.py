@@ -45,12 +45,26 @@ def _leave(*_: object) -> NoReturn:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In this block Ctrl-C raises KeyboardInterrupt: files may be open, a journal begun."""
+    """In this block Ctrl-C raises KeyboardInterrupt: files may be open, a journal begun.
+
+    An extension module that is being imported makes another error of it: so whatever ends the
+    block after a Ctrl-C is an interrupt."""
+    pressed = False
+
+    def interrupt(*_: object) -> NoReturn:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
     early = signal.getsignal(signal.SIGINT) is _leave
     if early:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         if early:
             signal.signal(signal.SIGINT, _leave)

@@ -14,7 +14,7 @@ from ckpt.errors import MissingExtraError
 
 try:
     import jax  # noqa: F401
-except ImportError:
+except ModuleNotFoundError:
     raise MissingExtraError("JAX", "jax", "ckpt.jax") from None
 
 from ckpt.jax.api import checkpoint, frontier, measure, plan, profile, trace

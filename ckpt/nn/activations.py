@@ -171,7 +171,7 @@ def _erf() -> Any:
     """``erf(x, out=…)``: SciPy's, or without SciPy the standard library's, element by element."""
     try:
         from scipy.special import erf
-    except ImportError:
+    except ModuleNotFoundError:
         return _plain_erf
     return erf
 

@@ -13,7 +13,7 @@ from ckpt.errors import MissingExtraError
 
 try:
     import torch  # noqa: F401
-except ImportError:
+except ModuleNotFoundError:
     raise MissingExtraError("PyTorch", "torch", "ckpt.torch") from None
 
 from ckpt.torch.api import can_run, frontier, load, plan, profile, shapes_alone, trace

@@ -67,7 +67,7 @@ class Memray(Turned):
         super().__init__(sample)
         try:
             self._memray: Any = import_module("memray")
-        except ImportError:
+        except ModuleNotFoundError:
             raise MissingExtraError("memray", "memray", "the witness memray") from None
 
     def _begin(self) -> None:

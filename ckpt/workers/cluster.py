@@ -19,7 +19,7 @@ def connected(address: str) -> Iterator[Executor]:
     """Those of the scheduler at ``address``. WorkersError where none answers, or has none."""
     try:
         distributed: Any = import_module("distributed")
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtraError("Dask's distributed", "dask", "a cluster") from None
     try:
         client = distributed.Client(

@@ -111,3 +111,45 @@ def test_who_presses_it_again_and_again_gets_a_line_too(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
         assert err.decode().splitlines() == ["interrupted"]
+
+
+SWALLOWING = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    raise {error}("cannot import name '_ccallback'") from None
+"""
+
+
+@pytest.mark.parametrize("error", ["ImportError", "ModuleNotFoundError", "SystemError"])
+def test_an_extension_that_swallows_it_changes_nothing(error: str, tmp_path: Path) -> None:
+    command = "plan mlp --planner ilp --budget 50%"
+    scipy = tmp_path / "scipy"
+    scipy.mkdir()
+    (scipy / "__init__.py").write_text(SWALLOWING.format(error=error))
+    ran = subprocess.run(
+        [sys.executable, "-c", TELLING + ENTRY["script"], *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stderr.splitlines()) == (130, ["interrupted"])
+
+
+def test_a_damaged_package_is_no_bug_of_ours(tmp_path: Path) -> None:
+    scipy = tmp_path / "scipy"
+    scipy.mkdir()
+    (scipy / "__init__.py").write_text("raise ImportError('libopenblas.so: no such file')")
+    ran = subprocess.run(
+        [sys.executable, "-m", "ckpt", "plan", "mlp", "--budget", "50%", "--planner", "ilp"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = "error: an installed package can't be imported: libopenblas.so: no such file"
+    assert (ran.returncode, ran.stderr.splitlines()) == (5, [said])

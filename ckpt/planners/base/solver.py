@@ -108,7 +108,7 @@ def _scipy() -> tuple[Any, Any, Any]:
     try:
         import numpy
         from scipy import optimize, sparse
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtraError("scipy", "ilp", "planner ilp") from None
     return numpy, sparse, optimize
 

@@ -31,7 +31,7 @@ def solve(program: BoxProgram, iterations: int) -> Solved:
 def _solve(program: BoxProgram, costs: Any, iterations: int, extra: Any = None) -> Solved:
     try:
         from scipy import optimize, sparse
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtraError("scipy", "ilp", "planner ilp") from None
     rows, columns, coefs = program.entries
     # Rows of bytes are scaled to the others' size, costs to a thousand in all.

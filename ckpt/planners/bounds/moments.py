@@ -90,7 +90,7 @@ def pair_bound(
 def _solver() -> str:
     try:
         import scipy  # noqa: F401
-    except ImportError:
+    except ModuleNotFoundError:
         return BUILT_IN
     return HIGHS
 
