@@ -91,7 +91,7 @@ def frontier(
         {**arguments, "graph": program.graph.digest, "iterations": iterations, "measure": real},
         seed=seed,
     )
-    with Journal(journal, about) as written, progress(total, chosen.name) as tell:
+    with Journal(journal, about, study.is_row) as written, progress(total, chosen.name) as tell:
         known_rows = {(row["planner"], row["budget_nbytes"]): row for row in written.rows}
         made = len(known_rows)
 

@@ -13,6 +13,7 @@ from ckpt.reports.figure_schedule import schedule_figure
 from ckpt.reports.figure_sweep import sweep_figure
 from ckpt.reports.figure_timeline import timeline_figure
 from ckpt.reports.files import atomic, check_kind
+from ckpt.text import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,6 +57,11 @@ def to_svg(figure: Figure) -> str:
 
 @house()
 def _draw(figure: Figure, kind: str) -> bytes:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):  # names of a file's stand in labels, legends and ticks
+        if (plain := paragraph(text.get_text().split("\n"))) != text.get_text():
+            text.set_text(plain)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind[1:], dpi=160, metadata=_UNDATED[kind])
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +23,7 @@ from ckpt.reports.pages import Reel, page
 from ckpt.reports.table import FRONTIER_COLUMNS
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
+from ckpt.studies.journal import is_sound
 from ckpt.studies.measure import measured_peak
 from ckpt.text import printable
 from ckpt.timeline import Timeline
@@ -35,6 +36,32 @@ WORTH_RUNNING = 2.0
 """A schedule that recomputes more than this many forwards is predicted and not executed."""
 
 Row = dict[str, Any]
+
+COLUMNS = (
+    "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
+    "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
+)  # fmt: skip
+"""Of a row, in order; what wasn't found or measured is None."""
+
+
+def is_row(row: Mapping[str, Any]) -> bool:
+    """Is this, from a file, a row as `frontier` makes them: a plan in its budget, or an error?"""
+    made = ("predicted_peak_nbytes", "recompute_flops", "overhead")
+    if not is_sound(
+        row,
+        COLUMNS,
+        texts=("planner", "error"),
+        reals=("overhead", "gap_percent", "planning_seconds"),
+        may_lack=(*made, "measured_peak_nbytes", "bound_flops", "gap_percent", "error"),
+    ):
+        return False
+    if row["error"] is not None:
+        return all(row[column] is None for column in made)
+    return (
+        all(row[column] is not None for column in made)
+        and row["predicted_peak_nbytes"] <= row["budget_nbytes"]
+        and row["recompute_flops"] >= (row["bound_flops"] or 0)
+    )
 
 
 @dataclass(eq=False, repr=False)
@@ -278,10 +305,8 @@ def frontier(
     bounds the local search of ``auto``. A planner's plan for a smaller budget stands where it finds
     nothing cheaper for a larger one. All planning together takes ``time_limit`` seconds, of which
     each row has its share of what is left; one that isn't done then is a row with an error.
-    ``known`` are rows of an earlier run: they are taken as they are. ``on_row`` sees each row as it
-    is made; rows are dicts with planner, budget_nbytes, predicted_peak_nbytes,
-    measured_peak_nbytes, recompute_flops, overhead, bound_flops, gap_percent, planning_seconds,
-    error.
+    ``known`` are rows of an earlier run, each `is_row`: they are taken as they are. ``on_row`` sees
+    each row as it is made: a dict of `COLUMNS`.
     """
     graph, program = graph_of(function, args, argnums)
     _, stored, peak = resolve_budget(graph, None)
@@ -383,11 +408,7 @@ def _row(
     smaller: Schedule | None,
 ) -> Row:
     """One planner at one budget, or its plan for a smaller one; a refusal is a row too."""
-    row: Row = dict.fromkeys((
-        "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
-        "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
-        "schedule", "refusal",
-    ))  # fmt: skip
+    row: Row = dict.fromkeys((*COLUMNS, "schedule", "refusal"))
     row.update(planner=name, budget_nbytes=limit, bound_flops=bound)
     start = time.perf_counter()
     timelines = [] if smaller is None else [simulate(graph, smaller)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -51,6 +52,32 @@ class Journal:
         self._writer.close()
         if not self.path.stat().st_size:  # there is nothing to go on from
             discard(self.path)
+
+
+def is_sound(
+    row: Mapping[str, Any],
+    columns: Sequence[str],
+    *,
+    texts: Collection[str] = (),
+    flags: Collection[str] = (),
+    reals: Collection[str] = (),
+    may_lack: Collection[str] = (),
+) -> bool:
+    """Has this row of a file exactly these columns, each of its kind? All but ``texts``, ``flags``
+    and ``reals`` are counts; a value is None in ``may_lack`` alone."""
+
+    def fits(column: str, value: Any) -> bool:
+        if value is None:
+            return column in may_lack
+        if column in texts:
+            return isinstance(value, str)
+        if column in flags:
+            return isinstance(value, bool)
+        if column in reals:
+            return type(value) in (int, float) and 0 <= value < math.inf
+        return type(value) is int and 0 <= value < 2**63
+
+    return row.keys() == set(columns) and all(map(fits, row.keys(), row.values()))
 
 
 def set_aside(path: Path) -> None:

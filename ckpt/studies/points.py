@@ -18,6 +18,7 @@ from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.chain.chain import frontier
 from ckpt.program import Program
 from ckpt.schedule import Schedule
+from ckpt.studies.journal import is_sound
 from ckpt.studies.measure import measured, peaks, tolerance, witnesses
 from ckpt.text import unknown
 from ckpt.timeline import Timeline, holdings
@@ -74,30 +75,23 @@ COLUMNS = (
 """Of a row, in order; what wasn't measured is None."""
 
 
-_TEXTS = ("model", "strategy", "planner", "dtype", "gradients_digest", "witness", "untrusted")
+_TEXTS = ("model", "strategy", "planner", "dtype", "gradients_digest", "witness", "untrusted",
+          "error")  # fmt: skip
 _FLAGS = ("gradients_equal", "agrees")
+_REALS = ("seconds", "overhead")
 _MAY_LACK = (
     "segments", "measured_peak_nbytes", "measured_whole_peak_nbytes", "eager_peak_nbytes",
     "seconds", "gradients_equal", "agrees", "gradients_digest", "width", "batch", "exit_code",
     "bound_flops", "witness", "process_peak_nbytes", "memray_peak_nbytes", "untrusted",
+    "error",
 )  # fmt: skip
 
 
 def is_row(row: Mapping[str, Any]) -> bool:
     """Is this, from a file, a row as `run_point` makes them where nothing went wrong?"""
-
-    def sound(column: str, value: Any) -> bool:
-        if value is None or column == "error":
-            return value is None and (column == "error" or column in _MAY_LACK)
-        if column in _TEXTS:
-            return isinstance(value, str)
-        if column in _FLAGS:
-            return isinstance(value, bool)
-        if column in ("seconds", "overhead"):
-            return isinstance(value, (int, float)) and 0 <= value < math.inf
-        return type(value) is int and 0 <= value < 2**63
-
-    return row.keys() == set(COLUMNS) and all(map(sound, row.keys(), row.values()))
+    return row.get("error") is None and is_sound(
+        row, COLUMNS, texts=_TEXTS, flags=_FLAGS, reals=_REALS, may_lack=_MAY_LACK
+    )
 
 
 @dataclass(frozen=True)

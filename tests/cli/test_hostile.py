@@ -24,26 +24,29 @@ from tests.cli.running import Result
 FORGED = "x\x1b]0;title\x07\x9b31m\nerror: forged\r\u202e<script>'\"$\\frac{"
 """Retitles a terminal, colours it, forges a line, turns text round, breaks out of markup."""
 
-KINDS = ("plan", "graph", "schedule", "timeline")
+KINDS = ("plan", "profile", "graph", "schedule", "timeline")
+
+
+def loss(w: Any) -> Any:
+    x = np.eye(4) + 1.0
+    for _ in range(3):
+        x = np.tanh(x @ w)
+    return np.sum(np.linalg.qr(x)[1]) + np.mean(x * x)
 
 
 def step() -> ckpt.Step:
-    def loss(w: Any) -> Any:
-        x = np.ones((4, 4))
-        for _ in range(3):
-            x = np.tanh(x @ w)
-        return np.sum(np.linalg.qr(x)[1]) + np.mean(x * x)
-
     return ckpt.plan(loss, np.eye(4) / 2, planner="every:2", name="made")
 
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     made = step()
-    path = tmp_path_factory.mktemp("valid") / "plan.json"
-    made.save(path)
+    folder = tmp_path_factory.mktemp("valid")
+    made.save(folder / "plan.json")
+    ckpt.profile(loss, np.eye(4) / 2, name="made").save(folder / "a.profile.json")
     found = {
-        "plan": json.loads(path.read_text()),
+        "plan": json.loads((folder / "plan.json").read_text()),
+        "profile": json.loads((folder / "a.profile.json").read_text()),
         "graph": made.graph.to_json(),
         "schedule": made.schedule.to_json(),
         "timeline": made.timeline.to_json(),
@@ -59,13 +62,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def commands(kind: str) -> list[list[str]]:
     found = [["show", "f.json"], ["show", "f.json", "--instructions"], ["simulate", "f.json"]]
+    if kind in ("plan", "profile"):
+        found += [["compare", "f.json", "f.json"], ["show", "f.json", "-o", "a.html"],
+                  ["show", "f.json", "-o", "a.trace.json", "-o", "a.speedscope.json"]]  # fmt: skip
     if kind == "plan":
         found += [
             ["execute", "f.json", "mlp", "--depth", "2"],
             ["show", "f.json", "-o", "a.svg"],
             ["simulate", "f.json", "--json", "-o", "b.json", "-o", "b.svg"],
         ]
-    if kind == "timeline":
+    if kind in ("timeline", "profile"):
         found.append(["show", "f.json", "-o", "a.svg"])
     return found
 
@@ -119,6 +125,9 @@ def test_names_steer_no_terminal_and_forge_no_line(
     Path("f.json").write_text(json.dumps(strings(valid[kind], FORGED)))
     result = called(capsys, command)
     assert_harmless(result)
+    for path in Path().glob("a.html"):
+        assert FORGED not in (page := path.read_text())
+        assert "<script>'" not in page
     for path in Path().glob("*.svg"):
         drawn = path.read_text()
         assert "<script" not in drawn
@@ -237,6 +246,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(value[key], (*path, key))
 
 
+def times(quick: int, deep: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("count", [quick, pytest.param(deep, marks=pytest.mark.slow)])
+
+
 def mutated(document: Any, rng: random.Random) -> Any:
     made = deepcopy(document)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
@@ -256,13 +269,12 @@ def mutated(document: Any, rng: random.Random) -> Any:
     return made
 
 
+@times(120, 5000)
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_mutation_loads_or_gives_one_line(
-    valid: dict[str, Any], kind: str, pytestconfig: pytest.Config
-) -> None:
+def test_any_mutation_loads_or_gives_one_line(valid: dict[str, Any], kind: str, count: int) -> None:
     rng = random.Random(kind)
     loaded = refused = 0
-    for _ in range(5000 if "slow" in pytestconfig.getoption("markexpr") else 120):
+    for _ in range(count):
         Path("f.json").write_text(json.dumps(mutated(valid[kind], rng)))
         said = []
         refusal = ""
@@ -299,59 +311,106 @@ def test_one_long_name_does_not_widen_every_row(
 
 # -- journals --------------------------------------------------------------------------------------
 
-SWEEP = ["sweep", "--depth", "4", "--points", "1", "--no-measure", "--jobs", "1", "-o", "s.csv"]
+QUICK = ["--depth", "2", "--points", "2", "--no-measure", "-o", "s.csv"]
+SWEEP = ["sweep", "--strategies", "sqrt", "--jobs", "1", *QUICK]
+FRONTIER = ["frontier", "mlp", "--planners", "sqrt", *QUICK]
+STUDIES = pytest.mark.parametrize("command", [SWEEP, FRONTIER], ids=["sweep", "frontier"])
 
 
-def journal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a sweep that was stopped has left, and what it writes if it isn't."""
+def journal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> Path:
+    """What a study that was stopped has left, and what it writes if it isn't."""
 
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    assert called(capsys, SWEEP).code == 0
+    assert called(capsys, command).code == 0
     with monkeypatch.context() as patched:
         patched.setattr("ckpt.cli.outputs.write", stopped)
-        assert called(capsys, SWEEP).code == 130
+        assert called(capsys, command).code == 130
     return Path("s.partial.jsonl")
 
 
+def untimed(path: Path) -> list[str]:
+    """The rows without the seconds that planning took."""
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    timed = [k for k, name in enumerate(rows[0]) if name == "planning_seconds"]
+    return [",".join(cell for k, cell in enumerate(row) if k not in timed) for row in rows]
+
+
 @pytest.mark.filterwarnings("default")
+@STUDIES
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda row: {**row, "depth": [[]]}, "damaged and made anew"),
+        (lambda row: {**row, "KEY": [[]]}, "damaged and made anew"),
         (lambda row: {**row, "predicted_peak_nbytes": "x"}, "damaged and made anew"),
         (lambda row: {**row, "predicted_peak_nbytes": 10**400}, "damaged and made anew"),
+        (lambda row: {**row, "predicted_peak_nbytes": True}, "damaged and made anew"),
+        (lambda row: {**row, "recompute_flops": None}, "damaged and made anew"),
         (lambda row: {**row, "overhead": 1e999}, "no row"),
-        (lambda row: {"depth": 4}, "damaged and made anew"),
-        (lambda row: {**row, "depth": 77}, "damaged and made anew"),
+        (lambda row: {"KEY": 4}, "damaged and made anew"),
+        (lambda row: {**row, "more": 4}, "damaged and made anew"),
     ],
 )
 def test_a_damaged_row_of_a_journal_is_told_of_and_made_anew(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
     change: Callable[[dict[str, Any]], Any],
     says: str,
 ) -> None:
-    path = journal(capsys, monkeypatch)
-    whole = Path("s.csv").read_text()
+    path = journal(capsys, monkeypatch, command)
+    whole = untimed(Path("s.csv"))
     lines = path.read_text().splitlines()
-    lines[1] = json.dumps(change(json.loads(lines[1])))
+    key = "depth" if command is SWEEP else "budget_nbytes"
+    lines[1] = json.dumps(change(json.loads(lines[1]))).replace("KEY", key)
     path.write_text("\n".join(lines) + "\n")
-    result = called(capsys, SWEEP)
+    result = called(capsys, command)
     assert "Traceback" not in result.err
     assert says in result.err
     assert "s.partial.jsonl" in result.err
     if result.code == 0:
-        assert Path("s.csv").read_text() == whole
+        assert untimed(Path("s.csv")) == whole
     else:
         assert result.code == 2
         assert path.read_text().splitlines() == lines
 
 
+@times(8, 400)
+@STUDIES
+@pytest.mark.filterwarnings("ignore")
+def test_any_mutation_of_a_journal_makes_the_rows_or_gives_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    count: int,
+) -> None:
+    path = journal(capsys, monkeypatch, command)
+    written = {p: p.read_text() for p in Path().glob("s.partial*")}
+    rng = random.Random(1)
+    for k in range(count):
+        for p, text in written.items():
+            p.write_text(text)
+        victim = path if k % 4 else next(p for p in written if p != path)
+        if victim == path:
+            lines = victim.read_text().splitlines()
+            place = rng.randrange(len(lines))
+            lines[place] = json.dumps(mutated(json.loads(lines[place]), rng))
+            victim.write_text("\n".join(lines) + "\n")
+        else:
+            victim.write_text(json.dumps(mutated(json.loads(victim.read_text()), rng)))
+        result = called(capsys, command)
+        assert result.code in (0, 2), result.err
+        assert "Traceback" not in result.err
+        assert all(line.isprintable() for line in (result.out + result.err).split("\n"))
+        for p in Path().glob("s.*"):
+            p.unlink()
+
+
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("command", [SWEEP, ["frontier", "mlp", "--depth", "3", "--planners",
-                                             "sqrt", "--points", "2", "-o", "s.csv"]])  # fmt: skip
+@STUDIES
 def test_a_file_of_somebody_elses_is_kept(
     capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:

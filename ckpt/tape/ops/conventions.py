@@ -29,7 +29,7 @@ CONVENTIONS = {
     "maximum": "half to each of equals; to both where one is NaN",
     "min": "equal elements share",
     "minimum": "half to each of equals; to both where one is NaN",
-    "norm": "0 at a vector of zeros; of order below 2, 0 at a zero",
+    "norm": "0 at a vector of zeros, and where powers overflow; of order below 2, 0 at a zero",
     "power": "0 by the exponent at base 0, exponent >= 0",
     "qr": "refused for linearly dependent columns",
     "relu": "0 at 0",

@@ -114,6 +114,8 @@ def _power_x(g: Any, x: Any, y: Any) -> Any:
     if isinstance(y, (int, float, complex)):  # weak: a float32 program stays one
         if y in (0, 1, 2):
             return g * (2 * x) if y == 2 else g * y
+        if y == -1:
+            return -g * np.square(np.reciprocal(x))
         return g * (y * np.power(x, y - 1))
     none = np.equal(y, 0)
     return g * np.where(none, 0, y * np.power(np.where(none, 1, x), y - 1))
