@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any, Protocol, assert_never, runtime_checkable
 
 from ckpt.graph import Graph
@@ -30,13 +31,25 @@ class Observer(Protocol):
         on the arrays themselves, and how many of them were there before the run."""
 
 
+def code_nbytes(function: Any) -> int:
+    """Bytes of a generated function's code and of the names in it."""
+    code = function.__code__
+    names = (*code.co_varnames, *code.co_names)
+    return sum(map(getsizeof, (code, code.co_linetable, code.co_varnames, code.co_names, *names)))
+
+
 class Compiled(Protocol):
     """A schedule as a callable of the user's arguments, to be called again and again."""
 
     nbytes: int
-    """What it holds between calls."""
+    """What its buffers hold between calls; the first one allocates them."""
+    code_nbytes: int
+    """What it holds itself, beside them and from the start."""
 
     def __call__(self, *args: Any) -> Any: ...
+
+    def release(self) -> None:
+        """Let go of the buffers; the next call allocates them anew."""
 
 
 @runtime_checkable

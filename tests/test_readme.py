@@ -24,7 +24,7 @@ OUTPUT = re.compile(r"(<!-- output -->\n```console\n\$ ckpt ([^\n]*)\n)(.*?)(```
 MASKED = re.compile(
     r"(?<=measured )[\d.]+ [KMG]iB"
     r"|[\d.]+ [KMG]iB +(?=measured|in an eager step)|(?<=measured )\([+-][\d.]+ %\)"
-    r"|(?<=time) +[\d.]+ \w+"
+    r"|(?<=time) +[\d.]+ \w+|[\d.]+ [KMG]iB(?= of code)"
 )
 
 

@@ -178,7 +178,7 @@ class Plan(Shown):
                 f"{self.schedule.graph} ({len(self.graph)} nodes), this one's is "
                 f"{program.graph.digest} ({len(program.graph)} nodes); plan again"
             )
-        return Step(program.graph, self.schedule, self.certificate, program)
+        return _step(program, self.schedule, self.certificate)
 
 
 def _digest(data: dict[str, Any]) -> str:
@@ -194,22 +194,18 @@ documents.READERS[FORMAT] = Plan.from_json
 class Step(Plan):
     """A plan that runs: ``value, grads = step(*args)``, again and again, as it was planned.
 
-    The buffers are allocated at the first call and used again by the next; what is returned never
-    lies in them. Equal to plain backward bit for bit. Not to be called from two threads at once.
+    It is compiled when it is planned. The buffers are allocated at the first call and used again by
+    the next; what is returned never lies in them. Equal to plain backward bit for bit. Not to be
+    called from two threads at once.
     """
 
     program: Program
-    _compiled: Compiled | None = None
-
-    def compiled(self) -> Compiled:
-        """The schedule as the program runs it, made once."""
-        if self._compiled is None:
-            self._compiled = self.program.compile(self.schedule)
-        return self._compiled
+    compiled: Compiled
+    """The schedule as the program runs it."""
 
     def release(self) -> None:
         """Let go of the buffers; the next call allocates them anew."""
-        self._compiled = None
+        self.compiled.release()
 
     def __call__(self, *args: Any) -> Any:
         """The loss and its gradients, as `value_and_grad` gives them.
@@ -218,7 +214,7 @@ class Step(Plan):
         out, with nothing of the caller's changed.
         """
         try:
-            return self.compiled()(*args)
+            return self.compiled(*args)
         except MemoryError:
             self.release()
             raise StepMemoryError(
@@ -248,13 +244,13 @@ class Step(Plan):
             run = execute(program, self.schedule, *args, trace_memory=True, witness=first)
             seen = {first.name: run.timeline.peak} if first is not None else {}
             seen |= peaks(program, self.schedule, args, others)
-        self.release()  # so that what a first call takes is seen as well
         with program.restored(*args):
-            result, reused = program.measure(self.compiled(), *args)
+            result, reused = program.measure(self.compiled, *args)
         found = Verification(
             promised=self.timeline.peak,
             measured=run.timeline.peak if program.witness is not None else reused,
             reused=reused,
+            code=self.compiled.code_nbytes,
             equal=expected == program.digest(run.result) == program.digest(result),
             peaks=seen,
             untrusted=run.timeline.measured.get("untrusted"),
@@ -279,7 +275,9 @@ class Verification:
     measured: int
     """Peak that the witness saw while the schedule was executed instruction by instruction."""
     reused: int
-    """Peak of the compiled step: its buffers, and what it allocates beside them."""
+    """Peak of the compiled step's first call: its buffers, and what it allocates beside them."""
+    code: int
+    """What the compiled step's code holds, which no peak has."""
     equal: bool
     """Loss, aux and gradients are plain backward's, bit for bit."""
     peaks: dict[str, int] = field(default_factory=dict)
@@ -293,6 +291,7 @@ class Verification:
                 "promised peak": format_bytes(self.promised),
                 "measured, instruction by instruction": format_bytes(self.measured),
                 "measured, as a compiled step": format_bytes(self.reused),
+                "the step's code": format_bytes(self.code),
                 "loss and gradients": "plain backward's, bit for bit" if self.equal else "DIFFER",
             }
         )
@@ -303,8 +302,8 @@ class Verification:
         note = f" (untrusted: {self.untrusted})" if self.untrusted else ""
         return filled(
             [
-                f"verified: predicted peak {format_bytes(self.promised)}, measured {seen}{note}; "
-                "gradients equal plain backward's bit for bit"
+                f"verified: predicted peak {format_bytes(self.promised)}, measured {seen}{note}, "
+                f"{format_bytes(self.code)} of code; gradients equal plain backward's bit for bit"
             ]
         )
 
@@ -373,7 +372,11 @@ def plan(
     certificate = certify(graph, schedule, limit, price)
     if program is None:
         return Plan(graph, schedule, certificate)
-    return Step(graph, schedule, certificate, program)
+    return _step(program, schedule, certificate)
+
+
+def _step(program: Program, schedule: Schedule, certificate: Certificate) -> Step:
+    return Step(program.graph, schedule, certificate, program, program.compile(schedule))
 
 
 def load_plan(path: Any) -> Plan:

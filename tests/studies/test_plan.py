@@ -197,7 +197,7 @@ def test_out_of_memory_is_said_with_what_would_fit(monkeypatch):
     def fails(*_):
         raise MemoryError
 
-    monkeypatch.setattr(step.program, "compile", fails)
+    monkeypatch.setattr("ckpt.tape.execution.compiled.block", fails)
     with pytest.raises(ckpt.errors.StepMemoryError, match="smaller budget"):
         step(WEIGHTS, X)
     monkeypatch.undo()

@@ -27,6 +27,7 @@ def described(plan: Any, verification: Any = None) -> dict[str, Any]:
     if verification is not None:
         found["measured_peak_nbytes"] = verification.measured
         found["measured_peaks_nbytes"] = verification.peaks
+        found["code_nbytes"] = verification.code
         found["untrusted"] = verification.untrusted
         found["gradients_equal"] = verification.equal
     return found

@@ -171,7 +171,7 @@ class JaxProgram:
 class EquationStep:
     """A schedule as a callable of the user's arguments, performed equation by equation."""
 
-    nbytes = 0
+    nbytes = code_nbytes = 0
 
     def __init__(self, program: JaxProgram, schedule: Schedule) -> None:
         self.program = program
@@ -179,6 +179,9 @@ class EquationStep:
 
     def __call__(self, *args: Any) -> Any:
         return self.program.execute(self.schedule, *args)
+
+    def release(self) -> None:
+        """Nothing is held between calls."""
 
 
 class _Held:

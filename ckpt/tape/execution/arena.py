@@ -29,13 +29,10 @@ def place(code: Code) -> int:
         if result.shape and result not in returned:
             result.placed = True
             placed[result] = None
-    busy: list[Var] = []
-    top = 0
+    busy = _Busy(len(placed))
     for var in sorted(placed, key=lambda v: (-v.array.nbytes, v.first)):
-        var.offset = _lowest(var, busy)
-        busy.append(var)
-        top = max(top, var.offset + padded(var))
-    return top
+        var.offset = busy.place(var.first, var.last, padded(var))
+    return busy.top
 
 
 def lifetimes(code: Code) -> None:
@@ -56,17 +53,28 @@ def padded(var: Var) -> int:
     return int(-(-var.array.nbytes // ALIGNMENT) * ALIGNMENT)
 
 
-def _lowest(var: Var, busy: list[Var]) -> int:
-    """The lowest offset at which ``var`` meets none of the arrays that live when it does."""
-    size = padded(var)
-    offset = 0
-    for other in sorted(
-        (o for o in busy if o.first <= var.last and var.first <= o.last), key=lambda o: o.offset
-    ):
-        if other.offset - offset >= size:
-            break
-        offset = max(offset, other.offset + padded(other))
-    return offset
+class _Busy:
+    """The places that are given away, by offset."""
+
+    def __init__(self, most: int) -> None:
+        self._places = np.empty((4, most), np.int64)
+        """First line, last line, offset, end."""
+        self._count = 0
+        self.top = 0
+
+    def place(self, first: int, last: int, size: int) -> int:
+        """The lowest offset at which so many bytes meet none of the arrays that live then."""
+        given = self._places[:, : self._count]
+        _, _, starts, ends = given[:, (given[0] <= last) & (given[1] >= first)]
+        below = np.maximum.accumulate(np.concatenate(([0], ends)))
+        wide = np.flatnonzero(starts - below[:-1] >= size)
+        offset = int(below[wide[0]] if len(wide) else below[-1])
+        at = int(np.searchsorted(given[2], offset))
+        self._count += 1
+        self._places[:, at + 1 : self._count] = self._places[:, at : self._count - 1].copy()
+        self._places[:, at] = first, last, offset, offset + size
+        self.top = max(self.top, offset + size)
+        return offset
 
 
 def beside(code: Code) -> int:

@@ -34,11 +34,11 @@ ACTIVATIONS, CAPTURED, _STATES, COTANGENTS, GRADIENTS = KINDS
 class Var:
     """One array or number of the code; ``root`` is the variable whose buffer it lies in."""
 
-    __slots__ = ("array", "first", "last", "name", "offset", "placed", "root", "taken_from")
+    __slots__ = ("_root", "array", "first", "last", "name", "offset", "placed", "taken_from")
 
     def __init__(self, array: Any, root: Var | None = None) -> None:
         self.array = array
-        self.root: Var = root.root if root is not None else self
+        self._root = root.root if root is not None else None
         self.taken_from: Var | None = None
         """Of one of several results: the tuple of all."""
         self.first = self.last = -1
@@ -49,6 +49,10 @@ class Var:
 
     shape = property(lambda self: self.array.shape)
     dtype = property(lambda self: self.array.dtype)
+
+    @property
+    def root(self) -> Var:
+        return self if self._root is None else self._root
 
 
 @dataclass(slots=True)

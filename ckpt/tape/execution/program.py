@@ -138,14 +138,15 @@ class TapeProgram:
 
         Of the plain step, gradients are left out as they come to rest, and what the caller's own
         variables hold is in it; of a compiled one, all gradients and copies of what aux holds are
-        left out, and what it holds between calls is in it.
+        left out, and the buffers that it keeps between calls are in it, allocated anew.
         """
         if step == self.plain:
             plain = _without_values(args)
             return eager_peak(self.function, plain, self.argnums, self.has_aux)
+        step.release()
         result, peak = self.witness.of(step, *args)
         returned = sum(self.graph[i].nbytes for i in self.traced.aux_nodes)
-        return result, step.nbytes + peak - self.graph.gradient_nbytes - returned
+        return result, peak - self.graph.gradient_nbytes - returned
 
     def restored(self, *args: Any) -> AbstractContextManager[None]:
         """Put random generators back into their states; see `undisturbed`."""

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ckpt.errors import TapeError, UsageError
-from ckpt.program import Observer
+from ckpt.program import Observer, code_nbytes
 from ckpt.schedule import Backward, Schedule
 from ckpt.torch.capture.capture import capture
 from ckpt.torch.capture.eager import eager_peak
@@ -285,9 +285,13 @@ class CompiledStep:
     def __init__(self, program: TorchProgram, runner: Runner) -> None:
         self.program = program
         self.runner = runner
+        self.code_nbytes = code_nbytes(runner.function)
 
     def __call__(self, *args: Any) -> Outcome:
         return self.program.run(self.runner, args)[0]
+
+    def release(self) -> None:
+        """Nothing is held between calls."""
 
 
 def _backward(step: Any, flat: list[Any], losses: tuple[int, ...]) -> list[Any]:
