@@ -2,7 +2,7 @@
 
 A `Reel` is a simulated schedule, with what a reader chooses to see it. The page shows what is live
 at each of its instructions - on the bytes' curve, on the graph's line of nodes, and in words - and
-lets a reader play, step, scrub, and ask a value for its life (``page/player.js``).
+lets a reader play, step, scrub, and ask a value for its life (``page/*.js``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,32 @@ class Reel:
     name: str = ""
     """Who made it, in a word or two."""
     bound: float | None = None
-    """No schedule within the same bytes recomputes less than this share of a forward."""
+    """No schedule within ``limit`` bytes recomputes less than this share of a forward."""
+    limit: int | None = None
+    """The schedule's budget, where it isn't said."""
+
+    @property
+    def verdict(self) -> str:
+        """What a schedule peaks at beside store-all, and what that costs, in a sentence or two."""
+        timeline, ghost = self.timeline, self.ghost
+        text = f"{self.name}: peak" if self.name else "Peak"
+        text += f" {format_bytes(timeline.peak)}"
+        if ghost is not None and timeline.peak != ghost.peak:
+            less, more = sorted((timeline.peak, ghost.peak))
+            than = "less" if timeline.peak < ghost.peak else "more"
+            text += f" of store-all's {format_bytes(ghost.peak)}"
+            text += f", {more / less:.1f} times {than}" if less else ""
+        if not timeline.recompute_flops:
+            return f"{text}; nothing is recomputed."
+        step = timeline.recompute_flops / ((timeline.step_flops - timeline.recompute_flops) or 1)
+        text = (
+            f"{text}, for {100 * timeline.overhead:.1f} % of a forward in recompute: "
+            f"a step is {100 * step:.1f} % longer."
+        )
+        if self.bound is None:
+            return text
+        within = "within the budget" if self.limit is None else "in as many bytes"
+        return f"{text} No schedule {within} does with less than {100 * self.bound:.1f} %."
 
 
 def page(
@@ -51,14 +76,16 @@ def page(
     missing: Mapping[tuple[str, ...], str] | None = None,
     verdict: str = "",
     floor: int | None = None,
-    parts: Sequence[str] = (),
+    start: tuple[str, ...] | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> str:
-    """The page of ``reels``, with ``parts`` (HTML, from `exports.to_html`) below.
+    """The page of ``reels``, with ``parts`` (HTML, from `exports.to_html`) below, by their titles.
 
     ``choices`` names what tells the reels apart (budget; depth, strategy): a slider each, whose
     options are those given, in that order, or as reels and ``missing`` - why there is no plan -
-    bring them.
-    No schedule needs less than ``floor`` bytes, if that is known.
+    bring them; they stand at ``start``, or at the first reel. ``verdict`` is of them all: of one
+    alone it takes the place of its own. No schedule needs less than ``floor`` bytes, if that is
+    known.
     """
     gone = dict(missing or {})
     ordered = choices if isinstance(choices, Mapping) else dict.fromkeys(choices, ())
@@ -73,7 +100,7 @@ def page(
     def place(at: tuple[str, ...]) -> list[int]:
         return [known.index(option) for known, option in zip(options, at, strict=True)]
 
-    start = place(reels[0].at) if reels else [0] * len(options)
+    stands = place(start or reels[0].at) if reels else [0] * len(options)
     graphs: dict[str, Graph] = {reel.graph.digest: reel.graph for reel in reels}
     numbers = {digest: number for number, digest in enumerate(graphs)}
     data = {
@@ -81,24 +108,39 @@ def page(
         "choices": [
             {"name": name, "options": known} for name, known in zip(choices, options, strict=True)
         ],
-        "reels": [_reel(reel, numbers[reel.graph.digest], place(reel.at)) for reel in reels],
+        "reels": [
+            {
+                **_reel(reel, numbers[reel.graph.digest], place(reel.at)),
+                "verdict": reel.verdict if choices or not verdict else "",
+            }
+            for reel in reels
+        ],
         "floor": floor,
         "missing": {",".join(map(str, place(at))): why for at, why in gone.items()},
     }
     return _asset("page.html").format(
         title=html.escape(printable(title)),
         style=_asset("page.css"),
-        verdict=html.escape(verdict),
-        choosers="".join(_chooser(k, name, options[k], start[k]) for k, name in enumerate(choices)),
-        legend="".join(
-            f'<span><i style="background:var(--{kind})"></i>{kind}</span>'
-            for kind in (*KINDS[:4], "workspace")
+        verdict=f'<p class="verdict">{html.escape(verdict)}</p>' if verdict else "",
+        choosers="".join(
+            _chooser(k, name, options[k], stands[k]) for k, name in enumerate(choices)
         ),
-        parts="\n".join(parts),
+        legend=_legend(reels),
+        parts="\n".join(_part(name, part) for name, part in (parts or {}).items()),
         # No "<" in it: no text of the user's can end the element, or begin another.
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        script=_asset("player.js"),
+        script=script(),
     )
+
+
+SCRIPTS = ("reel", "state", "curve", "pebbles", "tables", "map", "trade", "player")
+"""Those that the page is played by, in the order in which they use each other."""
+
+
+def script() -> str:
+    """Them all, in one scope of their own."""
+    parts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 @cache
@@ -130,6 +172,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
             number(graph.describe_step(k).removeprefix("backward "))
             for k in range(len(graph.steps))
         ],
+        "step_lines": [number(step.source) for step in graph.steps],
         "at": [-1 if step.at is None else step.at for step in graph.steps],
         "reads": [list(step.reads) for step in graph.steps],
         "counts_gradients": graph.counts_gradients,
@@ -145,7 +188,7 @@ def source_lines(graph: Graph) -> dict[str, str]:
     for path in {*filter(None, loaded), *linecache.cache}:
         known.setdefault(os.path.basename(path), set()).add(path)
     found: dict[str, str] = {}
-    for source in dict.fromkeys(node.source for node in graph):
+    for source in dict.fromkeys(place.source for place in (*graph, *graph.steps)):
         name, _, line = source.rpartition(":")
         paths = list(known.get(name, ()))
         if len(paths) == 1 and line.isdecimal():
@@ -157,6 +200,8 @@ def source_lines(graph: Graph) -> dict[str, str]:
 def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
     timeline = reel.timeline
     whose, kinds, nbytes, born, died = timeline.buffers.columns
+    high = list(timeline.columns["high"])
+    ghost = None if reel.ghost is None else list(reel.ghost.columns["high"])
     codes = []
     for instruction in timeline.schedule:
         match instruction:
@@ -169,20 +214,20 @@ def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
     return {
         "graph": graph,
         "at": at,
-        "verdict": verdict(reel),
         "name": printable(reel.name),
         "peak_nbytes": timeline.peak,
         "overhead": timeline.overhead,
         "bound": reel.bound,
+        "limit": timeline.schedule.budget if reel.limit is None else reel.limit,
         "budget": timeline.schedule.budget,
         "instructions": codes,
-        "high": list(timeline.columns["high"]),
+        "high": high,
         "whose": [-1 if w is None else w for w in whose],
         "kinds": [KINDS.index(kind) for kind in kinds],
         "nbytes": list(nbytes),
         "born": list(born),
         "died": list(died),
-        "ghost": None if reel.ghost is None else _thinned(reel.ghost.columns["high"]),
+        "ghost": None if ghost is None or ghost == high else _thinned(ghost),
     }
 
 
@@ -192,26 +237,31 @@ def _thinned(values: Sequence[int]) -> list[int]:
     return [max(values[k : k + each]) for k in range(0, len(values), each)]
 
 
-def verdict(reel: Reel) -> str:
-    """What a schedule peaks at beside store-all, and what that costs, in a sentence or two."""
-    timeline, ghost = reel.timeline, reel.ghost
-    text = f"{reel.name}: peak" if reel.name else "Peak"
-    text += f" {format_bytes(timeline.peak)}"
-    if ghost is not None and timeline.peak != ghost.peak:
-        less, more = sorted((timeline.peak, ghost.peak))
-        than = "less" if timeline.peak < ghost.peak else "more"
-        text += f" of store-all's {format_bytes(ghost.peak)}"
-        text += f", {more / less:.1f} times {than}" if less else ""
-    if not timeline.recompute_flops:
-        return f"{text}; nothing is recomputed."
-    step = timeline.recompute_flops / ((timeline.step_flops - timeline.recompute_flops) or 1)
-    text = (
-        f"{text}, for {timeline.overhead:.1%} of a forward in recompute: "
-        f"a step is {step:.1%} longer."
+def _part(title: str, part: str) -> str:
+    """Below its heading; what is too wide is scrolled, by keyboard too."""
+    name = html.escape(title)
+    return (
+        f'<section><h2>{name}</h2><div class="scroll" role="region" aria-label="{name}" '
+        f'tabindex="0">{part}</div></section>'
     )
-    if reel.bound is None:
-        return text
-    return f"{text} No schedule within the budget does with less than {reel.bound:.1%}."
+
+
+def as_text(text: str) -> str:
+    """Lines as they stand on a terminal, as a part of a page."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def _legend(reels: Sequence[Reel]) -> str:
+    """The kinds that are held in some of them, and how what is computed again is drawn."""
+    held = {kind for reel in reels for kind in reel.timeline.buffers.columns[1]} | {"workspace"}
+    shown = [
+        f'<span><i style="background:var(--{kind})"></i>{kind}</span>'
+        for kind in (*KINDS[:4], "workspace")
+        if kind in held
+    ]
+    if any(reel.timeline.recompute_flops for reel in reels):
+        shown.append('<span><i class="ring"></i>computed again</span>')
+    return "".join(shown)
 
 
 def _chooser(k: int, name: str, options: Sequence[str], start: int) -> str:
@@ -225,7 +275,7 @@ def _chooser(k: int, name: str, options: Sequence[str], start: int) -> str:
         )
     else:
         found = "".join(
-            f'<option value="{n}">{html.escape(option)}</option>'
+            f'<option value="{n}"{" selected" if n == start else ""}>{html.escape(option)}</option>'
             for n, option in enumerate(options)
         )
         control = f'<select id="choice{k}">{found}</select><output id="chosen{k}" hidden></output>'

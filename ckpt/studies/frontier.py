@@ -254,6 +254,7 @@ class Frontier(Shown):
         planned = [row for row in self.rows if row["error"] is None]
         refused = [row for row in self.rows if row["error"] is not None]
         columns = ("planner", "budget_nbytes", "error")
+        bends = self.knee and self.knee["predicted_peak_nbytes"]
         return page(
             self.title,
             reels,
@@ -261,12 +262,12 @@ class Frontier(Shown):
             missing=missing,
             verdict=self.summary().partition(". ")[2],
             floor=self.floor_nbytes,
-            parts=[
-                f"<h2>Plans that no other beats</h2>{self.table()}",
-                f"<h2>Every planner</h2>{to_html(planned, FRONTIER_COLUMNS)}",
-                f"<details><summary>Where there was no plan</summary>{to_html(refused, columns)}"
-                "</details>",
-            ],
+            start=next((reel.at for reel in reels if reel.timeline.peak == bends), None),
+            parts={
+                "Plans that no other beats": self.table(),
+                "Every planner": to_html(planned, FRONTIER_COLUMNS),
+                "Where there was no plan": to_html(refused, columns),
+            },
         )
 
     def figure(self) -> Any:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import escape
 from typing import Any, ClassVar, overload
 
 from ckpt.errors import StepMemoryError, UnitError, UsageError, VerificationError
@@ -22,7 +21,7 @@ from ckpt.reports.exports import dumps, plain, to_html
 from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ledger, step_rows
-from ckpt.reports.pages import Reel, page, verdict
+from ckpt.reports.pages import Reel, as_text, page
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
@@ -93,7 +92,7 @@ class Plan(Shown):
         return Reel(self.graph, self.timeline, ghost=kept)
 
     def summary(self) -> str:
-        return f"{printable(self.title)}. {verdict(self._reel())}"
+        return f"{printable(self.title)} {printable(self.verdict)}"
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a node, as in a profile: its bytes, its FLOPs, and how often it is computed."""
@@ -117,7 +116,8 @@ class Plan(Shown):
         return page(
             self.title,
             [self._reel()],
-            parts=[f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
+            verdict=printable(self.verdict[:1].upper() + self.verdict[1:]),
+            parts={"In words": as_text(str(self))},
         )
 
     def as_json(self) -> dict[str, Any]:

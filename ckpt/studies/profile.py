@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from typing import Any, ClassVar, assert_never
 
 from ckpt.errors import UsageError
@@ -19,7 +18,7 @@ from ckpt.reports.exports import dumps, to_html
 from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ALIKE, BY_LINE, ledger, step_rows, why
-from ckpt.reports.pages import Reel, page, source_lines
+from ckpt.reports.pages import Reel, as_text, page, source_lines
 from ckpt.reports.reproduce import environment
 from ckpt.schedule import Backward, Compute, Free, Schedule, describe_instruction
 from ckpt.studies.advice import Advice, advise
@@ -137,7 +136,8 @@ class Profile(Shown):
         return page(
             self.title,
             [Reel(self.graph, self.simulated, ghost=simulate(self.graph, kept))],
-            parts=[f"<h2>By line</h2>{table}", f"<h2>In words</h2><pre>{escape(str(self))}</pre>"],
+            verdict=self.summary(),
+            parts={"By line": table, "In words": as_text(str(self))},
         )
 
     def figure(self) -> Any:

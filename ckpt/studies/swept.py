@@ -43,11 +43,13 @@ class Sweep(list[dict[str, Any]], Shown):
         return sorted(rows, key=lambda row: int(row["predicted_peak_nbytes"]))
 
     def summary(self) -> str:
-        """What each strategy needs at the greatest depth."""
+        """What each strategy needs at the greatest depth, but for the planned curve."""
+        there = {row["strategy"] for row in self.deepest}
         told = ", ".join(
             f"{row['strategy']} {format_bytes(row['predicted_peak_nbytes'])} for "
             f"{row['overhead']:.0%}"
             for row in self.deepest
+            if (base := row["strategy"].partition("@")[0]) == row["strategy"] or base not in there
         )
         depth = max(point.depth for point in self.points)
         return printable(
@@ -78,12 +80,16 @@ class Sweep(list[dict[str, Any]], Shown):
                 missing[at] = row["error"]
                 continue
             graph, timeline, kept = simulated(point)
-            reels.append(Reel(graph, timeline, at, kept, point.strategy))
+            bound = row["bound_flops"] and row["bound_flops"] / row["forward_flops"]
+            limit = row["predicted_peak_nbytes"]
+            reels.append(Reel(graph, timeline, at, kept, point.strategy, bound, limit))
+        shown = sorted(self.deepest, key=lambda row: bool(row["strategy"] != "planned"))
         return page(
             self.title,
             reels,
             choices=["depth", "strategy"],
             missing=missing,
             verdict=self.summary().partition(". ")[2],
-            parts=[f"<h2>Every point</h2>{self.table()}"],
+            start=next(((str(row["depth"]), row["strategy"]) for row in shown), None),
+            parts={"Every point": self.table()},
         )

@@ -1,24 +1,25 @@
-"""The page in which schedules play: what is in the file; and, where there is a browser, what it
-does."""
+"""The page in which schedules play: what is in the file, and what its scripts make of that."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import ckpt
+from ckpt import units
 from ckpt.graph import Graph, Node
 from ckpt.machine import simulate
+from ckpt.reports import pages
 from ckpt.reports.pages import GHOST_POINTS, Reel, page
 from ckpt.schedule import Compute, Free
 from ckpt.text import printable
+from ckpt.timeline import KINDS
 from tests.graphs import chain
 
 HOSTILE = "</script><script>alert(1)</script><b>\"'&\x1b]0;x\x07"
@@ -82,234 +83,92 @@ def test_no_text_of_a_users_becomes_markup() -> None:
     assert any(printable(HOSTILE) in words for words in data_of(text)["graphs"][0]["texts"])
 
 
-# -- in a browser ----------------------------------------------------------------------------------
+def test_one_alone_is_told_by_the_pages_verdict() -> None:
+    one = reel(chain(12), "sqrt")
+    assert data_of(page("a", [one]))["reels"][0]["verdict"] == one.verdict
+    text = page("a", [one], verdict="whole")
+    assert data_of(text)["reels"][0]["verdict"] == ""
+    assert '<p class="verdict">whole</p>' in text
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright, to drive a browser")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("needs Chromium")
-    with api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+def test_store_all_is_not_drawn_over_itself() -> None:
+    assert data_of(page("a", [reel(chain(12), "store_all")]))["reels"][0]["ghost"] is None
 
 
-@pytest.fixture
-def visit(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Opens a page, and finds at the end that no console said anything."""
-    said: list[str] = []
-    tabs = []
+# -- the scripts' own logic, which needs no page ---------------------------------------------------
 
-    def go(text: str, **options: Any) -> Any:
-        path = tmp_path / f"{len(tabs)}.html"
-        path.write_text(text, encoding="utf-8")
-        tab = browser.new_page(**{"viewport": {"width": 1000, "height": 1200}, **options})
-        tab.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
-        tab.on("pageerror", lambda e: said.append(str(e)))
-        tab.on("request", lambda r: None if r.url.startswith("file:") else said.append(r.url))
-        tab.goto(path.as_uri())
-        tabs.append(tab)
-        return tab
-
-    yield go
-    assert not said
-    for tab in tabs:
-        tab.close()
+NODE = shutil.which("node")
 
 
-@pytest.fixture
-def opened(visit: Any) -> Any:
-    graph = chain(40)
-    reels = [reel(graph, "store_all", ("100 %",)), reel(graph, "sqrt", ("50 %",))]
-    return visit(page("chain", reels, choices=["budget"], missing={("1 %",): "nothing fits 1 %"}))
+def in_node(expression: str, data: Any = None) -> Any:
+    """What a JavaScript expression is where ``reel.js`` was read and ``data`` is there."""
+    if NODE is None:
+        pytest.skip("needs node")
+    script = (Path(pages.__file__).parent / "page" / "reel.js").read_text(encoding="utf-8")
+    script += f"const data = {json.dumps(data)};\nconsole.log(JSON.stringify({expression}));"
+    done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
-def choose(tab: Any, option: int) -> None:
-    tab.evaluate(
-        f"c = document.getElementById('choice0'); c.value = {option};"
-        "c.dispatchEvent(new Event('input'))"
-    )
+def test_bytes_are_written_as_on_the_terminal() -> None:
+    sizes = [k * 2**e // 7 for e in range(45) for k in (5, 7, 11, 6998)]
+    assert in_node("data.map(bytes)", sizes) == [units.format_bytes(size) for size in sizes]
 
 
-def test_it_steps_and_scrubs_and_jumps(opened: Any) -> None:
-    state = lambda: opened.evaluate("ckpt.state()")  # noqa: E731
-    assert state()["position"] == 0
-    opened.keyboard.press("ArrowRight")
-    assert state()["position"] == 1
-    opened.click("#back")
-    assert state()["position"] == 0
-    opened.click("#peak")
-    assert state()["position"] == state()["peak"]
-    opened.evaluate("ckpt.seek(7)")
-    assert "8 of" in opened.inner_text("#now")
-    assert opened.locator("#live tr").count() > 0
+@pytest.mark.parametrize("most", [1, 7, 1000, 1536, 55.5 * 2**20, 3e12])
+def test_ticks_are_round_and_few(most: float) -> None:
+    for found in (in_node(f"ticks({most}, 5)"), in_node(f"byteTicks({most}, 5)")):
+        assert found[0] == 0 and most * 0.39 <= found[-1] <= most * (1 + 1e-9)
+        assert 2 <= len(found) <= 6
 
 
-def test_a_choice_plays_another_schedule(opened: Any) -> None:
-    assert opened.evaluate("ckpt.state().recomputes") == 0
-    choose(opened, 1)
-    expected = reel(chain(40), "sqrt").timeline
-    assert opened.evaluate("ckpt.state().recomputes") == expected.recomputations
-    opened.keyboard.press("r")
-    assert "compute again" in opened.inner_text("#now")
-    choose(opened, 2)
-    assert "nothing fits 1 %" in opened.inner_text("#missing")
+SEEN = """
+(data) => {
+  const reel = new Reel(data.reels[0], data.graphs[0]), all = [...reel.high.keys()];
+  const held = all.map((p) => reel.held(p));
+  return {
+    live: reel.live.map((row) => [...row.slice(0, reel.count)]),
+    again: reel.recomputes,
+    peak: reel.peak,
+    held: held.map((there) => there.length),
+    words: all.map((p) => reel.words(p)),
+    groups: held.map((there) => groups(reel, there).reduce((sum, row) => sum + row.nbytes, 0)),
+    tree: held.map((there) => tree(reel, there, false).nbytes),
+  };
+}
+"""
 
 
-def test_live_bytes_are_those_of_the_simulation(opened: Any) -> None:
-    choose(opened, 1)
-    timeline = reel(chain(40), "sqrt").timeline
-    for position in range(0, len(timeline), 7):
-        opened.evaluate(f"ckpt.seek({position})")
-        live = opened.evaluate("ckpt.state().live")
-        assert live[0] == timeline.columns["activations"][position]
-
-
-def test_it_plays_to_the_end(opened: Any) -> None:
-    opened.select_option("#speed", "0")
-    opened.evaluate("ckpt.seek(ckpt.state().count - 12)")
-    opened.evaluate("ckpt.play(true)")
-    opened.wait_for_function("!ckpt.state().playing", timeout=20_000)
-    assert opened.evaluate("ckpt.state().position === ckpt.state().count - 1")
-
-
-def test_a_value_has_a_life(opened: Any) -> None:
-    choose(opened, 1)
-    opened.click("#pebbles", position={"x": 60, "y": 5})
-    assert "computed at" in opened.inner_text("#life")
-
-
-# -- pages of studies ------------------------------------------------------------------------------
-
-
-def test_a_frontiers_page_chooses_a_budget(visit: Any) -> None:
-    found = ckpt.frontier(chain(40), planners=["store_all", "chain"], points=5)
-    tab = visit(found.page())
-    points = tab.locator("#chart circle")
-    budgets = sorted({row["budget_nbytes"] for row in found.rows})
-    planned = [budget for budget in budgets if found.at_budget(budget)]
-    assert points.count() == len(planned)
-    verdicts = set()
-    for number, budget in enumerate(budgets):
-        choose(tab, number)
-        if (row := found.at_budget(budget)) is None:
-            assert "No plan was found" in tab.inner_text("#missing")
-            continue
-        told = tab.inner_text("#verdict")
-        verdicts.add(told)
-        assert told.startswith(f"{row['planner']}: peak ")
-        assert "with less than" in told or not row["recompute_flops"]
-        timeline = found.timeline_of(row)
-        assert timeline is not None
-        state = tab.evaluate("ckpt.state()")
-        assert (state["count"], state["recomputes"]) == (len(timeline), timeline.recomputations)
-        assert tab.get_attribute("#choice0", "aria-valuetext")
-    assert len(verdicts) > 2
-    tab.focus("#choice0")
-    before = tab.inner_text("#verdict")
-    tab.keyboard.press("Home")
-    tab.keyboard.press("End")
-    tab.keyboard.press("ArrowLeft")
-    assert tab.inner_text("#verdict") != before
-    points.last.click()
-    assert tab.evaluate("ckpt.state().count") > 0
-
-
-def test_a_sweeps_page_chooses_depth_and_strategy(visit: Any) -> None:
-    found = ckpt.sweep(depths=[2, 4, 8], width=8, batch=4, measure=False)
-    tab = visit(found.page())
-    for k, depth in enumerate((2, 4, 8)):
-        choose(tab, k)
-        for row in (row for row in found if row["depth"] == depth):
-            tab.select_option("#choice1", label=row["strategy"])
-            assert tab.inner_text("#verdict").startswith(f"{row['strategy']}: peak ")
-            assert tab.evaluate("ckpt.state().recomputes") == row["recomputations"]
-        rows = [row for row in found if row["depth"] == depth]
-        assert tab.locator("#chart circle").count() == len(rows)
-
-
-def test_a_profiles_page_opens_a_scope_and_shows_the_line(visit: Any) -> None:
-    def loss(w: Any) -> Any:
-        with ckpt.scope("outer"):
-            y = np.tanh(w * 2.0)  # the line that is shown
-        return np.sum(np.tanh(y) ** 2)
-
-    tab = visit(ckpt.profile(loss, ckpt.spec((64, 8))).page())
-    tab.click("#peak")
-    boxes = tab.locator("#map button")
-    before = boxes.count()
-    tab.locator("#map button", has_text="outer").first.click()
-    assert 0 < boxes.count() < before
-    tab.locator("#map button", has_text="test_pages.py").first.click()
-    assert "y = np.tanh(w * 2.0)  # the line that is shown" in tab.inner_text("#source")
-
-
-def test_a_value_is_chosen_by_keyboard(opened: Any) -> None:
-    choose(opened, 1)
-    opened.focus("#pebbles")
-    at = opened.evaluate("ckpt.state().position")
-    for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
-        opened.keyboard.press(key)
-    assert opened.inner_text("#life").startswith("2: ")
-    assert opened.evaluate("ckpt.state().position") == at
-
-
-def test_it_fits_a_narrow_screen_and_is_dark_where_the_screen_is(visit: Any) -> None:
-    text = ckpt.frontier(chain(40), planners=["store_all", "chain"], points=4).page()
-    narrow = visit(text, viewport={"width": 390, "height": 800}, color_scheme="dark")
-    assert narrow.evaluate("document.documentElement.scrollWidth") <= 390
-    ground = "getComputedStyle(document.body).backgroundColor"
-    assert narrow.evaluate(ground) != "rgb(255, 255, 255)"
-    narrow.emulate_media(media="print")
-    narrow.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert narrow.evaluate(ground) == "rgb(255, 255, 255)"
-    narrow.evaluate("window.dispatchEvent(new Event('afterprint'))")
-
-
-def test_hostile_names_run_nothing(visit: Any) -> None:
-    nodes = [Node(name=HOSTILE, op="input", resident=True, shape=(1,), nbytes=4)]
-    nodes += [
-        Node(name=HOSTILE, op=HOSTILE, deps=(k,), nbytes=4, flops=1, source=HOSTILE, scope=HOSTILE)
-        for k in range(3)
+@pytest.mark.parametrize("planner", ["sqrt", "revolve"])
+def test_the_scripts_hold_what_the_timeline_holds(planner: str) -> None:
+    """Live bytes by kind, what is computed again, the peak and the buffers, at each instruction."""
+    one = reel(chain(12), planner)
+    timeline = one.timeline
+    found = in_node(f"({SEEN})(data)", data_of(page("a", [one])))
+    columns = timeline.columns
+    for kind, row in zip(KINDS, found["live"], strict=False):
+        assert row == list(columns[kind])
+    assert len(found["again"]) == timeline.recomputations
+    assert columns["high"][found["peak"]] == timeline.peak
+    assert found["peak"] == timeline.peak_position
+    assert found["held"] == [
+        sum(b.born <= p < b.died for b in timeline.buffers) for p in range(len(timeline))
     ]
-    graph = Graph(tuple(nodes), outputs=(3,), name=HOSTILE)
-    tab = visit(page(HOSTILE, [reel(graph, "store_all")], verdict=HOSTILE))
-    tab.on("dialog", lambda dialog: pytest.fail(dialog.message))
-    tab.click("#peak")
-    tab.click("#pebbles", position={"x": 30, "y": 5})
-    assert tab.locator("b").count() == 0
-    assert "alert(1)" in tab.inner_text("#now")
+    whole = [sum(row[p] for row in found["live"]) for p in range(len(timeline))]
+    assert found["groups"] == found["tree"] == whole
+    assert sum(words.startswith("compute again") for words in found["words"]) == len(found["again"])
 
 
-# -- at the size of a large step -------------------------------------------------------------------
-
-
-def test_a_large_step_plays_within_a_frames_time(visit: Any) -> None:
-    """2,400 instructions: at most 8 ms of script a frame, at the 95th percentile."""
-    graph = chain(700)
-    one = reel(graph, "sqrt")
-    assert len(one.timeline) >= 2400
-    tab = visit(page("large", [one]))
-    tab.select_option("#speed", "0")
-    tab.evaluate("ckpt.frames.length = 0; ckpt.play(true)")
-    tab.wait_for_function("ckpt.frames.length >= 240 || !ckpt.state().playing", timeout=30_000)
-    frames = sorted(tab.evaluate("ckpt.frames"))
-    assert len(frames) >= 60
-    assert frames[int(0.95 * len(frames))] <= 8
-
-
-def test_a_hundred_thousand_instructions_load_within_two_seconds(visit: Any) -> None:
-    one = reel(chain(7_000), "sqrt")
-    assert len(one.timeline) >= 100_000
-    text = page("very large", [one])
-    loads = []
-    for _ in range(3):  # the best of them: other processes only ever add to it
-        tab = visit(text)
-        assert tab.evaluate("ckpt.state().count") == len(one.timeline)
-        loads.append(
-            tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-        )
-    assert min(loads) <= 2000
+def test_a_row_is_a_scope_and_a_loop_has_a_period() -> None:
+    texts = ["", "a/x", "a/y", "b", "f.py:1", "f.py:2"]
+    graph = {"texts": texts, "scopes": [0, 1, 1, 2, 3], "lines": [4, 4, 5, 4, 5]}
+    rows = in_node("scopeRows(data, [0, 1, 2, 3, 4], 9)", graph)
+    assert [(row["name"], row["nodes"]) for row in rows] == [
+        ("", [0]), ("a/x", [1, 2]), ("a/y", [3]), ("b", [4]),
+    ]  # fmt: skip
+    fewer = in_node("scopeRows(data, [0, 1, 2, 3, 4], 3)", graph)
+    assert [row["name"] for row in fewer] == ["", "a", "b"]
+    assert in_node("scopeRows(data, [0, 1, 2, 3, 4], 1)", graph) is None
+    looped = {"lines": [4, *[5, 6, 6, 7] * 9, 8]}
+    assert in_node("period(data, data.lines.map((_, k) => k))", looped) == 4
+    assert in_node("period({lines: [1, 2, 3]}, [0, 1, 2])") == 1

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ckpt.graph import Graph
 from ckpt.reports.documents import explained
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import step_rows
-from ckpt.reports.pages import Reel, page, verdict
+from ckpt.reports.pages import Reel, as_text, page
 from ckpt.text import paragraph
 from ckpt.timeline import Timeline
 
@@ -30,7 +29,7 @@ class Simulation(Shown):
         return f"A schedule of {self.graph.name or 'a graph'}"
 
     def summary(self) -> str:
-        return verdict(Reel(self.graph, self.timeline))
+        return Reel(self.graph, self.timeline).verdict
 
     def records(self) -> list[dict[str, Any]]:
         return step_rows(self.graph, self.timeline)
@@ -44,6 +43,6 @@ class Simulation(Shown):
         return timeline_figure(self.timeline, graph=self.graph)
 
     def page(self) -> str:
-        words = escape(paragraph(explained(self.graph, self.timeline)))
+        words = as_text(paragraph(explained(self.graph, self.timeline)))
         reel = Reel(self.graph, self.timeline)
-        return page(self.title, [reel], parts=[f"<h2>In words</h2><pre>{words}</pre>"])
+        return page(self.title, [reel], parts={"In words": words})
