@@ -307,13 +307,26 @@ def holdings(graph: Graph, timeline: Timeline, position: int) -> list[Holding]:
     """What is there while instruction ``position`` of a simulation runs, largest first.
 
     One row a buffer, under the name of its owner. Workspace is nobody's, and is not listed; nor are
-    gradients that exist beforehand, nor buffers of no bytes that nothing reads.
+    gradients that exist beforehand, nor buffers of no bytes that nothing reads. What the
+    instruction writes over counts once, as what it makes.
     """
     done = bisect_left(timeline.backwards, position)
+    buffers = [
+        buffer
+        for buffer in timeline.buffers.held(position)
+        if buffer.kind != KINDS[-1] or graph.counts_gradients
+    ]
+    over = 0
+    if timeline.columns["phase"][position] != FREE:
+        over = sum(buffer.nbytes for buffer in buffers) - timeline.columns["high"][position]
     found = []
-    for buffer in timeline.buffers.held(position):
-        if buffer.kind == KINDS[-1] and not graph.counts_gradients:
-            continue
+    for buffer in sorted(buffers, key=lambda buffer: -buffer.nbytes):
+        if over > 0 and buffer.died == position and buffer.born < position:
+            written = min(over, buffer.nbytes)
+            over -= written
+            buffer = buffer._replace(nbytes=buffer.nbytes - written)
+            if not buffer.nbytes:
+                continue
         reader = None
         if buffer.kind in KINDS[:2] and buffer.whose is not None:
             reader = next_reader(graph, buffer.whose, done)

@@ -6,8 +6,9 @@ One multiply-add is 2 FLOPs.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TypeVar
 
@@ -16,6 +17,12 @@ from ckpt.errors import UnitError, UsageError
 T = TypeVar("T")
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+BYTES = ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"), (1, "B"))
+FLOPS = (
+    (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"), (1, "FLOP"),
+)  # fmt: skip
+SECONDS = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 _UNITS = {
     "b": 1, "byte": 1, "bytes": 1,
@@ -94,10 +101,43 @@ def parse_bytes(text: str | int, *, of: int | None = None) -> int:
 def format_bytes(nbytes: float) -> str:
     """Show bytes with three significant digits in IEC units: ``1536 -> "1.5 KiB"``."""
     sign, size = ("-", -nbytes) if nbytes < 0 else ("", nbytes)
-    for factor, unit in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for factor, unit in BYTES[:-1]:
         if size >= factor:
             return f"{sign}{_three_digits(size / factor)} {unit}"
     return f"{sign}{size:.0f} B"
+
+
+def in_one_unit(
+    values: Sequence[float], units: Sequence[tuple[float, str]]
+) -> tuple[str, list[str]] | None:
+    """The numbers of a column in one of ``units``, and its name, so that they compare at a glance.
+
+    The largest unit in which no more than one in four vanishes (``<0.01``); None where there is
+    none, because the numbers are too far apart.
+    """
+    largest = max(map(abs, values), default=0)
+    there = [value for value in values if value]
+    for factor, unit in units:
+        size = largest / factor
+        if size < 1 and unit != units[-1][1]:
+            continue
+        if size >= 1e5 or not largest:
+            break
+        whole = all(value % factor == 0 for value in values)
+        digits = 0 if whole or size >= 1e4 else 1 if size >= 100 or unit == "%" else 2
+        gone = [value for value in there if abs(value) / factor < 0.5 * 10**-digits]
+        if 4 * len(gone) <= len(there):
+            least = f"<{10**-digits:.{digits}f}"
+            return unit, [
+                "0" if not v else least if v in gone else f"{v / factor:.{digits}f}" for v in values
+            ]
+    return None
+
+
+def rounded_up(nbytes: int) -> str:
+    """Bytes as an option takes them, not fewer than there are: ``3250000 -> "3.1MiB"``."""
+    factor, unit = next(((f, u) for f, u in BYTES[:-1] if nbytes >= f), (1, "B"))
+    return f"{math.ceil(10 * nbytes / factor) / 10:g}{unit}" if factor > 1 else f"{nbytes}B"
 
 
 def part(some: int, of: int) -> str:
@@ -110,18 +150,17 @@ def part(some: int, of: int) -> str:
 
 def format_flops(flops: float) -> str:
     """Show FLOPs with three significant digits and a decimal prefix: ``2.5e9 -> "2.5 GFLOP"``."""
-    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for factor, unit in FLOPS[:-1]:
         if flops >= factor:
-            return f"{_three_digits(flops / factor)} {prefix}FLOP"
+            return f"{_three_digits(flops / factor)} {unit}"
     return f"{flops:.0f} FLOP"
 
 
 def format_seconds(seconds: float) -> str:
     """Show a duration with three significant digits: ``0.0042 -> "4.2 ms"``."""
-    if seconds >= 1:
-        return f"{_three_digits(seconds)} s"
-    if seconds >= 1e-3:
-        return f"{_three_digits(seconds * 1e3)} ms"
+    for factor, unit in SECONDS[:-1]:
+        if seconds >= factor:
+            return f"{_three_digits(seconds / factor)} {unit}"
     return f"{_three_digits(seconds * 1e6)} µs"
 
 

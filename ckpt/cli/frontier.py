@@ -11,7 +11,7 @@ from ckpt.cli.run import document, note
 from ckpt.cli.shared import words
 from ckpt.cli.signals import Stopped
 
-_MARKS = "recompute, % of a forward (* none holds less for as little; - no plan)"
+_MARKS = "* no plan holds less for as little; - the planner finds none"
 
 
 def frontier(
@@ -67,6 +67,8 @@ def frontier(
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
     from ckpt.studies.journal import Journal, discard
+    from ckpt.text import filled
+    from ckpt.units import rounded_up
 
     paths = outputs.check(output or outputs.named("frontier", target), study.Frontier)
     journal = outputs.partial(paths)
@@ -124,11 +126,14 @@ def frontier(
     if json:
         document(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))
     else:
-        table.show(found.by_budget(), table.BUDGET_COLUMNS, title=f"{chosen.name}: best found")
+        print(filled(found.summary().splitlines()), end="\n\n")
+        table.show(found.by_budget(), table.BUDGET_COLUMNS, title="the best that was found")
+        unit, _ = found.budgets
+        heads = f"recompute in % of a forward, of each planner within a budget in {unit}"
         print()
-        table.show(found.by_planner(), title=_MARKS)
-        refusals = {row["planner"]: row["error"] for row in found.rows if row["error"]}
-        for text in refusals.values():
+        table.show(found.by_planner(), title=heads)
+        print(_MARKS)
+        for text in found.refusals():
             note(f"note: {text}")
     if found.knee:
         note(f"note: {found.next_useful(found.knee['predicted_peak_nbytes'])}")
@@ -139,6 +144,6 @@ def frontier(
         chosen=bool(output),
     )
     discard(journal)
-    budget = f"{found.knee['budget_nbytes']}B" if found.knee else "100%"
+    budget = rounded_up(found.knee["predicted_peak_nbytes"]) if found.knee else "100%"
     more = ["--budget", budget, "--verify"]
     note(f"next: {o.again('plan', target, given=given, more=more)}")

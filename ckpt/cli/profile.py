@@ -17,7 +17,8 @@ _SORT = (
 )
 _COLUMNS = (
     "what", "name", "op", "line", "scope", "source", "shape", "kept_nbytes", "share_percent",
-    "forward_flops", "backward_flops", "recompute_flops", "dtype", "nodes", "computed", "nbytes",
+    "forward_flops", "backward_flops", "recompute_flops", "text", "dtype", "nodes", "computed",
+    "nbytes",
 )  # fmt: skip
 
 
@@ -102,7 +103,8 @@ def profile(
         print(f"{found}\n")
         if own:
             print(f"{own}\n")
-        table.show(ledger, _COLUMNS)
+        again = found.simulated.recompute_flops
+        table.show(ledger, [c for c in _COLUMNS if again or c != "recompute_flops"])
     outputs.write(
         paths,
         found,

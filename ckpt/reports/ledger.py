@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ckpt.errors import UsageError
@@ -136,29 +137,47 @@ def _groups(table: Sequence[Row], by: str) -> list[Row]:
     return rows
 
 
+@dataclass
+class _Scope:
+    """A scope: the rows of all that is inside it, and the scopes directly inside."""
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+    inside: dict[str, _Scope] = field(default_factory=dict)
+
+    def told(self) -> tuple[Any, ...]:
+        """What its row and those of the scopes inside it would say."""
+        return len(self.rows), *_sum(self.rows).values(), *(s.told() for s in self.inside.values())
+
+
 def _scopes(table: Sequence[Row]) -> list[Row]:
-    """Each scope with the sum of all inside it, in order, those inside another indented."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    """Each scope with the sum of all inside it, in order, those inside another indented.
+
+    Neighbours that would say the same, as the layers of a loop, are one row."""
+    top = _Scope("")
     for row in table:
-        path = tuple(filter(None, str(row.get("scope") or "").split("/"))) or ("(no scope)",)
-        for depth in range(1, len(path) + 1):
-            found.setdefault(path[:depth], []).append(row)
-    return [
-        {"scope": "  " * (len(path) - 1) + path[-1], "nodes": len(found[path]), **_sum(found[path])}
-        for path in _as_tree(found)
-    ]
+        scope = top
+        for name in filter(None, str(row.get("scope") or "(no scope)").split("/")):
+            scope = scope.inside.setdefault(name, _Scope(name))
+            scope.rows.append(row)
+    return list(_scope_rows([top], 0))
 
 
-def _as_tree(
-    paths: Iterable[tuple[str, ...]], above: tuple[str, ...] = ()
-) -> list[tuple[str, ...]]:
-    """The paths in the order in which they come, each before those inside it."""
-    paths = list(paths)
-    rows = []
-    for path in paths:
-        if path[:-1] == above:
-            rows += [path, *_as_tree(paths, path)]
-    return rows
+def _scope_rows(above: Sequence[_Scope], depth: int) -> Iterator[Row]:
+    """The rows inside of scopes that are alike."""
+    groups: list[list[_Scope]] = []
+    for abreast in zip(*(scope.inside.values() for scope in above), strict=True):
+        if groups and groups[-1][0].told() == abreast[0].told():
+            groups[-1] += abreast
+        else:
+            groups.append([*abreast])
+    for group in groups:
+        names = list(dict.fromkeys(scope.name for scope in group))
+        name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        rows = [row for scope in group for row in scope.rows]
+        many = f"{len(group)} x " if len(group) > 1 else ""
+        yield {"scope": "  " * depth + many + name, "nodes": len(rows), **_sum(rows)}
+        yield from _scope_rows(group, depth + 1)
 
 
 def _sum(rows: Sequence[Row]) -> dict[str, Any]:

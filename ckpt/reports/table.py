@@ -1,7 +1,8 @@
-"""Tables for people: cells by the unit in the column's name; rich on a terminal, else plain."""
+"""Tables for people: aligned, with the unit in the heading; as wide as the terminal, or 80."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
@@ -10,12 +11,32 @@ from typing import Any, TextIO
 
 from ckpt.reports.rows import Row, as_mappings, columns_of
 from ckpt.text import printable
-from ckpt.units import FLOP_NOTE, format_bytes, format_flops, format_seconds
+from ckpt.units import (
+    BYTES,
+    FLOP_NOTE,
+    FLOPS,
+    SECONDS,
+    format_bytes,
+    format_flops,
+    format_seconds,
+    in_one_unit,
+)
 
+_SCALES: dict[str, Sequence[tuple[float, str]]] = {
+    "nbytes": BYTES,
+    "flops": FLOPS,
+    "seconds": SECONDS,
+    "overhead": ((0.01, "%"),),
+    "percent": ((1, "%"),),
+}
 WIDEST = 240
 """Characters of a cell; one long name would else widen every row."""
 LINE = 80
 """Characters of a line, where no terminal says otherwise."""
+TEXT = "text"
+"""The column that takes the room that the others leave, and is cut to it."""
+LEAST_TEXT = 30
+"""Characters below which nothing is to be read in it."""
 
 SWEEP_COLUMNS = (
     "depth",
@@ -60,7 +81,8 @@ def show(
     """Print `rows` to ``file`` (default: stdout), with rich where that is a terminal."""
     out = sys.stdout if file is None else file
     if out.isatty():
-        _show_rich(as_mappings(rows), columns, title, out)
+        width = max(LINE, shutil.get_terminal_size().columns)
+        _show_on_terminal(render(rows, columns, title=title, width=width), out)
     else:
         out.write(render(rows, columns, title=title))
 
@@ -81,8 +103,8 @@ def render(
     table = as_mappings(rows)
     if not table:
         return f"{printable(title)}\n(no rows)\n" if title else "(no rows)\n"
-    chosen, below = _layout(table, columns, width)
-    lines = [line.rstrip() for line in _lines(table, chosen)]
+    shown, chosen, below = _layout(table, columns, width)
+    lines = [line.rstrip() for line in _lines(shown, chosen)]
     if title:
         lines.insert(0, printable(title))
     return "\n".join([*lines, *below]) + "\n"
@@ -91,8 +113,7 @@ def render(
 def _lines(table: Sequence[Row], chosen: Sequence[str]) -> list[str]:
     blocks = []
     for column in chosen:
-        cells = [cell(column, row.get(column)) for row in table]
-        name = heading(column)
+        name, cells = column_of(table, column)
         widest = max(*map(len, cells), *map(len, name.split()))
         head = textwrap.wrap(name, widest) or [""]
         put = str.rjust if is_number(table, column) else str.ljust
@@ -112,65 +133,49 @@ def _lines(table: Sequence[Row], chosen: Sequence[str]) -> list[str]:
 
 def _layout(
     table: Sequence[Row], columns: Sequence[str] | None, width: int
-) -> tuple[list[str], list[str]]:
-    """The columns that are shown, and the lines below that speak of the others."""
+) -> tuple[Sequence[Row], list[str], list[str]]:
+    """The rows as they fit, the columns that are shown, and the lines below about the others."""
     chosen = chosen_columns(table, columns)
-    below = [footnote(chosen)] if footnote(chosen) else []
     if columns is None:
-        return chosen, below
+        return table, chosen, footnotes(chosen)
     told = [row for row in table if row.get(chosen[0]) != "total"]
+    said = ""
     if len(told) > 1:
         same = [c for c in chosen[1:] if len({cell(c, row.get(c)) for row in told}) == 1]
         chosen = [c for c in chosen if c not in same]
         said = ", ".join(f"{heading(c)} {cell(c, told[0].get(c))}" for c in same)
-        below = [*([f"in every row: {said}"] if said else []), *below]
+    widths = {c: len(_lines(table, [c])[-1]) + 2 for c in chosen}
+    text = widths.get(TEXT, 0)
+    widths |= {TEXT: min(text, LEAST_TEXT + 2)} if text else {}
     gone: list[str] = []
-    widths = [len(_lines(table, [c])[-1]) + 2 for c in chosen]
-    while len(chosen) > 2 and sum(widths[: len(chosen)]) - 2 > width:
+    while len(chosen) > 2 and sum(widths[c] for c in chosen) - 2 > width:
         gone.insert(0, chosen.pop())
+    if TEXT in chosen:
+        room = min(text - 2, width + 2 - sum(widths[c] for c in chosen if c != TEXT) - 2)
+        table = [{**row, TEXT: _cut(str(row.get(TEXT) or ""), room)} for row in table]
+    gone = [c for c in gone if c != TEXT]
+    below = [f"in every row: {said}"] if said else []
+    below += footnotes(chosen)
     if gone:
         below.append(f"too wide for here: {', '.join(map(heading, gone))} (-o table.csv has all)")
-    return chosen, [line for long in below for line in textwrap.wrap(long, width)]
+    return table, chosen, [line for long in below for line in textwrap.wrap(long, width)]
 
 
-def _show_rich(
-    rows: Sequence[Row], columns: Sequence[str] | None, title: str, file: TextIO
-) -> None:
-    from rich import box
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _show_on_terminal(text: str, file: TextIO) -> None:
+    """The lines with heading and total in bold. One that the terminal wraps loses nothing."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    width = max(LINE, shutil.get_terminal_size().columns)
-    chosen, below = _layout(rows, columns, width) if rows else (list(columns or ()), [])
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=Text(printable(title)) if title else None,
-        title_justify="left",
-        caption=Text("\n".join(below)) if below else None,
-        caption_justify="left",
-        pad_edge=False,
-    )
-    needed = 0
-    for column in chosen:
-        number = is_number(rows, column)
-        widest = max((len(cell(column, row.get(column))) for row in rows), default=0)
-        # A number is never cut: half of one would be a wrong one. Long texts may fold.
-        least = max(widest if number else min(widest, 24), *map(len, heading(column).split()))
-        table.add_column(
-            Text(heading(column)),
-            justify="right" if number else "left",
-            min_width=least,
-            overflow="fold",
-        )
-        needed += least + 3
-    for row in rows:
-        texts = [cell(column, row.get(column)) for column in chosen]
-        table.add_row(*map(Text, texts), style="bold" if texts[0] == "total" else None)
     console = Console(file=file)
-    # Rich drops columns that don't fit; a line that the terminal wraps loses nothing.
-    console.width = max(console.width, needed)
-    console.print(table)
+    lines = text.splitlines()
+    rule = next((n for n, line in enumerate(lines) if set(line) == {"-", " "}), -1)
+    for n, line in enumerate(lines):
+        bold = n < rule or line.startswith("total ")
+        console.print(Text(line, style="bold" if bold else ""), soft_wrap=True)
 
 
 def chosen_columns(rows: Sequence[Row], columns: Sequence[str] | None) -> list[str]:
@@ -181,9 +186,11 @@ def chosen_columns(rows: Sequence[Row], columns: Sequence[str] | None) -> list[s
     return [c for c in columns if c in there and any(row.get(c) is not None for row in rows)]
 
 
-def footnote(columns: Iterable[str]) -> str:
-    """What a FLOP is, under a table that counts them."""
-    return FLOP_NOTE if any(_unit(column) in ("flops", "overhead") for column in columns) else ""
+def footnotes(columns: Iterable[str]) -> list[str]:
+    """What a FLOP is, under a table that counts them, and of what an overhead is a share."""
+    units = {_unit(column) for column in columns}
+    found = ["overhead: recompute over forward FLOPs"] if "overhead" in units else []
+    return [*found, FLOP_NOTE] if units & {"flops", "overhead"} else []
 
 
 # -- columns and cells --------------------------------------------------------------------------
@@ -211,7 +218,7 @@ def heading(column: str) -> str:
 def cell(column: str, value: Any) -> str:
     """A value for people, by its column's unit: IEC bytes, FLOP prefixes, percentages."""
     if value is None:
-        return "–"
+        return ""
     if isinstance(value, bool) or type(value).__name__ == "bool":  # NumPy's bool is its own type
         return "yes" if value else "no"
     if isinstance(value, str):
@@ -234,6 +241,20 @@ def cell(column: str, value: Any) -> str:
     if unit == "percent":
         return "0 % (optimal)" if column == "gap_percent" and value == 0 else f"{value:.1f} %"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def column_of(rows: Sequence[Row], column: str) -> tuple[str, list[str]]:
+    """A column's heading and its cells; the unit is in the heading where one is right for all."""
+    values = [row.get(column) for row in rows]
+    name, unit = heading(column), _unit(column)
+    numbers = [value for value in values if value is not None]
+    found = None
+    if unit in _SCALES and numbers and is_number(rows, column) and all(map(math.isfinite, numbers)):
+        found = in_one_unit(numbers, _SCALES[unit])
+    if found is None or column == "gap_percent":
+        return name, [cell(column, value) for value in values]
+    texts = iter(found[1])
+    return f"{name} {found[0]}", ["" if value is None else next(texts) for value in values]
 
 
 def is_number(rows: Sequence[Row], column: str) -> bool:

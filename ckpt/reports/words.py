@@ -2,63 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from ckpt.graph import Graph
+from ckpt.reports.table import render
 from ckpt.schedule import describe_instruction
 from ckpt.timeline import Timeline
-from ckpt.units import format_bytes, format_flops
+from ckpt.units import format_bytes
+
+KEPT = ("what", "source", "shape", "kept_nbytes", "share_percent", "text")
+AGAIN = (
+    "what", "source", "shape", "freed_nbytes", "times", "recompute_flops", "share_percent", "text",
+)  # fmt: skip
 
 
-def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
-    """The lines of a plan's summary. Values alike (op, line of source, shape) share a line."""
-    schedule = timeline.schedule
-    counts = timeline.counts
-    kept: dict[str, list[int]] = {}
-    again: dict[str, list[int]] = {}
+def in_words(
+    graph: Graph, timeline: Timeline, texts: dict[str, str] | None = None, top: int = 12
+) -> list[str]:
+    """The lines of a plan's summary. Values alike (op, line of source, shape, dtype) share a row;
+    ``texts`` are what lines of source say."""
+    schedule, counts = timeline.schedule, timeline.counts
+    kept: dict[tuple[str, ...], list[int]] = {}
+    again: dict[tuple[str, ...], list[int]] = {}
     for i, node in enumerate(graph):
         if node.resident or not counts[i] or node.alias_of is not None:
             continue
-        label = f"{node.op}, {node.source}" if node.source else node.op
+        alike = node.op, node.source, "x".join(map(str, node.shape)) or "scalar", node.dtype
         if counts[i] > 1:
-            again.setdefault(label, []).append(i)
+            again.setdefault(alike, []).append(i)
         elif graph.step_readers[i]:
-            kept.setdefault(label, []).append(i)
+            kept.setdefault(alike, []).append(i)
     budget = f" within {format_bytes(schedule.budget)}" if schedule.budget else ""
     peak = schedule.instructions[timeline.peak_position]
-    lines = [
+    note = schedule.notes.get("note")
+    return [
         f"{graph.name or 'program'} by {schedule.planner}{budget}: {len(schedule)} instructions",
         f"  predicted peak set by {describe_instruction(peak, graph)}",
-    ]
-    note = schedule.notes.get("note")
-    if note:
-        lines.append(f"  {note}")
-    rows = [(sum(graph[i].nbytes for i in found), label, found) for label, found in kept.items()]
-    if rows:
-        lines.append("kept from forward to backward:")
-        lines += _largest(
-            [
-                (size, f"{len(found)} x {label}" if len(found) > 1 else label)
-                for size, label, found in rows
-            ],
+        *([f"  {note}"] if note else []),
+        *_table(
+            "kept from forward to backward",
+            KEPT,
+            kept,
+            lambda i: {"kept_nbytes": graph[i].nbytes},
+            texts or {},
             top,
-        )
-    rows = [(sum(graph[i].nbytes for i in found), label, found) for label, found in again.items()]
-    if rows:
-        lines.append("recomputed:")
-        described = []
-        for size, label, found in rows:
-            extra = sum(counts[i] - 1 for i in found)
-            flops = sum(graph[i].flops * (counts[i] - 1) for i in found)
-            many = ("" if extra == 1 else "s", "" if len(found) == 1 else "s")
-            times = f"{extra} recomputation{many[0]} of {len(found)} value{many[1]}"
-            described.append((size, f"{label}: {times}, {format_flops(flops)}"))
-        lines += _largest(described, top)
-    return lines
+        ),
+        *_table(
+            "freed, and recomputed for backward",
+            AGAIN,
+            again,
+            lambda i: {
+                "recompute_flops": graph[i].flops * (counts[i] - 1),
+                "freed_nbytes": graph[i].nbytes,
+                "times": counts[i] - 1,
+            },
+            texts or {},
+            top,
+        ),
+    ]
 
 
-def _largest(rows: list[tuple[int, str]], top: int) -> list[str]:
-    rows = sorted(rows, key=lambda row: (-row[0], row[1]))
-    lines = [f"  {format_bytes(size):>9}  {text}" for size, text in rows[:top]]
-    if len(rows) > top:
-        rest = sum(size for size, _ in rows[top:])
-        lines.append(f"  {format_bytes(rest):>9}  {len(rows) - top} more")
-    return lines
+def _table(
+    title: str,
+    columns: Sequence[str],
+    found: dict[tuple[str, ...], list[int]],
+    figures: Callable[[int], dict[str, int]],
+    texts: dict[str, str],
+    top: int,
+) -> list[str]:
+    """A row for what is alike, largest by the first of its ``figures``, with its share of it."""
+    if not found:
+        return []
+    rows: list[dict[str, Any]] = []
+    for (op, source, shape, dtype), members in found.items():
+        many = f"{len(members)} x " if len(members) > 1 else ""
+        named = {"what": f"{many}{op}", "source": source, "shape": shape, "dtype": dtype}
+        rows.append({**named, "text": texts.get(source), **_added(map(figures, members))})
+    counted = list(figures(next(iter(found.values()))[0]))
+    by = counted[0]
+    rows.sort(key=lambda row: (*(-row[column] for column in counted), row["what"]))
+    if len(rows) > top + 1:
+        rest = _added({column: row[column] for column in counted} for row in rows[top:])
+        rows[top:] = [{"what": f"{len(rows) - top} more", **rest}]
+    whole = sum(row[by] for row in rows) or 1
+    rows = [{**row, "share_percent": 100 * row[by] / whole} for row in rows]
+    return render(rows, columns, title=f"{title}:").splitlines()
+
+
+def _added(rows: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for row in rows:
+        for column, number in row.items():
+            total[column] = total.get(column, 0) + number
+    return total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +20,7 @@ from ckpt.timeline import Holding, Timeline, holdings
 from ckpt.units import format_bytes, part
 
 PATIENCE = 2.0
-"""Seconds that a profile plans for, at most."""
+"""Seconds of work that a profile plans for, at most."""
 
 MOST_NODES = 20_000
 """A step of more takes too long to be simulated a few times over."""
@@ -37,24 +39,24 @@ class Advice:
     sentences: tuple[str, ...]
     lines: tuple[tuple[str, int, float], ...]
     """Where, the peak if backward recomputes what is made there, its recompute in forwards."""
+    peak: int = 0
+    """With nothing recomputed."""
 
     def rows(self, texts: Mapping[str, str]) -> list[str]:
-        """The lines as they are printed, with the source's ``texts`` where there is room."""
+        """The lines as they are printed, with what the source says in them."""
         if not self.lines:
             return []
-        told = ["the peak, if @checkpoint had a line and what reads it recomputed together:"]
+        told = [
+            "if @checkpoint had a line and what reads it recomputed (in % of a forward):",
+            f"  {'peak':>9} {'less':>6} {'recompute':>10}  line",
+        ]
         for where, peak, overhead in self.lines:
-            share = f"{100 * overhead:.1f} %"
-            row = f"  {format_bytes(peak):>9}  for {share:>6} of a forward: {where}"
-            told.append(_with_text(row, texts.get(where, "")))
+            less = f"{100 * (1 - peak / self.peak):.0f} %"
+            again = f"{100 * overhead:.1f} %"
+            row = f"  {format_bytes(peak):>9} {less:>6} {again:>10}  {where}  "
+            first, *others = textwrap.wrap(texts.get(where, ""), WIDTH - len(row)) or [""]
+            told += [f"{row}{first}".rstrip(), *(" " * len(row) + other for other in others)]
         return told
-
-
-def _with_text(row: str, text: str) -> str:
-    room = WIDTH - len(row) - 2
-    if room < 12 or not text:
-        return row
-    return f"{row}  {text if len(text) <= room else text[: room - 1] + '…'}"
 
 
 def advise(graph: Graph, timeline: Timeline) -> Advice:
@@ -65,10 +67,10 @@ def advise(graph: Graph, timeline: Timeline) -> Advice:
     if len(graph) > MOST_NODES:
         said.append(f"A plan in half of it: not tried for {len(graph)} nodes; ckpt plan does.")
         return Advice(tuple(said), ())
-    with Deadline(PATIENCE).running():
+    with Deadline(PATIENCE, clock=time.thread_time).running():
         lines = () if timeline.recompute_flops else tuple(_by_line(graph, stored))
         said += _planned(graph, timeline, stored)
-    return Advice(tuple(said), lines)
+    return Advice(tuple(said), lines, stored.peak)
 
 
 def _what_sets_it(graph: Graph, timeline: Timeline) -> list[str]:
@@ -91,7 +93,8 @@ def _what_sets_it(graph: Graph, timeline: Timeline) -> list[str]:
             "workspace: no checkpoint frees them."
         )
     elif largest is not None and largest.nbytes > peak / 2:
-        said.append(f"One value is {largest.nbytes / peak:.0%} of it: {_named(graph, largest)}.")
+        share = f"{100 * largest.nbytes / peak:.0f} %"
+        said.append(f"One value is {share} of it: {_named(graph, largest)}.")
     return said
 
 
@@ -152,7 +155,7 @@ def _none_in_half(graph: Graph, half: int) -> str:
 
 
 def _share(timeline: Timeline) -> str:
-    return f"{timeline.overhead:.1%} of a forward in recompute"
+    return f"{100 * timeline.overhead:.1f} % of a forward in recompute"
 
 
 def _by_line(graph: Graph, stored: Timeline) -> list[tuple[str, int, float]]:

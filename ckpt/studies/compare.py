@@ -51,7 +51,8 @@ def verdict(before: Planned, after: Planned) -> list[str]:
     lines = [
         f"peak {format_bytes(a.peak)} before, {format_bytes(b.peak)} after{off}; "
         f"whole {format_bytes(a.whole_peak)}, {format_bytes(b.whole_peak)}",
-        f"recompute {a.overhead:.1%} of a forward before, {b.overhead:.1%} after; {graphs}",
+        f"recompute {100 * a.overhead:.1f} % of a forward before, {100 * b.overhead:.1f} % after; "
+        f"{graphs}",
     ]
     seen = [getattr(found, "measured", None) for found in (before, after)]
     if all(seen):

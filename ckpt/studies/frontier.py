@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from ckpt.errors import BudgetError, CkptError, UsageError
@@ -14,8 +15,8 @@ from ckpt.machine import simulate
 from ckpt.planners import get, make_schedule, resolve_budget
 from ckpt.planners import names as planner_names
 from ckpt.planners.base.clock import Deadline
+from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import lower_bounds
-from ckpt.planners.bounds.simple import memory_floor
 from ckpt.program import Program
 from ckpt.reports.exports import to_html
 from ckpt.reports.formats.shown import Shown
@@ -27,7 +28,7 @@ from ckpt.studies.journal import is_sound
 from ckpt.studies.measure import measured_peak
 from ckpt.text import printable
 from ckpt.timeline import Timeline
-from ckpt.units import at_least, format_bytes, format_flops, listed
+from ckpt.units import BYTES, at_least, format_bytes, format_flops, in_one_unit, listed
 
 LEFT_OUT = ("as_written", "brute", "ilp", "lp_round")
 """Planners asked only by name: what the program says already, and those for small graphs."""
@@ -77,10 +78,10 @@ class Frontier(Shown):
     schedules: list[Schedule | None] = field(default_factory=list)
     """That of each row; None where the planner refused."""
 
-    @property
+    @cached_property
     def floor_nbytes(self) -> int:
-        """No schedule needs less: the most that one instruction needs by itself."""
-        return memory_floor(self.graph).nbytes
+        """No schedule needs less; see `budget_floor`."""
+        return budget_floor(self.graph).nbytes
 
     def best(self) -> list[Row]:
         """The rows that no other beats in both peak and recompute, by rising peak."""
@@ -109,7 +110,7 @@ class Frontier(Shown):
             )
             row = {
                 "budget_nbytes": limit,
-                "planner": best.get("planner"),
+                "planner": best.get("planner") or self._why_none(limit),
                 "predicted_peak_nbytes": best.get("predicted_peak_nbytes"),
                 "overhead": best.get("overhead"),
             }
@@ -121,20 +122,36 @@ class Frontier(Shown):
             found.append(row)
         return found
 
+    def _why_none(self, limit: int) -> str:
+        """Why there is no plan within a budget."""
+        possible = any(row["budget_nbytes"] == limit for row in self.bounds)
+        return "none found" if possible and limit >= self.floor_nbytes else "none exists"
+
+    @property
+    def budgets(self) -> tuple[str, dict[int, str]]:
+        """A unit, and in it each budget that was tried, rising, as a table's heading has it."""
+        limits = sorted({row["budget_nbytes"] for row in self.rows})
+        unit, texts = in_one_unit(limits, BYTES) or ("B", [])
+        if len(set(texts)) < len(limits):
+            unit, texts = "B", [str(limit) for limit in limits]
+        return unit, dict(zip(limits, texts, strict=True))
+
     def by_planner(self) -> list[Row]:
         """A row a planner: its recompute in percent of a forward, at each budget.
 
         Marked ``*`` where no plan holds less for as little recompute, ``-`` where it has none.
         """
+        _, heads = self.budgets
         best = {(row["predicted_peak_nbytes"], row["recompute_flops"]) for row in self.best()}
         found: dict[str, Row] = {}
         for row in self.rows:
             text = "- "
             if row["error"] is None:
                 point = row["predicted_peak_nbytes"], row["recompute_flops"]
-                text = f"{100 * row['overhead']:.1f}{'*' if point in best else ' '}"
+                share = 100 * row["overhead"]
+                text = f"{share:.{share < 1000:d}f}{'*' if point in best else ' '}"
             told = found.setdefault(row["planner"], {"planner": row["planner"]})
-            told[format_bytes(row["budget_nbytes"])] = text.rjust(7)
+            told[heads[row["budget_nbytes"]]] = text.rjust(6)
         return list(found.values())
 
     @property
@@ -170,6 +187,16 @@ class Frontier(Shown):
             f"{format_flops(saved)} less"
         )
 
+    def refusals(self) -> list[str]:
+        """Why a planner gave no plan at all or only some, a line each; a budget that is too small
+        for it is no reason to speak of."""
+        errors = {row["planner"]: row["error"] for row in self.rows if row["error"]}
+        return [
+            text if text.startswith(name) else f"{name}: {text}"
+            for name, text in errors.items()
+            if "no schedule within" not in text
+        ]
+
     @property
     def title(self) -> str:
         return f"What memory costs in recompute: {self.graph.name or 'the program'}"
@@ -188,14 +215,15 @@ class Frontier(Shown):
         text = (
             f"{printable(self.title)}. Store-all needs {format_bytes(self.store_all.peak)}; the "
             f"least reached is {format_bytes(least['predicted_peak_nbytes'])} "
-            f"({least['planner']}) for {least['overhead']:.1%} of a forward in recompute."
+            f"({least['planner']}) for {100 * least['overhead']:.1f} % of a forward in recompute; "
+            f"no schedule needs less than {format_bytes(self.floor_nbytes)}."
         )
         if bends is None:
             return text
         return (
             f"{text}\nMemory gets expensive below "
             f"{format_bytes(bends['predicted_peak_nbytes'])}: {bends['planner']} does with that "
-            f"for {bends['overhead']:.1%}."
+            f"for {100 * bends['overhead']:.1f} %."
         )
 
     def at_budget(self, budget: int) -> Row | None:
@@ -245,7 +273,7 @@ class Frontier(Shown):
             elif (timeline := self.timeline_of(row)) is None:
                 missing[at] = (
                     f"{row['planner']} did with {format_bytes(row['predicted_peak_nbytes'])} for "
-                    f"{row['overhead']:.1%} in an earlier run, whose schedule was not kept."
+                    f"{100 * row['overhead']:.1f} % in an earlier run, whose schedule was not kept."
                 )
             else:
                 within = replace(timeline, schedule=replace(timeline.schedule, budget=budget))

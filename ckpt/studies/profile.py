@@ -89,8 +89,19 @@ class Profile(Shown):
     def ledger(
         self, *, sort: str = "kept_nbytes", top: int | None = None, by: str | None = None
     ) -> list[Any]:
-        """The rows sorted, cut off and grouped, with a total; see ``ckpt profile --help``."""
-        return list(ledger(self.rows(), sort=sort, top=top, by=by))
+        """The rows sorted, cut off and grouped, with a total; see ``ckpt profile --help``.
+
+        Of what the step computes; sorted by ``nbytes`` or in order, inputs and parameters too. Rows
+        of one line of source have its ``text``, where that is known.
+        """
+        rows = self.rows()
+        if sort not in ("nbytes", "order"):
+            rows = [row for row in rows if row["computed"]]
+        texts = source_lines(self.graph)
+        return [
+            {**row, "text": texts.get(row.get("line") or row.get("source") or "")}
+            for row in ledger(rows, sort=sort, top=top, by=by)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values; bytes are ints."""
@@ -130,9 +141,7 @@ class Profile(Shown):
     def page(self) -> str:
         """One HTML file: the schedule plays beside store-all, and the table stands below."""
         kept = make_schedule(self.graph, "store_all")
-        texts = source_lines(self.graph)
-        rows = [{**row, "text": texts.get(row["line"])} for row in self.ledger(by="line")]
-        table = to_html(rows, BY_LINE)
+        table = to_html(self.ledger(by="line"), BY_LINE)
         return page(
             self.title,
             [Reel(self.graph, self.simulated, ghost=simulate(self.graph, kept))],
@@ -223,7 +232,7 @@ class Profile(Shown):
         parts.append((s.peak - sum(n for n, _ in parts), "workspace"))
         made = ", ".join(f"{format_bytes(n)} {kind}" for n, kind in parts if n > 0)
         again = (
-            f"It recomputes {s.overhead:.1%} of a forward ({s.recomputations} values)."
+            f"It recomputes {100 * s.overhead:.1f} % of a forward ({s.recomputations} values)."
             if s.recompute_flops
             else "Nothing is recomputed."
         )

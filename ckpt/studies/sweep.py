@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from ckpt.reports.reproduce import reproduction
 from ckpt.studies.journal import Journal
 from ckpt.studies.points import PLANNED, Point, check_strategy, is_row, run_point
 from ckpt.studies.swept import Sweep
-from ckpt.units import GIB, KIB, MIB, at_least, format_bytes, listed
+from ckpt.units import at_least, format_bytes, listed, rounded_up
 from ckpt.witness import available, keeping_books
 
 REFERENCE = "store_all"
@@ -284,11 +283,7 @@ def next_budget(rows: Sequence[Row]) -> str:
     planned = _deepest([row for row in rows if not row["error"]]).get(PLANNED)
     if planned is None:
         return "25%"
-    nbytes = planned["predicted_peak_nbytes"]
-    unit, name = next(
-        ((u, n) for u, n in ((GIB, "GiB"), (MIB, "MiB")) if nbytes >= u), (KIB, "KiB")
-    )
-    return f"{math.ceil(10 * nbytes / unit) / 10:g}{name}"
+    return rounded_up(planned["predicted_peak_nbytes"])
 
 
 def _deepest(rows: Sequence[Row]) -> dict[str, Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ NODES = [
         ("gap_percent", float("inf"), "inf"),
         ("gradients_equal", True, "yes"),
         ("gradients_equal", np.bool_(False), "no"),
-        ("seconds", None, "–"),
+        ("seconds", None, ""),
         ("depth", 10000, "10000"),
         ("loss", 0.123456, "0.1235"),
         ("shape", (2, 3), "(2, 3)"),
@@ -70,9 +71,10 @@ def test_plain_tables_are_aligned_and_say_what_a_flop_is() -> None:
     lines = text.splitlines()
     assert lines[0] == "Sweep"
     assert "1 multiply-add = 2 FLOPs" in lines[-1]
-    body = [line for line in lines if "MiB" in line]
-    assert len(body) == len(sweep_rows())
-    assert len({line.index("MiB") for line in body}) == 1
+    heads = [line.split() for line in lines[1:3]]
+    assert heads[1][:4] == ["depth", "strategy", "peak", "MiB"]
+    for line, row in zip(lines[4:], sweep_rows(), strict=False):
+        assert line.split()[2] == f"{row['predicted_peak_nbytes'] / 2**20:.2f}"
     assert max(map(len, lines)) <= 80
     assert "whole" not in text  # no row has it
 
@@ -99,36 +101,47 @@ def test_dataclass_rows_and_no_rows() -> None:
         planner: str
         peak_nbytes: int
 
-    assert render([Row("sqrt", 2048)]) == "planner   peak\n-------  -----\nsqrt     2 KiB\n"
+    told = render([Row("sqrt", 2048)]).splitlines()
+    assert told == ["         peak", "planner   KiB", "-------  ----", "sqrt        2"]
     assert render([], title="Nothing") == "Nothing\n(no rows)\n"
 
 
-def test_a_terminal_gets_the_same_cells_through_rich() -> None:
+def test_a_column_is_in_one_unit_unless_too_much_would_vanish_in_it() -> None:
+    def column(*sizes: int) -> list[str]:
+        table = render([{"n": n, "nbytes": size} for n, size in enumerate(sizes)], ["n", "nbytes"])
+        return [line[3:].strip() for line in table.splitlines()]
+
+    assert column(12 * 2**20, 2**19, 2**18, 100, 0) == [
+        "bytes", "MiB", "-----", "12.00", "0.50", "0.25", "<0.01", "0",
+    ]  # fmt: skip
+    assert column(2**30, 2**20, 2**10, 2**10) == [
+        "bytes", "-----", "1 GiB", "1 MiB", "1 KiB", "1 KiB",
+    ]  # fmt: skip
+    assert column(3 * 2**40, 2**40)[1:] == ["TiB", "-----", "3", "1"]
+
+
+def test_the_text_of_a_line_takes_the_room_that_is_left() -> None:
+    rows = [{"line": "m.py:1", "text": "x" * 90, "nodes": 3}, {"line": "m.py:2", "nodes": 4}]
+    narrow, wide = (render(rows, ["line", "text", "nodes"], width=w) for w in (60, 120))
+    assert max(map(len, narrow.splitlines())) == 60
+    assert f"{'x' * 44}…" in narrow
+    assert "x" * 90 in wide
+    assert "too wide for here: nodes (" in render(rows, ["line", "text", "nodes"], width=40)
+
+
+def test_a_terminal_gets_the_same_lines_as_wide_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    screen, pipe = Terminal(), io.StringIO()
-    rows = [{"planner": "sqrt[bold]", "peak_nbytes": 3 * 2**20}, *frontier_rows()]
-    show(rows, ("planner", "peak_nbytes"), file=screen)
-    show(rows, ("planner", "peak_nbytes"), file=pipe)
-    assert "sqrt[bold]" in screen.getvalue()
-    assert "3 MiB" in screen.getvalue()
-    assert pipe.getvalue() == render(rows, ("planner", "peak_nbytes"))
-
-
-def test_a_narrow_terminal_loses_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("COLUMNS", "40")
-    screen = Terminal()
-    show(sweep_rows(), SWEEP_COLUMNS, file=screen)
-    assert "gradients" in screen.getvalue()
-    for row in sweep_rows():
-        for column in ("depth", "predicted_peak_nbytes", "step_flops", "seconds"):
-            assert cell(column, row[column]) in screen.getvalue()
+    rows = [{"planner": "sqrt[bold]", "peak_nbytes": 3 * 2**20}, *sweep_rows()]
+    for columns, width in (("40", 80), ("120", 120)):  # a line that wraps loses nothing
+        monkeypatch.setenv("COLUMNS", columns)
+        screen = Terminal()
+        show(rows, ("planner", "peak_nbytes", *SWEEP_COLUMNS), file=screen)
+        plain = re.sub(r"\x1b\[\d+m", "", screen.getvalue())
+        assert plain == render(rows, ("planner", "peak_nbytes", *SWEEP_COLUMNS), width=width)
+        assert "sqrt[bold]" in plain
 
 
 def test_the_columns_that_tables_name_are_those_that_studies_make() -> None:
@@ -194,6 +207,17 @@ def test_scopes_are_a_tree_with_sums_of_all_inside_in_the_order_of_the_program()
     ]  # fmt: skip
     assert [row["scope"] for row in ledger(rows, by="scope", top=1)] == [
         "layer 2", "3 more", "total",
+    ]  # fmt: skip
+
+
+def test_scopes_that_say_the_same_are_one_row() -> None:
+    rows = [
+        {"op": "f", "scope": f"layer {k}/{part}", "nbytes": size}
+        for k in range(12) for part, size in (("attention", 3), ("mlp", 4 + (k == 11)))
+    ]  # fmt: skip
+    assert [(row["scope"], row["nodes"], row["nbytes"]) for row in ledger(rows, by="scope")] == [
+        ("11 x layer 0 to layer 10", 22, 77), ("  11 x attention", 11, 33), ("  11 x mlp", 11, 44),
+        ("layer 11", 2, 8), ("  attention", 1, 3), ("  mlp", 1, 5), ("total", 24, 85),
     ]  # fmt: skip
 
 

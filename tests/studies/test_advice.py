@@ -103,8 +103,8 @@ def test_a_plan_in_half_of_it():
     )
     assert half.recompute_flops
     assert found.advised.sentences == (
-        f"Planned, a step holds {ckpt.units.format_bytes(half.peak)} for {half.overhead:.1%} of a "
-        "forward in recompute.",
+        f"Planned, a step holds {ckpt.units.format_bytes(half.peak)} for "
+        f"{100 * half.overhead:.1f} % of a forward in recompute.",
     )
 
 
@@ -118,7 +118,7 @@ def test_checkpoints_that_help_beside_store_all_and_a_plan_at_the_same_peak():
     assert found.advised.sentences == (
         f"With all kept it would be {ckpt.units.format_bytes(stored)}, "
         f"{stored / found.simulated.peak:.1f} times as much.",
-        f"Planned, the same peak costs {plan.overhead:.1%} of a forward in recompute.",
+        f"Planned, the same peak costs {100 * plan.overhead:.1f} % of a forward in recompute.",
     )
     assert found.advised.lines == ()
 
@@ -187,3 +187,18 @@ def test_the_verdict_is_made_of_what_is_live_at_the_peak():
         if held.kind == "cotangents"
     )
     assert f"{ckpt.units.format_bytes(cotangents)} cotangents" in "\n".join(found.verdict())
+
+
+def test_what_is_written_over_at_the_peak_counts_once():
+    @ckpt.checkpoint
+    def wide(w, x):
+        return np.sum(np.tanh(np.exp(np.sin(x @ w))), axis=1, keepdims=True) * x
+
+    def loss(w, x):
+        return np.mean(wide(w, wide(w, x)))
+
+    found = profile(loss, ckpt.spec((8, 256)), ckpt.spec((64, 8)))
+    at = found.simulated.peak_position
+    assert at in found.simulated.takeovers
+    held = ckpt.timeline.holdings(found.graph, found.simulated, at)
+    assert sum(h.nbytes for h in held) <= found.simulated.peak
