@@ -142,11 +142,39 @@ def test_all_side_by_side(tmp_path: Path) -> None:
     assert fresh(ALL, str(tmp_path / "all.profile.json"), *HERE).split() == HERE
 
 
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_wrong_count_is_the_witness_s_own_where_nobody_else_ran(busy: bool) -> None:
+    """A thread allocates while the first array is filled, as a test runner's does that reads."""
+    counts = 0
+
+    def fill(nbytes: int) -> Any:
+        nonlocal counts
+        counts += 1
+        beside = [] if counts > 1 else list(range(1 << 14))
+        if busy and beside:
+            other = threading.Thread(target=lambda: beside.extend(range(1 << 14)))
+            other.start()
+            other.join()
+        return np.full(nbytes, 1, np.uint8), beside
+
+    check = witness.Tracemalloc(fill).check
+    if busy:
+        check()
+        assert counts == 2
+    else:
+        with pytest.raises(ckpt.VerificationError, match="tracemalloc can't be trusted here"):
+            check()
+        assert counts == 1
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 
 def test_a_sweep_in_threads_is_that_of_one() -> None:
-    options: dict[str, Any] = {"depths": [4, 6, 8, 12], "width": 128, "batch": 256}
+    options: dict[str, Any] = {
+        "depths": [4, 6, 8, 12], "strategies": ["store_all", "per_layer", "sqrt"], "width": 128,
+        "batch": 256,
+    }  # fmt: skip
     one = ckpt.sweep("mlp", **options)
     with ThreadPoolExecutor(4) as pool:
         many = ckpt.sweep("mlp", executor=pool, **options)

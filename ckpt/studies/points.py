@@ -188,11 +188,8 @@ def run_point(point: Point) -> dict[str, Any]:
     sweep still count. ``exit_code`` is then that of the error. Points of one process take
     turns; ``untrusted`` says why a figure may not be the point's own.
     """
-    with alone() as company:
-        row = _row(point)
-    if point.measure:
-        row["untrusted"] = company.untrusted
-    return row
+    with alone():
+        return _row(point)
 
 
 def _row(point: Point) -> dict[str, Any]:
@@ -211,7 +208,9 @@ def _row(point: Point) -> dict[str, Any]:
             row["bound_flops"] = bounds[0].cost
         if point.measure:
             memory.require(_needed(timeline), f"{point.strategy} at depth {point.depth}")
-            row.update(_measured(point, workload, program, schedule, timeline))
+            with alone() as company:  # planners have threads of their own
+                row.update(_measured(point, workload, program, schedule, timeline))
+            row["untrusted"] = company.untrusted
     except MemoryError as error:
         text = str(error) or "out of memory"
         row.update(error=f"{point.strategy} at depth {point.depth}: {text}", exit_code=2)

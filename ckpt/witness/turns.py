@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakSet
 
 _TURN = threading.RLock()
@@ -34,11 +36,31 @@ def alone() -> Iterator[Company]:
     _turned.add(threading.current_thread())
     with _TURN:
         _settle()
-        company, before = Company(), _others()
-        try:
-            yield company
-        finally:
-            company.untrusted = _untrusted(before, _others())
+        with _beginning() as begun:
+            company, before = Company(), _others()
+            try:
+                yield company
+            finally:
+                company.untrusted = _untrusted(before | begun, _others())
+
+
+@contextmanager
+def _beginning() -> Iterator[dict[threading.Thread, tuple[str, float]]]:
+    """Threads that begin in this block, which may end before anyone looks: as `_others` has them,
+    with no CPU taken."""
+    found: dict[threading.Thread, tuple[str, float]] = {}
+    usual = threading.getprofile()
+
+    def told(*_: Any) -> None:
+        sys.setprofile(usual)
+        thread = threading.current_thread()
+        found[thread] = thread.name, 0.0
+
+    threading.setprofile(told)
+    try:
+        yield found
+    finally:
+        threading.setprofile(usual)
 
 
 def _settle() -> None:
