@@ -320,6 +320,64 @@ def _turned_norm():
     return loss, (torch.randn(2, 3, 6, 6),)
 
 
+def _autoencoder():
+    """A loss that lies in a buffer of all squares, draws that nobody reads, casts within ops."""
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(16, 8), nn.Linear(4, 16)
+
+    def loss(x):
+        torch.randn(3)
+        F.dropout(x, 0.5).sin()
+        mean, spread = encoder(x).chunk(2, -1)
+        z = mean + torch.randn_like(mean) * spread.exp()
+        z = z * (z > 0) + z.bfloat16() * torch.arange(4)
+        return {"loss": F.mse_loss(decoder(z), x) + F.smooth_l1_loss(decoder(z), x), "z": z}
+
+    return loss, (torch.randn(5, 16),)
+
+
+def _norms_in_autocast():
+    """Statistics are float32 where torch's own shapes say bfloat16."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 16), nn.Unflatten(1, (4, 4)),
+        nn.GroupNorm(2, 4), nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(16, 4),
+    )  # fmt: skip
+
+    def loss(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x).float().square().mean()
+
+    return loss, (torch.randn(5, 16),)
+
+
+def _penalty():
+    """A gradient within the loss, and pivots, which a kernel checks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def loss(a, b):
+        x = (torch.rand(5, 1) * (a - b) + b).requires_grad_()
+        (g,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        w = model[0].weight @ model[0].weight.T + 5 * torch.eye(16)
+        solved = torch.linalg.solve(w, g.T).square().mean() + torch.linalg.slogdet(w)[1]
+        return solved + (g.norm(2, -1) - 1).square().mean()
+
+    return loss, (torch.randn(5, 16), torch.randn(5, 16))
+
+
+def _complex():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(16, 8, dtype=torch.cfloat))
+
+    def loss(x):
+        y = torch.complex(x, x.flip(0)) @ weight
+        y = torch.fft.fft2(y * y.conj())
+        return torch.view_as_real(y).square().mean() + y.angle().mean() + y.abs().sum()
+
+    return loss, (torch.randn(5, 16),)
+
+
 PROGRAMS = {
     "mlp": _module(mlp, (5, 16)),
     "relu in place": _module(lambda: mlp(16, 4, lambda: nn.ReLU(inplace=True)), (5, 16)),
@@ -359,4 +417,11 @@ PROGRAMS = {
     "autocast": _autocast,
     "shared": _shared,
     "turned norm": _turned_norm,
+    "folded": _module(
+        lambda: nn.Sequential(nn.Unfold(3, padding=1), nn.Conv1d(9, 9, 1),
+                              nn.Fold((6, 6), 3, padding=1)), (2, 1, 6, 6)),
+    "autoencoder": _autoencoder,
+    "norms in autocast": _norms_in_autocast,
+    "penalty": _penalty,
+    "complex": _complex,
 }  # fmt: skip

@@ -25,6 +25,22 @@ def branching(x):
     return y if y > 0 else -y
 
 
+class Within(torch.autograd.Function):
+    """Adds to the gradient of a parameter out of autograd's sight."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * W
+
+    @staticmethod
+    def backward(ctx, g):
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            (x * W).backward(g)
+        return x.grad
+
+
 REFUSED = {
     "item": (lambda x: x.sum() * (x * W).sum().item(), ckpt.AbstractError,
              r"test_refusals.py:\d+: aten\._local_scalar_dense"),
@@ -45,6 +61,10 @@ REFUSED = {
     "frozen number": (lambda x: (x * W).sum() * random.random(), ckpt.TapeError, "freeze it"),
     "frozen constant": (lambda x: (x * W * torch.tensor([random.random()])).sum(), ckpt.TapeError,
                         "differ"),
+    "gradient as a function": (
+        lambda x: torch.func.grad(lambda z: (z * W).sin().sum())(x).sum(), ckpt.UnsupportedError,
+        r"test_refusals.py:\d+: torch.func.grad"),
+    "backward within": (lambda x: Within.apply(x * W).sum(), ckpt.UnsupportedError, "a backward"),
     "captured value": (lambda x: (x * DOUBLED).sum(), ckpt.UnsupportedError, "as an argument"),
 }  # fmt: skip
 DOUBLED = W * 2
@@ -55,6 +75,7 @@ def test_refused(name: str) -> None:
     function, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         ckpt.torch.plan(function, X)
+    assert W.grad is None
 
 
 def test_subclasses_and_compiled_modules() -> None:
@@ -90,14 +111,19 @@ def test_shapes_alone_are_planned_and_not_run() -> None:
     assert ckpt.torch.plan(lambda x: model(x).mean(), x).timeline.peak > 8 * 4096 * 4096 * 4
 
 
-def test_results_laid_out_otherwise_than_torchs_shapes_say(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("name", ["turned norm", "norms in autocast", "autoencoder", "folded"])
+def test_what_kernels_make_counts_and_not_what_torchs_shapes_say(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Layer norm's gradient is: without knowing so it is refused, and never read wrongly."""
-    function, args = PROGRAMS["turned norm"]()
-    ckpt.torch.plan(function, *args, planner="store_all").verify(*args)
-    monkeypatch.setattr("ckpt.torch.capture.record._CONTIGUOUS", set())
-    with pytest.raises(ckpt.UnsupportedError, match="native_layer_norm_backward gives strides"):
+    """Where a capture can't be mended, the op is refused by name, and never read wrongly."""
+    function, args = PROGRAMS[name]()
+    step = ckpt.torch.plan(function, *args, planner="store_all")
+    assert step.verify(*args).plain
+    assert step.last.program.probed.seen
+    monkeypatch.setattr(
+        "ckpt.torch.capture.record.as_seen", lambda seen, args, result, mode: result
+    )
+    with pytest.raises(ckpt.UnsupportedError, match=r"gives strides .* torch's own shapes say"):
         ckpt.torch.plan(function, *args)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ckpt.errors import AbstractError, TapeError, UnsupportedError
 from ckpt.torch.capture import modules
-from ckpt.torch.capture.record import Captured, Leaf, Recording, Ref, source_line
+from ckpt.torch.capture.kernels import Ref, Seen
+from ckpt.torch.capture.record import SKIPPED, Captured, Leaf, Recording, source_line
 
 PLAIN = (int, float, str, bool, bytes, complex, type(None))
 
@@ -31,11 +33,13 @@ def capture(
     kwargs: dict[str, Any] | None = None,
     *,
     twice: bool = True,
+    seen: Seen | None = None,
 ) -> Captured:
     """The step of ``function(*args, **kwargs)``: nothing of its size is allocated.
 
     Its losses are the scalars among its outputs that need a gradient, or its one output that does.
     With ``twice`` the forward is run a second time, to find what changes from call to call.
+    ``seen``: what kernels are known to make otherwise than torch's own shapes say.
 
     Raises AbstractError where the function asks for a value, UnsupportedError for an op that can't
     be planned, TapeError where there is no loss or where two runs differ; naming the line.
@@ -44,23 +48,26 @@ def capture(
     referred = modules.behind(function)
     modules.refuse_compiled(modules.modules_among(referred).values())
     with _refusing(), _own_autocast_cache():
-        found = _Capture(function, flat, spec, referred)
+        found = _Capture(function, flat, spec, referred, seen)
         captured = found.whole()
         if twice:
             torch.clear_autocast_cache()
-            again = _Capture(function, flat, spec, referred)
+            again = _Capture(function, flat, spec, referred, seen)
             again.forward()
             _compare(captured, again.recording.calls, found.constants(), again.constants())
     return captured
 
 
 class _Capture:
-    def __init__(self, function: Any, flat: list[Any], spec: Any, referred: dict[str, Any]) -> None:
+    def __init__(
+        self, function: Any, flat: list[Any], spec: Any, referred: dict[str, Any],
+        seen: Seen | None,
+    ) -> None:  # fmt: skip
         self.function, self.flat, self.spec = function, flat, spec
         self.candidates = modules.modules_among(referred)
         self.running = modules.Running()
         mode = mode_of(function, flat)
-        self.recording = Recording(mode, self.running.ids)
+        self.recording = Recording(mode, self.running.ids, seen)
         self.arguments: dict[int, torch.Tensor] = {}
 
     def forward(self) -> Any:
@@ -126,6 +133,7 @@ class _Capture:
             gradients = torch.autograd.grad(
                 [outputs[k] for k in losses], leaves, seeds, allow_unused=True
             )
+            _refuse_inner_backward(recording)
             refs = [None if g is None else recording.ref(g) for g in gradients]
             outs = [recording.ref(o) if isinstance(o, torch.Tensor) else o for o in outputs]
         by_version = {
@@ -161,6 +169,19 @@ class _Capture:
     def constants(self) -> list[torch.Tensor]:
         leaves = (version.leaf for version in self.recording.versions)
         return [leaf.tensor for leaf in leaves if leaf is not None and leaf.kind == "constant"]
+
+
+def _refuse_inner_backward(recording: Recording) -> None:
+    """UnsupportedError where a backward ran within, and left fake gradients on tensors."""
+    given = [v.leaf.tensor for v in recording.versions if v.leaf and v.leaf.argument is None]
+    found = [t for t in given if isinstance(t.grad, FakeTensor) and not isinstance(t, FakeTensor)]
+    for tensor in found:
+        tensor.grad = None
+    if found:
+        raise UnsupportedError(
+            "the function, or the derivative of one of its own functions, runs a backward of its "
+            "own, which adds to .grad: use torch.autograd.grad there"
+        )
 
 
 def _losses(outputs: list[Any]) -> list[int]:
@@ -243,17 +264,21 @@ def _refusing() -> Iterator[None]:
         ) from None
     except (UnsupportedOperatorException, UnsupportedFakeTensorException) as error:
         raise UnsupportedError(f"{_line_of(error)}: torch knows no shapes for {error}") from None
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        raise UnsupportedError(
+            f"{_line_of(error)}: torch.func.grad, vjp, jacrev and hessian can't be planned: use "
+            "torch.autograd.grad with create_graph=True"
+        ) from None
 
 
 def _line_of(error: BaseException) -> str:
     """The user's innermost line in a traceback."""
-    from pathlib import Path
-
     found, trace = source_line(), error.__traceback__
-    skipped = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
     while trace is not None:
         path = trace.tb_frame.f_code.co_filename
-        if not path.startswith((*skipped, "<")):
+        if not path.startswith(SKIPPED):
             found = f"{Path(path).name}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ckpt.torch.capture.capture import mode_of
-from ckpt.torch.capture.record import AtenCall, Captured, Recording, as_made, aten
+from ckpt.torch.capture.kernels import Seen, as_seen
+from ckpt.torch.capture.record import AtenCall, Captured, Recording, aten
 
 
 class Living(TorchDispatchMode):
@@ -80,7 +81,10 @@ class Living(TorchDispatchMode):
             return result
         flat = [self._there_before(a) if isinstance(a, torch.Tensor) else a for a in flat]
         args, kwargs = tree_unflatten(flat, spec)
-        result = as_made(func, func(*args, **kwargs), self.known.mode)
+        result = func(*args, **kwargs)
+        if func in self.known.seen:
+            read = tree_map(_as_ref, (args, kwargs))
+            result = as_seen(self.known.seen[func], read, result, self.known.mode)
         results = result if isinstance(result, (tuple, list)) else (result,)
         tensors = [r for r in results if isinstance(r, torch.Tensor)]
         for tensor in tensors:
@@ -101,14 +105,14 @@ def _as_ref(value: Any) -> Any:
 
 def eager_peak(
     function: Callable[..., Any], captured: Captured, others: list[Any], spec: Any,
-    workspace: Callable[[AtenCall], int],
+    workspace: Callable[[AtenCall], int], seen: Seen,
 ) -> int:  # fmt: skip
     """Bytes of the plain step of ``function``, gradients that appear included.
 
     ``others``: the flattened arguments, with anything in the place of tensors.
     """
     mode = mode_of(function, [leaf.tensor for leaf in captured.leaves.values()])
-    known = Recording(mode, lambda: ())
+    known = Recording(mode, lambda: (), seen)
     given = list(others)
     for leaf in captured.leaves.values():
         if leaf.argument is not None:

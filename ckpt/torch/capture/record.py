@@ -7,6 +7,7 @@ version of the same storage.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,29 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ckpt.errors import UnsupportedError
+from ckpt.torch.capture.kernels import Ref, Seen, as_seen
 
 aten = torch.ops.aten
-
-UNREAD = -1
-"""The version of an operand whose shape is read and no value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A tensor as a call reads or makes it: a version, seen through a geometry."""
-
-    version: int
-    dtype: torch.dtype
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    """In elements of ``dtype``, from the beginning of the storage."""
-    conj: bool = False
-    neg: bool = False
-
-    @property
-    def geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], int, torch.dtype]:
-        return self.size, self.stride, self.offset, self.dtype
 
 
 @dataclass(slots=True)
@@ -138,22 +119,6 @@ _NO_VALUES = {aten.detach.default, aten.alias.default}
 _BY_VALUE = ("prod", "cumprod")
 """Autograd's formulas for these look at values."""
 
-_CONTIGUOUS = {aten.native_layer_norm_backward.default}
-"""What these make is contiguous, and laid out as their input is in torch's own shapes."""
-
-
-def as_made(func: Any, result: Any, mode: FakeTensorMode) -> Any:
-    """Fake results with the strides that the kernel gives."""
-    if func not in _CONTIGUOUS:
-        return result
-    with _disable_current_modes(), mode:
-        return tuple(
-            torch.empty(r.size(), dtype=r.dtype, device=r.device)
-            if r is not None and not r.is_contiguous() else r
-            for r in result
-        )  # fmt: skip
-
-
 UNSUPPORTED = {
     "mkldnn_rnn_layer": "nn.LSTM on CPU keeps a workspace that torch's own shapes deny",
     "_grouped_mm": "torch has no reliable shapes for it",
@@ -165,10 +130,13 @@ UNSUPPORTED = {
 class Recording(TorchDispatchMode):
     """Records every call, on fake tensors: nothing is allocated, nothing of the user's changes."""
 
-    def __init__(self, mode: FakeTensorMode, modules: Callable[[], tuple[int, ...]]) -> None:
+    def __init__(
+        self, mode: FakeTensorMode, modules: Callable[[], tuple[int, ...]], seen: Seen | None = None
+    ) -> None:
         super().__init__()
         self.mode = mode
         self.modules = modules
+        self.seen = seen or {}
         self.calls: list[AtenCall] = []
         self.versions: list[Version] = []
         self.backward = False
@@ -334,7 +302,9 @@ class Recording(TorchDispatchMode):
             for a, t in zip(flat, is_tensor, strict=True)
         ]
         args, kwargs = tree_unflatten(flat, spec)
-        result = as_made(func, func(*args, **kwargs), self.mode)
+        result = func(*args, **kwargs)
+        if func in self.seen:
+            result = as_seen(self.seen[func], tree_unflatten(refs, spec), result, self.mode)
         if func in _NO_VALUES:
             return result
         self._record(func, name, args, kwargs, refs, spec, result, link)
@@ -415,14 +385,17 @@ class Recording(TorchDispatchMode):
         return source_line()
 
 
-_SKIPPED = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+SKIPPED = (
+    str(Path(torch.__file__).parent), str(Path(__file__).parent.parent), contextlib.__file__, "<",
+)  # fmt: skip
+"""Files whose lines aren't the user's begin so."""
 
 
 def source_line() -> str:
     frame: Any = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.startswith((*_SKIPPED, "<")):
+        if not path.startswith(SKIPPED):
             return f"{Path(path).name}:{frame.f_lineno}"
         frame = frame.f_back
     return "the step"

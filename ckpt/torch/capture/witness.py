@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 def memory_events(run: Callable[[], Any]) -> tuple[Any, list[int]]:
     """What ``run()`` returns, and the bytes of each allocation (of each release, below 0) by CPU's
     allocator, in order."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it says on stderr whenever it starts and ends
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
         result = run()

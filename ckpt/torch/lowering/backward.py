@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ckpt.errors import UnsupportedError
-from ckpt.torch.capture.record import UNREAD, AtenCall, Captured, Ref, Version
+from ckpt.torch.capture.kernels import UNREAD, Ref
+from ckpt.torch.capture.record import AtenCall, Captured, Version
 
 aten = torch.ops.aten
 

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Literal
 
 from ckpt.graph import BackwardRow, BackwardStep, Graph
-from ckpt.torch.capture.record import AtenCall, Captured, Ref, Version
+from ckpt.torch.capture.kernels import Ref
+from ckpt.torch.capture.record import AtenCall, Captured, Version
 from ckpt.torch.lowering.backward import Backwards, StepCode
 from ckpt.torch.lowering.costs import flops_of, moved_by
 from ckpt.torch.lowering.forward import Forward, Piece

@@ -8,7 +8,8 @@ import torch
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
-from ckpt.torch.capture.record import UNREAD, AtenCall, Ref, Version
+from ckpt.torch.capture.kernels import UNREAD, Ref
+from ckpt.torch.capture.record import AtenCall, Version
 
 _MOVES = {
     "clone", "copy_", "_to_copy", "cat", "stack", "empty", "filled", "zero_", "fill_", "embedding",

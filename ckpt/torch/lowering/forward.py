@@ -8,7 +8,8 @@ from typing import Any
 
 from ckpt.errors import UnsupportedError
 from ckpt.graph import Node
-from ckpt.torch.capture.record import AtenCall, Captured, Ref
+from ckpt.torch.capture.kernels import Ref
+from ckpt.torch.capture.record import AtenCall, Captured
 from ckpt.torch.lowering.costs import flops_of, moved_by
 
 FOREVER = 1 << 60
@@ -41,6 +42,7 @@ class Forward:
         self.node_of: dict[int, int] = {}
         self.effects: list[int] = []
         self.readers = _readers(captured)
+        self.needed = _needed(captured)
         self.stale = self._changing_leaves()
         self._readers_of_leaf: dict[int, list[int]] = {}
         """Of each version of a leaf, the nodes that read it."""
@@ -88,9 +90,9 @@ class Forward:
             main = self._several(k, call, makes, unread)
         elif makes:
             main = self._new(Piece("value", [k], makes[0], unread_nbytes=unread), call, makes)
-        elif call.makes and outer:  # only its effect is wanted
+        elif call.makes and (outer or call.random):  # only its effect is wanted
             main = self._new(Piece("value", [k], call.makes[0], unread_nbytes=unread), call, [])
-        if outer:
+        if outer or (call.random and k not in self.needed):  # who draws moves the generator
             self._effect(k, call, outer, main)
 
     def _new(self, piece: Piece, call: AtenCall, makes: list[int]) -> int:
@@ -226,6 +228,21 @@ class Forward:
     def _scope(self, call: AtenCall) -> str:
         paths = [self.captured.scopes.get(m, "") for m in call.modules]
         return next((path for path in reversed(paths) if path), "")
+
+
+def _needed(captured: Captured) -> set[int]:
+    """The forward's calls on which outputs, gradients or a tensor of the user's depend."""
+    wanted = {r.version for r in (*captured.outputs, *captured.gradients) if isinstance(r, Ref)}
+    for call in captured.calls[captured.forward :]:
+        wanted |= {*call.reads, *(before for before, _ in call.writes)}
+    found = set()
+    for k in reversed(range(captured.forward)):
+        call = captured.calls[k]
+        changes = {after for _, after in call.writes}
+        if wanted & {*call.makes, *changes} or any(captured.versions[v].leaf for v in changes):
+            found.add(k)
+            wanted |= {*call.reads, *(before for before, _ in call.writes)}
+    return found
 
 
 def _readers(captured: Captured) -> dict[int, list[int]]:

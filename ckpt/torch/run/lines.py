@@ -13,7 +13,8 @@ import torch
 from ckpt.errors import ScheduleError
 from ckpt.machine import simulate
 from ckpt.schedule import Backward, Compute, Free, Schedule
-from ckpt.torch.capture.record import UNREAD, AtenCall, Ref
+from ckpt.torch.capture.kernels import UNREAD, Ref
+from ckpt.torch.capture.record import AtenCall
 from ckpt.torch.lowering.backward import stand_in
 from ckpt.torch.lowering.build import Lowered
 from ckpt.torch.lowering.forward import Piece

@@ -61,23 +61,25 @@ class TorchProgram:
         self.kwargs = kwargs or {}
         self.accumulate = accumulate
         flat, self.spec = tree_flatten((args, self.kwargs))
-        self.captured = capture(function, args, self.kwargs, twice=twice)
         self.others = [None if isinstance(v, torch.Tensor) else v for v in flat]
         """The arguments that are no tensors."""
-        held = (leaf for leaf in self.captured.leaves.values() if leaf.argument is None)
-        tensors = [*flat, *(leaf.tensor for leaf in held)]
-        self.real = not any(
-            isinstance(t, FakeTensor) or (isinstance(t, torch.Tensor) and t.is_meta)
-            for t in tensors
-        )
-        """It can be run: nothing that it was captured from is a shape alone."""
+        self.probed = Probed()
+        while True:
+            self.captured = capture(function, args, self.kwargs, twice=twice, seen=self.probed.seen)
+            held = (leaf for leaf in self.captured.leaves.values() if leaf.argument is None)
+            tensors = [*flat, *(leaf.tensor for leaf in held)]
+            self.real = not any(
+                isinstance(t, FakeTensor) or (isinstance(t, torch.Tensor) and t.is_meta)
+                for t in tensors
+            )
+            """It can be run: nothing that it was captured from is a shape alone."""
+            forward = self.captured.calls[: self.captured.forward]
+            if not self.real or not self.probed.probe(
+                self.captured, (*forward, *calls_of(self.captured))
+            ):
+                break
         self.gpu = cuda_among(self.captured.versions)
         """Where it runs; None: on CPU."""
-        self.probed = Probed(self.captured.versions, self.gpu)
-        if self.real:
-            self.probed.probe(
-                (*self.captured.calls[: self.captured.forward], *calls_of(self.captured))
-            )
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.lowered = lower(
             self.captured, workspace=self.probed, accumulate=self.accumulate, name=self.name
@@ -88,8 +90,10 @@ class TorchProgram:
     def eager_peak(self) -> int:
         """Bytes at the peak of the plain step, predicted; gradients that appear are included."""
         if self.real:
-            self.probed.probe(self.captured.calls)
-        return eager_peak(self.function, self.captured, self.others, self.spec, self.probed)
+            self.probed.probe(self.captured, self.captured.calls)
+        return eager_peak(
+            self.function, self.captured, self.others, self.spec, self.probed, self.probed.seen
+        )
 
     def tensor_of(self, leaf: Leaf) -> torch.Tensor:
         return leaf.tensor
