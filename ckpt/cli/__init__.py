@@ -17,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from ckpt.cli import app
 
     if (line := os.environ.pop("_CKPT_COMPLETE_LINE", None)) is not None:
-        print("\n".join(app.complete(line)))
+        for word in app.complete(line, os.environ.pop("_CKPT_COMPLETE_BREAKS", "")):
+            print(word)
         sys.exit(0)
     code = app.call(arguments)
     signals.farewell(code)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
@@ -88,8 +90,11 @@ def call(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def complete(line: str) -> list[str]:
-    """The words that can stand where the last one of ``line`` is, as whole words, for a shell."""
+def complete(line: str, breaks: str = "") -> list[str]:
+    """The words that can stand where the last one of ``line`` is, as whole words, for a shell.
+
+    Of each, only what follows the last of ``breaks`` that is typed already.
+    """
     from typer._completion_classes import completion_init
 
     completion_init()
@@ -102,4 +107,17 @@ def complete(line: str) -> list[str]:
     out = io.StringIO()
     with redirect_stdout(out), suppress(SystemExit):
         app(args=[], prog_name="ckpt")
-    return [text.partition("\t")[0] for text in out.getvalue().splitlines() if text]
+    found = [text.partition("\t")[0] for text in out.getvalue().splitlines() if text]
+    typed = _last_word(line)
+    if option := re.match(r"--[\w-]+=", typed):  # typer completes what follows it, alone
+        found = [option[0] + text for text in found]
+    kept = [typed.rfind(c) for c in breaks if not c.isspace() and c not in "'\""]
+    return [text[1 + max(kept, default=-1) :] for text in found]
+
+
+def _last_word(line: str) -> str:
+    """As a shell would read it, with a quote that is still open closed."""
+    for quote in ("", "'", '"'):
+        with suppress(ValueError):
+            return "" if line[-1:].isspace() else shlex.split(line + quote)[-1]
+    return ""

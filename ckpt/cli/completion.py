@@ -10,17 +10,17 @@ from ckpt.cli.run import note
 from ckpt.cli.shared import words
 
 # Bash takes the word at the cursor for what follows the last of COMP_WORDBREAKS, ":" and "=" among
-# them, and replaces only that. So the whole line goes to ckpt, and of each answer what bash
-# believes to be an earlier word is cut off.
+# them, and replaces only that; but in quotes the whole word. What it replaces isn't quoted for it.
 _BASH = """\
 _ckpt_completion() {
-    local line="${COMP_LINE:0:COMP_POINT}" word
-    word="${line##*[[:space:]]}"
-    local before="${word%"${word##*["$COMP_WORDBREAKS"]}"}"
-    local IFS=$'\\n'
-    COMPREPLY=( $(LINE="$line" ckpt 2>/dev/null) )
-    COMPREPLY=( "${COMPREPLY[@]#"$before"}" )
+    local breaks="$COMP_WORDBREAKS" k
+    [[ ${COMP_WORDS[COMP_CWORD]} != [\\"\\']* ]] || breaks=
+    mapfile -t COMPREPLY < <(LINE="${COMP_LINE:0:COMP_POINT}" BREAKS="$breaks" ckpt 2>/dev/null)
     [[ ${#COMPREPLY[@]} -ne 1 || ${COMPREPLY[0]} != *[:=/] ]] || compopt -o nospace
+    [[ -n $breaks ]] || return
+    for k in "${!COMPREPLY[@]}"; do
+        [[ ${COMPREPLY[k]} != *[[:space:]]* ]] || printf -v "COMPREPLY[k]" %q "${COMPREPLY[k]}"
+    done
 }
 complete -o default -F _ckpt_completion ckpt
 """
@@ -42,13 +42,18 @@ compdef _ckpt ckpt
 
 _FISH = """\
 function __ckpt_complete
-    env LINE=(commandline -cp | string collect) ckpt 2>/dev/null
+    set --local found (env LINE=(commandline -cp | string collect) ckpt 2>/dev/null)
+    if count $found >/dev/null
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete --command ckpt --arguments '(__ckpt_complete)'
+complete --command ckpt --no-files --arguments '(__ckpt_complete)'
 """
 
 SCRIPTS = {
-    name: script.replace("LINE=", f"{words.LINE}=")
+    name: script.replace("LINE=", f"{words.LINE}=").replace("BREAKS=", f"{words.BREAKS}=")
     for name, script in (("bash", _BASH), ("zsh", _ZSH), ("fish", _FISH))
 }
 _INTO = {

@@ -64,9 +64,10 @@ def _matplotlib() -> Any:
 def new_figure(width: float, height: float, *, title: str = "", caption: str = "") -> Figure:
     """An empty sheet, ``width`` by ``height`` inches, in constrained layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    from ckpt.reports.sheet import Sheet
+
+    figure = Sheet(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)

@@ -25,6 +25,7 @@ __all__ = [
     "schedule_figure",
     "sweep_figure",
     "timeline_figure",
+    "to_png",
     "to_svg",
 ]
 
@@ -47,6 +48,11 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     with atomic(path) as temporary:
         temporary.write_bytes(_draw(figure, kind))
     return Path(path)
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _draw(figure, ".png")
 
 
 def to_svg(figure: Figure) -> str:

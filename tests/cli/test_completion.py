@@ -126,11 +126,26 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("sweep --strategies sqrt,pl", ["sqrt,planned", "sqrt,planned@20%"]),
         ("models vgg1", ["vgg16", "vgg19"]),
         ("completion f", ["fish"]),
+        ("plan mlp --cost=s", ["--cost=seconds"]),
+        ("plan mlp --budget=2", ["--budget=2%", "--budget=2KiB", "--budget=2MiB", "--budget=2GiB",
+                                 "--budget=2MB", "--budget=2GB", "--budget=2B"]),
+        ("profile 'tools/", ["tools/big.py:"]),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("here")
 def test_words(line: str, words: list[str]) -> None:
     assert app.complete(f"ckpt {line}") == words
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_shell_takes_for_an_earlier_word_is_cut_off() -> None:
+    for line, breaks, left in (
+        ("ckpt profile tools/big.py:", ":=", ["make"]),
+        ("ckpt profile tools/big.py:", " \t", ["tools/big.py:make"]),
+        ("ckpt plan mlp --cost=s", ":=", ["seconds"]),
+        ("ckpt profile tools/", ":=", ["tools/big.py:"]),
+    ):
+        assert app.complete(line, breaks) == left
 
 
 def test_what_is_offered_is_what_there_is() -> None:

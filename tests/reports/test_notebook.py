@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ step = ckpt.plan(loss, *args, budget="80%")
     "verification": "step.verify(*args)",
     "frontier": "ckpt.frontier(loss, *args, planners=['store_all', 'chain'], points=3)",
     "sweep": "ckpt.sweep(depths=[2, 3], width=8, batch=4, measure=False)",
-    "figure": "type(step.plot()).__name__",
+    "figure": "step.plot()",
+    "pyplot": "import matplotlib.pyplot\n%matplotlib inline\nstep.plot()",
+    "kind": "import matplotlib.figure\nisinstance(step.plot(), matplotlib.figure.Figure)",
     "show": "step.show()",
     "source": "print('y = np.tanh(x @ w)' in ckpt.profile(loss, *args).page())",
 }
@@ -65,8 +68,17 @@ def test_what_was_proved_is_a_table(outputs: dict[str, list[Any]], name: str) ->
     assert len(shown.data["text/plain"]) < 250
 
 
-def test_a_figure_is_given(outputs: dict[str, list[Any]]) -> None:
-    assert outputs["figure"][0].data["text/plain"] == "'Figure'"
+@pytest.mark.parametrize("name", ["figure", "pyplot"])
+def test_a_figure_is_shown_once_with_pyplot_and_without(
+    outputs: dict[str, list[Any]], name: str
+) -> None:
+    (shown,) = [output for output in outputs[name] if "data" in output]
+    png = b64decode(shown.data["image/png"])
+    assert png.startswith(b"\x89PNG") and len(png) > 10_000
+
+
+def test_a_figure_is_matplotlibs(outputs: dict[str, list[Any]]) -> None:
+    assert outputs["kind"][0].data["text/plain"] == "True"
 
 
 def test_the_page_is_below_the_cell_in_a_frame_of_its_own(outputs: dict[str, list[Any]]) -> None:

@@ -19,6 +19,9 @@ from ckpt.errors import CkptError
 LINE = "_CKPT_COMPLETE_LINE"
 """The variable of the environment with the command line up to the cursor."""
 
+BREAKS = "_CKPT_COMPLETE_BREAKS"
+"""That with the characters behind which the shell lets a word begin anew, if it does."""
+
 
 def _beginning(words: Iterable[str], incomplete: str) -> list[str]:
     return [word for word in words if word.startswith(incomplete)]

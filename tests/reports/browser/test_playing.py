@@ -8,6 +8,7 @@ import pytest
 
 import ckpt
 from ckpt.graph import Graph, Node
+from ckpt.reports.formats.shown import _Framed
 from ckpt.reports.pages import page
 from tests.graphs import chain
 from tests.reports.browser.choosing import choose
@@ -138,3 +139,10 @@ def test_hostile_names_run_nothing(visit: Any) -> None:
     tab.select_option("#levels", "scope")
     assert tab.locator("b").count() == 0
     assert "alert(1)" in tab.inner_text("#now")
+
+
+def test_it_plays_in_a_notebooks_frame(visit: Any) -> None:
+    framed = _Framed(page("chain", [reel(chain(40), "sqrt")]))._repr_html_()
+    frame = visit(f"<!doctype html><title>a notebook</title>{framed}").frames[1]
+    frame.click("#again")
+    assert "compute again" in frame.inner_text("#now")
