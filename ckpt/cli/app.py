@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import re
@@ -52,8 +53,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _help(command: Callable[..., None]) -> str:
+    """What the command's docstring says, a line a paragraph, for typer to wrap."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for command in COMMANDS:
-    app.command(command.__name__)(run.reported(command))
+    app.command(command.__name__, help=_help(command))(run.reported(command))
 
 
 def _version(wanted: bool) -> None:

@@ -47,4 +47,4 @@ def execute(
         document(dumps(described(step, found)))
     else:
         print(found)
-    note(f"next: {o.again('show', plan, more=['-o', 'plan.svg'])}")
+    note(f"next: {o.again('show', plan, more=['-o', 'plan.html'])}")

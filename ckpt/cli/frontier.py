@@ -145,5 +145,6 @@ def frontier(
     )
     discard(journal)
     budget = rounded_up(found.knee["predicted_peak_nbytes"]) if found.knee else "100%"
-    more = ["--budget", budget, "--verify"]
+    more = ["--budget", budget, *(["--verify"] if chosen.real else [])]
+    more += o.kept(fake=(fake, False), seed=(seed, 0))
     note(f"next: {o.again('plan', target, given=given, more=more)}")

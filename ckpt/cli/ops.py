@@ -33,9 +33,11 @@ def ops(
     if json:
         document(dumps({"title": "ckpt ops", "rows": rows}))
     else:
+        count = f"{len(rows)} ops have" if len(rows) > 1 else "1 op has"
+        print(f"{count} a rule. Residuals: what the backward reads, by operand.\n")
         table.show(rows, ("op", "functions", "residuals", "flops"))
         chosen = [row for row in rows if row["without_derivative"]]
         if chosen:
-            print()
+            print("\nwhat a rule gives where there is no derivative:")
             table.show(chosen, ("op", "without_derivative"))
     note("next: ckpt profile mlp --by op")

@@ -114,14 +114,25 @@ def model_options(extra: Sequence[str] | None, **named: Any) -> dict[str, Any]:
     return given
 
 
-def again(*words: object, given: Mapping[str, Any] | None = None, more: Sequence[str] = ()) -> str:
+def again(
+    *words: object, given: Mapping[str, Any] | None = None, more: Sequence[object] = ()
+) -> str:
     """``ckpt WORDS``, with the options of a model that were ``given``, as a shell takes it."""
     line = ["ckpt", *(f"./{word}" if str(word).startswith("-") else str(word) for word in words)]
     for name, value in (given or {}).items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         named = name in ("depth", "width", "batch", "dtype", "segments")
         line += [f"--{name}", text] if named else ["--set", f"{name}={text}"]
-    return shlex.join([*line, *more])
+    return shlex.join([*line, *map(str, more)])
+
+
+def kept(**options: tuple[Any, Any]) -> list[str]:
+    """The options, each with its default, that were given otherwise, as they are given again."""
+    line: list[str] = []
+    for name, (value, default) in options.items():
+        if value != default:
+            line += [f"--{name}", *([] if value is True else [str(value)])]
+    return line
 
 
 def _value(text: str) -> Any:

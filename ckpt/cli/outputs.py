@@ -54,4 +54,4 @@ def write(
     if not chosen:
         stem = paths[0].with_suffix("")
         kinds = " ".join(path.suffix for path in paths)
-        note(f"wrote {stem} ({kinds}); -o FILE writes elsewhere, in the kind of its ending")
+        note(f"wrote {stem} ({kinds}); -o FILE.KIND writes elsewhere, and other kinds")

@@ -82,6 +82,8 @@ def plan(
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
     program = chosen.program(frozen=True)
     arrays = chosen.arrays() if cost == "seconds" else ()
+    kept = o.kept(planner=(planner, "auto"), cost=(cost, "flops"), whole=(whole, False))
+    kept += o.kept(fake=(fake, False), seed=(seed, 0))
     wanted: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
     try:
         with search() if planner.partition(":")[0] == "auto" else nullcontext():
@@ -90,10 +92,9 @@ def plan(
         if error.smallest is None:
             raise
         beside = program.graph.resident_nbytes + program.graph.gradient_nbytes if whole else 0
-        options = ["--budget", f"{error.smallest + beside}B", *(["--whole"] if whole else [])]
-        retry = o.again("plan", target, given=given, more=options)
-        told = f"{error}; to plan that: {retry}"
-        raise BudgetError(told, error.smallest, error.instruction) from None
+        options = ["--budget", f"{error.smallest + beside}B"]
+        error.next = o.again("plan", target, given=given, more=[*options, *kept])  # type: ignore[attr-defined]
+        raise
     verified = None
     if verify:
         require(step.timeline.whole_peak, f"one step of {chosen.name}")
@@ -106,8 +107,11 @@ def plan(
             print(verified)
     outputs.write(paths, step)
     saved = next((p for p in paths if is_plan(p)), None)
-    if saved:
+    if saved and chosen.real:
         note(f"next: {o.again('execute', saved, target, given=given)}")
+    elif saved:
+        note(f"next: {o.again('show', saved, more=['-o', saved.with_suffix('.html')])}")
     else:
-        more = [*(["--budget", budget] if budget else []), *([] if verify else ["--verify"])]
-        note(f"next: {o.again('plan', target, given=given, more=[*more, '-o', 'plan.json'])}")
+        more = [*(["--budget", budget] if budget else []), *kept]
+        more += [*(["--verify"] if chosen.real and not verify else []), "-o", "plan.json"]
+        note(f"next: {o.again('plan', target, given=given, more=more)}")

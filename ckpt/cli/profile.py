@@ -110,7 +110,18 @@ def profile(
         found,
         about=reproduction("ckpt profile", {"target": chosen.name, **given}, seed=seed),
     )
-    note(f"next: {_next(target, given, bool(paths), found.simulated.recompute_flops)}")
+    more = o.kept(argnums=(argnums, "0"), fake=(fake, False), seed=(seed, 0))
+    if not paths:
+        more += o.kept(planner=(planner, "as_written"), budget=(budget, None))
+        more += ["--no-measure"] if measure is False else []
+        more += ["--by", "line", "-o", "timeline.svg"]
+        note(f"next: {o.again('profile', target, given=given, more=more)}")
+    elif (half := found.advised.budget) and argnums == "0":
+        more += ["--budget", half]
+        note(f"next: {o.again('plan', target, given=given, more=more)}")
+    else:
+        more = o.kept(fake=(fake, False), seed=(seed, 0))
+        note(f"next: {o.again('frontier', target, given=given, more=more)}")
 
 
 def _fits(nbytes: int, name: str, asked: bool) -> bool:
@@ -126,12 +137,3 @@ def _fits(nbytes: int, name: str, asked: bool) -> bool:
         note(f"predicted only: {error}")
         return False
     return True
-
-
-def _next(target: str, given: dict[str, Any], drawn: bool, recompute: int) -> str:
-    if not drawn:
-        more = ["--by", "line", "-o", "timeline.svg"]
-        return o.again("profile", target, given=given, more=more)
-    if not recompute:
-        return o.again("plan", target, given=given, more=["--budget", "25%"])
-    return o.again("frontier", target, given=given)

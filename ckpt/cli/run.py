@@ -18,7 +18,7 @@ import typer
 
 from ckpt.cli.signals import INTERRUPTED, Stopped, heard, interruptible
 from ckpt.errors import LONGEST, CkptError, MissingExtraError, TapeError
-from ckpt.text import paragraph, printable
+from ckpt.text import filled, paragraph, printable
 
 REFUSED, BROKEN_PIPE = 2, 141
 
@@ -44,9 +44,12 @@ def streams() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """A line on stderr: what was written, what to try next."""
+    """A line on stderr: what was written, what to try next. What nobody pastes is wrapped."""
+    text = printable(text, LONGEST)
+    if text.startswith(("note:", "wrote ", "warning:")):
+        text = filled([text])
     try:
-        print(printable(text, LONGEST), file=sys.stderr)
+        print(text, file=sys.stderr)
     except OSError:
         _let_go(sys.stderr)
 
@@ -117,7 +120,8 @@ def usage(error: Any, arguments: Sequence[str]) -> int:
     """Report one of typer's own errors of usage: a wrong option, a missing argument."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "ckpt"
-    note(f"error: {shlex.join(['ckpt', *arguments])}: {error.format_message()} (see {path} --help)")
+    if message := error.format_message():  # without a command the help is all there is to say
+        note(f"error: {shlex.join(['ckpt', *arguments])}: {message} (see {path} --help)")
     return int(error.exit_code)
 
 
@@ -139,6 +143,8 @@ def report(error: BaseException, target: str = "") -> int:
     prefix = f"{where}: " if where and os.path.basename(where) not in str(error) else ""
     if isinstance(error, CkptError):
         note(f"error: {prefix}{error}")
+        if way_out := getattr(error, "next", None):
+            note(f"next: {way_out}")
         return error.exit_code
     unloadable = isinstance(error, ImportError) and "failed to map segment" in str(error)
     if isinstance(error, MemoryError) or unloadable:  # of a library: the dynamic linker's words

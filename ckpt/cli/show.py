@@ -26,7 +26,6 @@ def show(
     import ckpt.studies.plan
     import ckpt.studies.profile  # noqa: F401  - plans and profiles are read as well
     from ckpt.cli import outputs
-    from ckpt.graph import Graph
     from ckpt.reports import documents, figure
     from ckpt.reports.files import acyclic, check_output
     from ckpt.reports.formats.shown import Shown
@@ -47,7 +46,17 @@ def show(
         for path in paths:
             figure.save(documents.draw(document), path)
             note(f"wrote {path}")
-    if isinstance(document, documents.Planned):
-        note(f"next: {o.again('simulate', file, more=['-o', 'timeline.svg'])}")
-    elif not isinstance(document, Graph):
-        note(f"next: {o.again('show', file, more=['--instructions'])}")
+    note(f"next: {_next(file, document, whole, bool(paths), instructions)}")
+
+
+def _next(file: Path, document: object, whole: bool, drawn: bool, instructions: bool) -> str:
+    """The page, then what `simulate` says, then the schedule itself: nothing twice."""
+    from ckpt.graph import Graph
+
+    if isinstance(document, Graph):
+        return "ckpt simulate --help"
+    if instructions:
+        return "ckpt lesson"
+    if whole and not drawn:
+        return o.again("show", file, more=["-o", f"{file.name.partition('.')[0]}.html"])
+    return o.again("simulate", file) if whole else o.again("show", file, more=["--instructions"])

@@ -42,4 +42,10 @@ def simulate(
         text = dumps(timeline.to_json()) if json else filled(explained(graph, timeline, top))
     document(text) if json else print(text)
     outputs.write(paths, Simulation(graph, timeline))
-    note(f"next: {o.again('show', file)}")
+    if not paths:
+        files = [file] if schedule is None else [file, schedule]
+        note(f"next: {o.again('simulate', *files, more=['-o', 'timeline.svg'])}")
+    elif schedule is None:
+        note(f"next: {o.again('show', file, more=['--instructions'])}")
+    else:
+        note("next: ckpt lesson")

@@ -16,7 +16,7 @@ from ckpt.reports.files import acyclic, read_json, read_text
 from ckpt.reports.ledger import why
 from ckpt.reports.table import render
 from ckpt.schedule import Schedule, describe_instruction
-from ckpt.text import paragraph, printable
+from ckpt.text import filled, printable
 from ckpt.timeline import Timeline, holdings
 from ckpt.units import FLOP_NOTE, format_bytes, format_flops
 
@@ -107,7 +107,7 @@ def describe(document: Document, *, instructions: bool = False) -> str:
     if isinstance(document, Planned):
         return f"{document}\n"
     if isinstance(document, Timeline):
-        return paragraph(totals(document)) + "\n"
+        return filled(totals(document)) + "\n"
     return (
         printable(
             f"{len(schedule)} instructions by {schedule.planner or 'hand'} for graph "

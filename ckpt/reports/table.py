@@ -141,8 +141,8 @@ def _layout(
     told = [row for row in table if row.get(chosen[0]) != "total"]
     said = ""
     if len(told) > 1:
-        same = [c for c in chosen[1:] if len({cell(c, row.get(c)) for row in told}) == 1]
-        chosen = [c for c in chosen if c not in same]
+        same = [c for c in chosen if len({cell(c, row.get(c)) for row in told}) == 1]
+        chosen = [c for c in chosen if c not in same] or chosen[:1]
         said = ", ".join(f"{heading(c)} {cell(c, told[0].get(c))}" for c in same)
     widths = {c: len(_lines(table, [c])[-1]) + 2 for c in chosen}
     text = widths.get(TEXT, 0)

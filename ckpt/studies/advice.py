@@ -17,7 +17,7 @@ from ckpt.planners.base.lower import lower
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.text import WIDTH
 from ckpt.timeline import Holding, Timeline, holdings
-from ckpt.units import format_bytes, part
+from ckpt.units import format_bytes, part, rounded_up
 
 PATIENCE = 2.0
 """Seconds of work that a profile plans for, at most."""
@@ -27,6 +27,9 @@ MOST_NODES = 20_000
 
 LINES = 4
 """Lines of source that are tried, those that hold most at the peak, and shown."""
+
+ALIKE = 1.01
+"""Peaks nearer than this are the same."""
 
 WORTH = 0.05
 """Of the peak: a line that saves less isn't shown."""
@@ -41,6 +44,8 @@ class Advice:
     """Where, the peak if backward recomputes what is made there, its recompute in forwards."""
     peak: int = 0
     """With nothing recomputed."""
+    budget: str | None = None
+    """One to plan within, in which there is a plan, or may be; None: half is too little."""
 
     def rows(self, texts: Mapping[str, str]) -> list[str]:
         """The lines as they are printed, with what the source says in them."""
@@ -66,11 +71,12 @@ def advise(graph: Graph, timeline: Timeline) -> Advice:
     said = [*_what_sets_it(graph, timeline), *_beside_stored(timeline, stored)]
     if len(graph) > MOST_NODES:
         said.append(f"A plan in half of it: not tried for {len(graph)} nodes; ckpt plan does.")
-        return Advice(tuple(said), ())
+        return Advice(tuple(said), (), stored.peak, "50%")
     with Deadline(PATIENCE, clock=time.thread_time).running():
         lines = () if timeline.recompute_flops else tuple(_by_line(graph, stored))
-        said += _planned(graph, timeline, stored)
-    return Advice(tuple(said), lines, stored.peak)
+        told, budget = _planned(graph, timeline, stored)
+    said += told
+    return Advice(tuple(said), lines, stored.peak, budget)
 
 
 def _what_sets_it(graph: Graph, timeline: Timeline) -> list[str]:
@@ -109,12 +115,12 @@ def _beside_stored(timeline: Timeline, stored: Timeline) -> list[str]:
     """What the program's own checkpoints come to."""
     if not timeline.recompute_flops:
         return []
-    if timeline.peak > stored.peak:
+    if timeline.peak > ALIKE * stored.peak:
         return [
             f"Recomputing raises the peak: with all kept it is {format_bytes(stored.peak)}. A "
             "block's inputs are kept for it, and all in it is live again at once."
         ]
-    if timeline.peak == stored.peak:
+    if ALIKE * timeline.peak > stored.peak:
         return [
             "Recomputing lowers nothing: with all kept it peaks as high, since what is "
             "recomputed is all live again when backward comes to it."
@@ -123,25 +129,24 @@ def _beside_stored(timeline: Timeline, stored: Timeline) -> list[str]:
     return [f"With all kept it would be {format_bytes(stored.peak)}, {ratio:.1f} times as much."]
 
 
-def _planned(graph: Graph, timeline: Timeline, stored: Timeline) -> list[str]:
-    """`chain` in the peak of the program's own checkpoints, or in half of store-all's."""
+def _planned(graph: Graph, timeline: Timeline, stored: Timeline) -> tuple[list[str], str | None]:
+    """`chain` in the peak of the program's own checkpoints, or in half of store-all's; and a budget
+    to go on with."""
     half = stored.peak // 2
-    same = bool(timeline.recompute_flops) and timeline.peak < stored.peak
-    budget = timeline.peak if same else half
+    same = bool(timeline.recompute_flops) and ALIKE * timeline.peak < stored.peak
+    limit, budget = (timeline.peak, rounded_up(timeline.peak)) if same else (half, "50%")
     try:
-        found = simulate(graph, make_schedule(graph, "chain", budget))
+        found = simulate(graph, make_schedule(graph, "chain", limit))
     except StoppedError:
-        return [
-            f"A plan in {format_bytes(budget)}: not tried, it takes longer than {PATIENCE:g} s; "
-            "ckpt plan does."
-        ]
+        late = f"not tried, it takes longer than {PATIENCE:g} s; ckpt plan does."
+        return [f"A plan in {format_bytes(limit)}: {late}"], budget
     except (BudgetError, UsageError):
-        return [] if same else [_none_in_half(graph, half)]
+        return ([], budget) if same else ([_none_in_half(graph, half)], None)
     if not same:
-        return [f"Planned, a step holds {format_bytes(found.peak)} for {_share(found)}."]
+        return [f"Planned, a step holds {format_bytes(found.peak)} for {_share(found)}."], budget
     if found.recompute_flops >= timeline.recompute_flops:
-        return ["In that peak the planner chain finds nothing cheaper."]
-    return [f"Planned, the same peak costs {_share(found)}."]
+        return ["In that peak the planner chain finds nothing cheaper."], budget
+    return [f"Planned, the same peak costs {_share(found)}."], budget
 
 
 def _none_in_half(graph: Graph, half: int) -> str:

@@ -137,14 +137,17 @@ class Frontier(Shown):
         return unit, dict(zip(limits, texts, strict=True))
 
     def by_planner(self) -> list[Row]:
-        """A row a planner: its recompute in percent of a forward, at each budget.
+        """A row a planner: its recompute in percent of a forward, at each budget that has a plan.
 
         Marked ``*`` where no plan holds less for as little recompute, ``-`` where it has none.
         """
         _, heads = self.budgets
         best = {(row["predicted_peak_nbytes"], row["recompute_flops"]) for row in self.best()}
         found: dict[str, Row] = {}
+        within = {row["budget_nbytes"] for row in self.rows if row["error"] is None}
         for row in self.rows:
+            if row["budget_nbytes"] not in within:
+                continue
             text = "- "
             if row["error"] is None:
                 point = row["predicted_peak_nbytes"], row["recompute_flops"]

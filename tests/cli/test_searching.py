@@ -82,7 +82,7 @@ def test_below_the_smallest_budget_the_error_has_the_command_that_works(
     found = run(capsys, f"{model} --budget 5%")
     assert found.code == 3
     assert "proven by" in found.err
-    command = found.err.strip().rpartition("to plan that: ckpt ")[2]
+    command = found.err.strip().rpartition("next: ckpt ")[2]
     assert command.startswith(f"{model} --budget ")
     assert run(capsys, *shlex.split(command)).code == 0
     smallest = int(command.split()[-1].removesuffix("B"))
