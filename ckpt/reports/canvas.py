@@ -6,12 +6,8 @@ Object API only: no pyplot, no global state, no window. matplotlib is imported w
 from __future__ import annotations
 
 import math
-import os
-import sys
 import textwrap
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckpt.reports.style import FAINT, GREY, GRID, TEXT, ink
@@ -31,43 +27,13 @@ GUIDES: dict[str, Callable[[float], float]] = {
 _GUIDE_WORDS = {"n": "∝ n", "sqrt n": "∝ √n", "log n": "∝ log n", "n^2": "∝ n²"}
 
 
-@contextmanager
-def house() -> Iterator[None]:
-    """matplotlib as it is delivered, whatever the user's matplotlibrc, style and MPLBACKEND say.
-
-    His are as they were at the end. A $ in a name is a dollar sign.
-    """
-    matplotlib = _matplotlib()
-    settings = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
-    # The salt makes the ids in an SVG depend on its contents alone; it can only be set this way.
-    settings |= {"svg.hashsalt": "ckpt", "text.parse_math": False}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font doesn't have
-        yield
-
-
-def _matplotlib() -> Any:
-    """matplotlib, which can't be imported while MPLBACKEND names a backend that there isn't."""
-    backend = os.environ.pop("MPLBACKEND", None)
-    first = "matplotlib" not in sys.modules
-    try:
-        import matplotlib
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-    if first and backend:
-        with suppress(ValueError):
-            matplotlib.rcParams["backend"] = backend
-    return matplotlib
-
-
 def new_figure(width: float, height: float, *, title: str = "", caption: str = "") -> Figure:
     """An empty sheet, ``width`` by ``height`` inches, in constrained layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from ckpt.reports.sheet import Sheet
+    from ckpt.reports.picture import Picture
 
-    figure = Sheet(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Picture(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckpt.reports.canvas import byte_axis, dress, halo, house, legend, new_figure
+from ckpt.reports.canvas import byte_axis, dress, halo, legend, new_figure
 from ckpt.reports.drawing import best_of, draw_best, shade_impossible, stairs
+from ckpt.reports.house import house
 from ckpt.reports.rows import Row, as_mappings, group
 from ckpt.reports.style import BLACK, FAINT, GREY, TEXT, look, words
 from ckpt.units import format_bytes, format_flops

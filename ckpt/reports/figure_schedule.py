@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt.graph import Graph
-from ckpt.reports.canvas import dress, house, legend, new_figure
+from ckpt.reports.canvas import dress, legend, new_figure
 from ckpt.reports.figure_timeline import draw_budget, draw_live, kind_legend, summary
+from ckpt.reports.house import house
 from ckpt.reports.style import BLACK, BLUE, GREY, VERMILLION
 from ckpt.text import printable
 from ckpt.timeline import KINDS, Timeline

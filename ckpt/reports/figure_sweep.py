@@ -10,12 +10,12 @@ from ckpt.reports.canvas import (
     count_axis,
     dress,
     guide,
-    house,
     label_ends,
     new_figure,
     percent_axis,
 )
 from ckpt.reports.drawing import Label, best_of, draw_best, place, shade_impossible
+from ckpt.reports.house import house
 from ckpt.reports.rows import Row, as_mappings, group, shared, stem
 from ckpt.reports.style import FAINT, GREEN, TEXT, look, words
 from ckpt.units import format_bytes

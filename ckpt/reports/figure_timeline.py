@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ckpt.graph import Graph
-from ckpt.reports.canvas import byte_axis, dress, house, legend, new_figure
+from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
+from ckpt.reports.house import house
 from ckpt.reports.style import (
     BLACK,
     GREY,
