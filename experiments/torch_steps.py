@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -274,8 +275,9 @@ class _Step(nn.Module):
 def _compiled(case: Case, share: float) -> Callable[[], torch.Tensor]:
     import torch._functorch.config as settings
 
-    torch._dynamo.reset()
-    made = torch.compile(case.loss)
+    # Code of its own for each share: what is compiled is kept by code, whatever the settings.
+    code = Case.loss.__code__.replace(co_name=f"loss_within_{share:g}")
+    made = torch.compile(partial(FunctionType(code, globals()), case))
 
     def run() -> torch.Tensor:
         with settings.patch(activation_memory_budget=share):

@@ -14,13 +14,29 @@ Key = tuple[Any, ...]
 
 
 def key_of(spec: Any, flat: list[Any], modules: Iterable[nn.Module]) -> Key:
-    """Shapes, values that are no tensors, training modes and autocast: another plan for each."""
-    return (
-        spec,
-        tuple(v.shape if isinstance(v, torch.Tensor) else v for v in flat),
-        tuple([m.training for m in modules]),
-        _autocast(),
-    )
+    """Shapes, values that are no tensors, training modes and autocast: another plan for each.
+
+    UsageError for a value that can't be told from another one.
+    """
+    values = tuple([v.shape if isinstance(v, torch.Tensor) else v for v in flat])
+    try:
+        hash(values)
+    except TypeError:
+        k = next(k for k, v in enumerate(values) if _unhashed(v))
+        raise UsageError(
+            f"argument {k}, of type {type(values[k]).__name__}, would be frozen into the plan, and "
+            "can't be told from another one, since it has no hash: pass tensors, numbers and text, "
+            "in lists, tuples and dicts"
+        ) from None
+    return spec, values, tuple([m.training for m in modules]), _autocast()
+
+
+def _unhashed(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return True
+    return False
 
 
 def _autocast() -> Any:
@@ -40,8 +56,18 @@ class Guards:
         self.arguments = [self._of(v) if isinstance(v, torch.Tensor) else None for v in flat]
         self.flags = self._flags()
         self.tensors: list[tuple[Any, str, Any, int, bool, str]] = []
+        self.children: list[tuple[dict[str, Any], list[Any], str]] = []
+        self.numbers: list[tuple[dict[str, Any], str, Any, str]] = []
+        """What is scheduled by hand: probabilities of dropouts, momenta of norms."""
         for prefix, root in roots.items():
             for path, module in root.named_modules():
+                if module._modules:
+                    held = list(module._modules.values())
+                    self.children.append((module._modules, held, path or prefix or "the module"))
+                for name in ("p", "momentum"):
+                    if type(module).__module__.startswith("torch.nn.") and name in vars(module):
+                        full = ".".join(filter(None, [prefix, path, name]))
+                        self.numbers.append((vars(module), name, vars(module)[name], full))
                 stores: Any = (module._parameters, module._buffers)
                 for own in stores:
                     for name, tensor in own.items():
@@ -85,6 +111,12 @@ class Guards:
                 fault = f"the data of {full} moved since the plan was made"
             elif tensor.requires_grad is not needs:
                 fault = f"requires_grad of {full} changed since the plan was made"
+        for own, held, full in self.children:
+            if list(own.values()) != held:
+                fault = f"{full} has other submodules than when the plan was made"
+        for own, name, number, full in self.numbers:
+            if own.get(name) != number:
+                fault = f"{full} is {own.get(name)}, and was {number} when the plan was made"
         if fault:
             raise UsageError(f"{fault}: plan again")
         if self._flags() != self.flags:

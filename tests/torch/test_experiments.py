@@ -16,7 +16,7 @@ import torch_memory_time
     ("name", "main", "options"),
     [
         ("cuda_check", cuda_check.main, ["--cpu"]),
-        ("torch_memory_time", torch_memory_time.main, ["--tiny", "--models", "GPT"]),
+        ("torch_memory_time", torch_memory_time.main, ["--tiny", "--models", "GPT", "--compile"]),
     ],
 )
 def test_a_dry_run(name: str, main, options: list[str], tmp_path: Path) -> None:

@@ -120,6 +120,16 @@ def test_arguments_by_name() -> None:
     assert step.verify(X, budget=torch.ones(16)).plain
 
 
+def test_values_that_cannot_be_told_apart_are_refused() -> None:
+    model = mlp()
+    step = recomputing(lambda x, k: (model(x) * k["a"][0]).mean(), X, {"a": [2.0]})
+    assert torch.equal(step(X, {"a": [3.0]}), (model(X) * 3).mean())
+    with pytest.raises(ckpt.UsageError, match=r"argument 1, of type set, would be frozen"):
+        step(X, {"a": {1}})
+    with pytest.raises(ckpt.UsageError, match="argument 1, of type set"):
+        recomputing(lambda x, k: model(x).mean(), X, {1})
+
+
 def test_new_shapes_modes_and_autocast_are_planned_anew() -> None:
     model = nn.Sequential(mlp(16, 2), nn.Dropout(0.5))
     step = recomputing(lambda x: model(x).square().mean(), X)
@@ -171,10 +181,12 @@ def replace(module, name, value):
             "deterministic_algorithms is True",
         ),
         (lambda m, x: (torch.set_default_dtype(torch.float64), x), "default dtype"),
+        (lambda m, x: (m.append(nn.Linear(16, 16)), x), "other submodules"),
+        (lambda m, x: (setattr(m[-1], "p", 0.9), x), r"8\.p is 0\.9, and was 0\.1"),
     ],
 )
 def test_what_must_not_change_raises(change, message: str) -> None:
-    model = mlp()
+    model = mlp().append(nn.Dropout(0.1))
     step = recomputing(lambda x: model(x).mean(), X)
     try:
         _, x = change(model, X)
