@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ckpt.machine import simulate
 from ckpt.schedule import Backward, Free, Schedule
 from ckpt.tape.core.abstract import abstract
 from ckpt.tape.core.op import BY_NAME, Op
+from ckpt.tape.ops.pointwise.buffers import update
 from tests.graphs import step_of
 from tests.tape.ops.checking import same, store_all
 
@@ -165,3 +167,42 @@ def test_an_op_has_the_same_bits_where_it_writes_over_an_operand(op: Op) -> None
             made = op.writes(*given, out=target, **params)
             assert made is target or isinstance(made, np.ndarray)
             same(expected, target, f"over operand {k}")
+
+
+LAYOUTS: dict[str, Any] = {
+    "C": lambda x: x,
+    "F": np.asfortranarray,
+    "rows reversed": lambda x: x[::-1],
+    "columns reversed": lambda x: x[:, ::-1],
+    "F, rows reversed": lambda x: np.asfortranarray(x)[::-1],
+    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+}
+BROADCAST: dict[str, Any] = {
+    "one": lambda x: np.broadcast_to(x[:1, :1].copy(), x.shape),
+    "a row": lambda x: np.broadcast_to(x[:1].copy(), x.shape),
+    "a column": lambda x: np.broadcast_to(x[:, :1].copy(), x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_numpy_buffers_as_it_adds_in_place_is_foreseen(layout: str) -> None:
+    for other in {**LAYOUTS, **BROADCAST}.values():
+        target, g = LAYOUTS[layout](np.ones((130, 140))), other(np.ones((130, 140)))
+        np.add(target, g, out=target)
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        np.add(target, g, out=target)
+        _, high = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert -2048 <= high - before - update(target, g) < 4096  # whole lines of the target
+
+
+def test_what_numpy_buffers_while_gradients_are_added_is_held() -> None:
+    def loss(p: Any) -> Any:
+        block = ckpt.checkpoint(lambda a: nn.softmax(a @ a.T) @ a)
+        return np.mean(block(p) - np.cumsum(p, axis=0))  # whose gradient goes by rows from below
+
+    profile = ckpt.profile(loss, RNG.standard_normal((200, 200)))
+    assert profile.measured is not None
+    high = profile.timeline.peak
+    assert high <= profile.measured.peak <= high + 16 * 1024

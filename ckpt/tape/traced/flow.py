@@ -26,6 +26,7 @@ from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import OUT, Op
 from ckpt.tape.core.rules import Rule, Stand, rules_of
+from ckpt.tape.ops.pointwise.buffers import buffers, update
 from ckpt.tape.traced.derived import rule_kernel
 from ckpt.tape.traced.kernel import Account, Kernel
 from ckpt.tape.traced.takeover import Turn, takeovers
@@ -160,7 +161,7 @@ class Flow:
                 reads=reads,
                 flops=flops,
                 moved_nbytes=moved_nbytes,
-                during=max((turn.high for turn in turns), default=held),
+                during=max((turn.high(turn.account) for turn in turns), default=held),
                 scratch=max((turn.kernel.scratch for turn in turns if turn.kernel), default=0),
                 overwrites=self._overwrites(node, reads, turns),
                 at=position,
@@ -210,11 +211,17 @@ class Flow:
             case "into old":
                 if edge.kind == "fresh" and edge.account.lies_in is None:
                     gone = turn.made = nbytes
+                if edge.kind != "part":
+                    turn.adding = _update(self.waiting[at].array, made)
             case "into new" | "anew":
                 before = self.waiting[at]
                 assert before.buffer is not None
                 summed = edge.merge == "anew" and edge.kind != "part"
                 array = sum_layout(before.array, made) if summed else made
+                if summed:
+                    turn.adding = buffers(array, before.array, made)
+                elif edge.kind != "part":
+                    turn.adding = _update(made, before.array)
                 if edge.merge == "into new" and edge.account.lies_in is not None:
                     buffer = self._hand_over(incoming, at)
                 else:
@@ -225,7 +232,7 @@ class Flow:
                 turn.stays = True
             case _:
                 assert_never(edge.merge)
-        turn.high = self.live + gone + turn.account.workspace
+        turn.held = self.live + gone
 
     def _hand_over(self, incoming: _Cotangent, at: int) -> _Made:
         """The incoming cotangent's buffer, which is that of node ``at`` from here on."""
@@ -303,6 +310,11 @@ def zeros(node: TapeNode) -> Any:
         shapes: tuple[Any, ...] = node.shape
         return AbstractParts(AbstractArray(s, d) for s, d in zip(shapes, node.dtype, strict=True))
     return AbstractArray(node.shape, node.dtype)
+
+
+def _update(target: Any, g: Any) -> int:
+    """The workspace of ``target += g``; a number is replaced."""
+    return update(target, g) if target.shape else 0
 
 
 def _added_into(node: TapeNode, before: _Cotangent | None) -> Any:

@@ -18,8 +18,10 @@ class Turn:
     """One rule's turn within a step."""
 
     rule: Rule
-    high: int = 0
-    """The most bytes held beside the activations while it runs."""
+    held: int = 0
+    """Bytes held beside the activations once its result is made."""
+    adding: int = 0
+    """The workspace of adding that to what is there already, when the rule's own is gone."""
     made: int = 0
     """Bytes made for its result, none if that lies in the incoming cotangent or is but summed."""
     stays: bool = False
@@ -36,6 +38,10 @@ class Turn:
     over: dict[int, Account] = field(default_factory=dict)
     """Node -> the account where its value is written over; filled in by `takeovers`."""
 
+    def high(self, account: Account) -> int:
+        """The most bytes held beside the activations while it runs, written over as that says."""
+        return self.held + max(account.workspace, self.adding)
+
     def account_over(self, value: int) -> Account | None:
         """What it takes where it may write over that value; None if it doesn't, even then."""
         places = [k for k, node in enumerate(self.arguments) if node == value]
@@ -51,7 +57,7 @@ def takeovers(values: Iterable[int], turns: Sequence[Turn]) -> Overwrites:
     The last rule that reads a value writes over it. Its bytes are there until the step ends, as
     they are otherwise; what isn't there is the array that would have been made beside them.
     """
-    most = max((turn.high for turn in turns), default=0)
+    most = max((turn.high(turn.account) for turn in turns), default=0)
     found = []
     for value in values:
         last = max(k for k, turn in enumerate(turns) if value in turn.reads)
@@ -60,8 +66,8 @@ def takeovers(values: Iterable[int], turns: Sequence[Turn]) -> Overwrites:
         if account is None:
             continue
         less = turn.made if account.lies_in is not None else 0
-        highs = [other.high for other in turns]
-        highs[last] += account.workspace - turn.account.workspace - less
+        highs = [other.high(other.account) for other in turns]
+        highs[last] = turn.high(account) - less
         if turn.stays:
             highs[last + 1 :] = [high - less for high in highs[last + 1 :]]
         if max(highs) < most:

@@ -12,14 +12,35 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import abstract
+from ckpt.tape.core.abstract import AbstractArray, abstract, fresh
 
 ELEMENTS = 8192
 
 
 def update(target: Any, g: Any) -> int:
-    """The workspace of ``target += g``: the target is buffered as it is read and written."""
-    return 2 * buffer(target, target, target.dtype) + buffer(target, g, target.dtype)
+    """The workspace of ``target += g``: the target is buffered as it is read and written.
+
+    The axes are walked in the order of both operands' strides, and backwards where both run so."""
+    both = _forwards(abstract(target), abstract(g))
+    walk = fresh(np.add, target.shape, *both)
+    target, g = both
+    return 2 * buffer(walk, target, target.dtype) + buffer(walk, g, target.dtype)
+
+
+def _forwards(x: AbstractArray, y: AbstractArray) -> tuple[AbstractArray, AbstractArray]:
+    """``x``, and ``y`` broadcast to it, with the axes turned round along which neither goes
+    forwards."""
+    missing = x.ndim - y.ndim
+    beside = (0,) * missing + tuple(
+        0 if n == 1 else stride for n, stride in zip(y.shape, y.strides, strict=True)
+    )
+    pairs = [
+        (-a, -b) if a <= 0 and b <= 0 else (a, b) for a, b in zip(x.strides, beside, strict=True)
+    ]
+    return (
+        AbstractArray(x.shape, x.dtype, tuple(a for a, _ in pairs)),
+        AbstractArray(x.shape, y.dtype, tuple(b for _, b in pairs)),
+    )
 
 
 def buffers(out: Any, *operands: Any, **params: Any) -> int:
