@@ -14,26 +14,10 @@ import pytest
 
 import ckpt
 from ckpt.errors import UsageError
-from ckpt.graph import BackwardStep, Graph, Node
 from ckpt.reports.formats.registry import FORMATS, check, endings
 from ckpt.reports.formats.simulated import Simulation
-from ckpt.reports.formats.traces import speedscope, trace_events
-from ckpt.timeline import KINDS, PHASES, holdings
 from tests.graphs import chain
-
-HOSTILE = "</script><script>alert(1)</script><b>\"'&\x1b]0;x\x07\u202e"
-
-
-def hostile_graph() -> Graph:
-    nodes = (
-        Node(name=HOSTILE, op="input", resident=True, shape=(1,), nbytes=8),
-        Node(
-            name=HOSTILE, op=HOSTILE, deps=(0,), nbytes=4, flops=3, source=HOSTILE + ":7",
-            scope=f"{HOSTILE}/b", dtype=HOSTILE, requires_grad=True,
-        ),
-    )  # fmt: skip
-    steps = (BackwardStep(label=HOSTILE, source=HOSTILE, reads=(1,), flops=2, during=4, at=1),)
-    return Graph(nodes, steps=steps, outputs=(1,), name=HOSTILE)
+from tests.reports.test_traces import hostile_graph
 
 
 @pytest.fixture(scope="module")
@@ -147,94 +131,6 @@ def test_a_plan_is_not_read_as_a_profile(results: dict[str, Any], tmp_path: Path
     kept = results["Profile"].export(tmp_path / "a.profile.json")
     with pytest.raises(UsageError, match="holds no plan"):
         ckpt.load_plan(kept)
-
-
-# -- the trace event format ------------------------------------------------------------------------
-
-REQUIRED = {
-    "M": {"name", "ph", "pid", "tid", "args"},
-    "X": {"name", "ph", "pid", "tid", "ts", "dur", "cat"},
-    "C": {"name", "ph", "pid", "ts", "args"},
-    "b": {"name", "ph", "pid", "tid", "ts", "cat", "id"},
-    "e": {"name", "ph", "pid", "tid", "ts", "cat", "id"},
-}
-"""What the format asks of an event of each phase that we write."""
-
-
-@pytest.mark.parametrize("graph", [chain(12), hostile_graph(), Graph(())])
-def test_a_trace_is_what_its_format_asks_for(graph: Graph) -> None:
-    timeline = ckpt.simulate(graph, ckpt.make_schedule(graph, "store_all"))
-    trace = json.loads(json.dumps(trace_events(graph, timeline)))
-    begun: dict[tuple[str, int, str], float] = {}
-    ends: dict[int, float] = {}
-    for event in trace["traceEvents"]:
-        assert REQUIRED[event["ph"]] <= event.keys()
-        assert isinstance(event["name"], str) and event["name"].isprintable()
-        if event["ph"] == "M":
-            assert event["name"] in ("process_name", "thread_name")
-            assert isinstance(event["args"]["name"], str)
-            continue
-        assert isinstance(event["ts"], (int, float)) and event["ts"] >= 0
-        if event["ph"] == "X":  # slices of a thread follow each other
-            assert event["dur"] > 0
-            assert event["ts"] >= ends.get(event["tid"], 0.0) - 1e-9
-            ends[event["tid"]] = event["ts"] + event["dur"]
-        if event["ph"] == "C":
-            assert event["args"]
-            assert all(isinstance(value, int) for value in event["args"].values())
-        if event["ph"] == "b":
-            begun[event["cat"], event["id"], event["name"]] = event["ts"]
-        if event["ph"] == "e":
-            assert begun.pop((event["cat"], event["id"], event["name"])) <= event["ts"]
-    assert not begun
-
-
-def test_a_trace_says_what_the_timeline_does() -> None:
-    graph = chain(12)
-    timeline = ckpt.simulate(graph, ckpt.make_schedule(graph, "sqrt"))
-    events = trace_events(graph, timeline)["traceEvents"]
-    slices = [event for event in events if event["ph"] == "X"]
-    assert len(slices) == len(timeline)
-    for phase in PHASES[:3]:
-        flops = sum(e["args"]["flops"] for e in slices if e["cat"] == phase)
-        assert flops == timeline.flops_by_phase[phase]
-    highs = [e["args"]["high"] for e in events if e["name"] == "high bytes"]
-    assert highs == list(timeline.columns["high"])
-    live = [e["args"] for e in events if e["name"] == "live bytes"]
-    assert [row["activations"] for row in live] == list(timeline.columns["activations"])
-    assert set(live[0]) == set(KINDS[:4])
-
-
-# -- speedscope's format ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("graph", [chain(12), hostile_graph(), Graph(())])
-def test_a_flame_graph_is_what_speedscope_reads(graph: Graph) -> None:
-    timeline = ckpt.simulate(graph, ckpt.make_schedule(graph, "store_all"))
-    data = json.loads(json.dumps(speedscope(graph, timeline)))
-    assert data["$schema"] == "https://www.speedscope.app/file-format-schema.json"
-    frames = data["shared"]["frames"]
-    for frame in frames:
-        assert frame.keys() <= {"name", "file", "line", "col"}
-        assert isinstance(frame["name"], str) and frame["name"].isprintable()
-        assert isinstance(frame.get("line", 1), int)
-    assert data["profiles"]
-    for profile in data["profiles"]:
-        assert profile["type"] == "sampled"
-        assert profile["unit"] in ("none", "bytes")
-        assert len(profile["samples"]) == len(profile["weights"])
-        assert profile["endValue"] - profile["startValue"] == sum(profile["weights"])
-        assert all(stack and max(stack) < len(frames) for stack in profile["samples"])
-        assert all(weight > 0 for weight in profile["weights"])
-
-
-def test_a_flame_graph_adds_up_to_the_peak_and_to_the_work() -> None:
-    graph = chain(12)
-    timeline = ckpt.simulate(graph, ckpt.make_schedule(graph, "sqrt"))
-    live, work = speedscope(graph, timeline)["profiles"]
-    held = holdings(graph, timeline, timeline.peak_position)
-    assert live["endValue"] == sum(found.nbytes for found in held)
-    assert work["endValue"] == timeline.step_flops
 
 
 # -- what people see -------------------------------------------------------------------------------

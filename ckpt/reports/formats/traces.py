@@ -15,24 +15,28 @@ from ckpt.schedule import Backward, Compute, Free, Instruction
 from ckpt.text import printable
 from ckpt.timeline import KINDS, PHASES, Timeline, holdings
 
+STEP, BUFFERS = 1, 2
+"""Processes of a trace."""
+
 SPEEDSCOPE = "https://www.speedscope.app/file-format-schema.json"
 
 
 def trace_events(graph: Graph, timeline: Timeline) -> dict[str, Any]:
     """The step as trace events: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 
-    A slice an instruction, on a thread a phase; counters of the live bytes by kind after each; and
-    the life of each buffer as an asynchronous slice.
+    A process of instructions, a slice each, on a thread a phase, and counters of the live bytes by
+    kind after each; and one of buffers, the life of each an asynchronous slice.
     """
     columns = timeline.columns
     starts = [0, *accumulate(max(flops, 1) for flops in columns["flops"])]
     events: list[dict[str, Any]] = [
         _event("M", "process_name", 0, args={"name": printable(graph.name) or "a step"}),
-        *(
-            _event("M", "thread_name", 0, thread=k, args={"name": phase})
-            for k, phase in enumerate(PHASES)
-        ),
+        _event("M", "process_name", 0, process=BUFFERS, args={"name": "what is live"}),
+        _event("M", "process_sort_index", 0, process=BUFFERS, args={"sort_index": 1}),
     ]
+    for k, phase in enumerate(PHASES):
+        events.append(_event("M", "thread_name", 0, thread=k, args={"name": phase}))
+        events.append(_event("M", "thread_sort_index", 0, thread=k, args={"sort_index": k}))
     for p, instruction in enumerate(timeline.schedule):
         events.append(
             _event(
@@ -54,10 +58,17 @@ def trace_events(graph: Graph, timeline: Timeline) -> dict[str, Any]:
         events.append(_event("C", "live bytes", starts[p], args=live))
         events.append(_event("C", "high bytes", starts[p], args={"high": columns["high"][p]}))
     for number, buffer in enumerate(timeline.buffers):
-        name = "nobody's" if buffer.whose is None else printable(graph.describe(buffer.whose))
+        whose = "nobody's" if buffer.whose is None else printable(graph.describe(buffer.whose))
+        node = None if buffer.whose is None else graph[buffer.whose]
+        of = "nobody's" if node is None else printable(f"{node.op} {node.source}".strip())
+        name, args = f"{buffer.kind}: {of}", {"of": whose, "nbytes": buffer.nbytes}
         for kind, at in (("b", buffer.born), ("e", buffer.died)):
-            args = {"nbytes": buffer.nbytes}
-            events.append(_event(kind, name, starts[at], cat=buffer.kind, id=number, args=args))
+            events.append(
+                _event(
+                    kind, name, starts[at],
+                    process=BUFFERS, cat=buffer.kind, id=number, args=args,
+                )
+            )  # fmt: skip
     return {
         "traceEvents": events,
         "displayTimeUnit": "ns",
@@ -65,9 +76,11 @@ def trace_events(graph: Graph, timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def _event(kind: str, name: str, flops: int, *, thread: int = 0, **more: Any) -> dict[str, Any]:
+def _event(
+    kind: str, name: str, flops: int, *, process: int = STEP, thread: int = 0, **more: Any
+) -> dict[str, Any]:
     """An event; times are in microseconds, as the format wants them."""
-    return {"ph": kind, "name": name, "ts": flops / 1000, "pid": 1, "tid": thread, **more}
+    return {"ph": kind, "name": name, "ts": flops / 1000, "pid": process, "tid": thread, **more}
 
 
 def speedscope(graph: Graph, timeline: Timeline) -> dict[str, Any]:
