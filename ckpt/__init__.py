@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ckpt.tape.eager.grad import grad, stop_gradient, value_and_grad
     from ckpt.tape.eager.gradcheck import gradcheck
     from ckpt.tape.execution.program import trace
+    from ckpt.tape.ops.tiles import threads
     from ckpt.timeline import Buffer, Timeline
     from ckpt.witness import Witness
 
@@ -79,6 +80,7 @@ _HOMES = {
     "ckpt.tape.eager.grad": "grad stop_gradient value_and_grad",
     "ckpt.tape.eager.gradcheck": "gradcheck",
     "ckpt.tape.execution.program": "trace",
+    "ckpt.tape.ops.tiles": "threads",
 }
 """Where the names are found, which are imported when they are first asked for."""
 
@@ -106,8 +108,8 @@ __all__ = [
     "UnsupportedError", "UsageError", "Value", "Verification", "VerificationError", "Witness",
     "WorkersError", "check_finite", "checkpoint", "checkpoint_sequential", "execute", "frontier",
     "grad", "gradcheck", "load_plan", "load_profile", "make_schedule", "name", "nn", "op", "plan",
-    "planner", "profile", "scope", "simulate", "spec", "stop_gradient", "sweep", "trace",
-    "value_and_grad",
+    "planner", "profile", "scope", "simulate", "spec", "stop_gradient", "sweep", "threads",
+    "trace", "value_and_grad",
 ]  # fmt: skip
 
 

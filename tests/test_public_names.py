@@ -25,7 +25,7 @@ def test_the_exported_names():
         "VerificationError", "Witness", "WorkersError", "check_finite", "checkpoint",
         "checkpoint_sequential", "execute", "frontier", "grad", "gradcheck", "load_plan",
         "load_profile", "make_schedule", "name", "nn", "op", "plan", "planner", "profile", "scope",
-        "simulate", "spec", "stop_gradient", "sweep", "trace", "value_and_grad",
+        "simulate", "spec", "stop_gradient", "sweep", "threads", "trace", "value_and_grad",
     ]  # fmt: skip
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.core.abstract import AbstractArray, contiguous
-from ckpt.tape.core.op import op
+from ckpt.tape.core.op import Fill, op
 from ckpt.tape.ops.pointwise.buffers import ELEMENTS
+from ckpt.tape.ops.tiles import TILE, lanes_of, share
 
-BLOCK = 1 << 15
-"""Elements a block: 128 KiB of float32. Smaller ones pay NumPy's overhead a call, larger ones miss
-the second-level cache."""
+BLOCK = TILE
+"""Elements a block."""
 
 
 def float_dtype(*arrays: Any) -> np.dtype[Any]:
@@ -51,11 +51,12 @@ def in_blocks(
 
     ``fill(out, *scratch, *operands, **static)`` gets one-dimensional blocks and fills ``out``.
     ``flops`` an element; ``scratch``: how many blocks of temporaries; ``over``: the operands that
-    ``fill`` reads no more once it has begun, and whose memory ``out`` may be.
+    ``fill`` reads no more once it has begun, and whose memory ``out`` may be. Several threads may
+    share the work, each with temporaries of its own.
     """
 
     def block_nbytes(out: Any) -> int:
-        return int(min(BLOCK, out.size) * out.itemsize)
+        return int(min(BLOCK, out.size) * out.itemsize * lanes_of(out.nbytes))
 
     def declare(fill: Callable[..., None]) -> Any:
         called = name or fill.__name__
@@ -77,6 +78,7 @@ def in_blocks(
                 scratch * block_nbytes(out) + copied_nbytes(*arrays)
             ),
             over=lambda k, out, *_, **__: 0 if k in over else block_nbytes(out),
+            fill=Fill(fill, scratch, over),
         )(forward)
 
     return declare
@@ -92,14 +94,21 @@ def _filled(
     copied = [k for k, a in enumerate(arrays) if a is out and k not in over]
     flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
     target = out.reshape(-1)
-    temporaries = [np.empty(min(BLOCK, out.size), out.dtype) for _ in range(scratch)]
-    for start in range(0, out.size, BLOCK):
-        part = target[start : start + BLOCK]
-        given = [t[: part.size] for t in temporaries]
-        operands = [a[start : start + BLOCK] for a in flat]
-        for k in copied:
-            operands[k] = part.copy()
-        fill(part, *given, *operands, **static)
+    lanes, length = lanes_of(out.nbytes), min(BLOCK, out.size)
+    temporaries = np.empty((lanes, scratch + len(copied), length), out.dtype)
+
+    def work(lane: int, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            start = number * BLOCK
+            part = target[start : start + BLOCK]
+            given = [t[: part.size] for t in temporaries[lane]]
+            operands = [a[start : start + BLOCK] for a in flat]
+            for k, copy in zip(copied, given[scratch:], strict=True):
+                copy[...] = part
+                operands[k] = copy
+            fill(part, *given[:scratch], *operands, **static)
+
+    share(work, -(-out.size // BLOCK), lanes)
     return out if shape else out[()]
 
 

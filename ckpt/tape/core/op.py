@@ -55,6 +55,21 @@ class Source(NamedTuple):
     """The operand's number, or numbers; the option's name."""
 
 
+class Fill(NamedTuple):
+    """How a result is filled in that follows element by element: a ufunc, or
+    ``function(out, *scratch, *operands, **static)`` on one-dimensional arrays of one length."""
+
+    function: Callable[..., Any]
+    scratch: int = 0
+    """How many arrays of temporaries it takes."""
+    over: tuple[int, ...] = ()
+    """Operands that ``out`` may be; a ufunc's may be any."""
+
+    @property
+    def is_ufunc(self) -> bool:
+        return isinstance(self.function, np.ufunc)
+
+
 class Op:
     """A differentiable function: its forward, its rules, and what they cost."""
 
@@ -70,6 +85,7 @@ class Op:
         view: bool = False,
         writes: Callable[..., Any] | None = None,
         over: Callable[..., int | None] | None = None,
+        fill: Fill | None = None,
         random: bool = False,
     ) -> None:
         self.forward = forward
@@ -87,6 +103,7 @@ class Op:
         self.over = over
         """``over(k, result, *operands, **static)``: that array may be operand k, at the price of so
         many more bytes of workspace; None: not that one."""
+        self.fill = fill
         self.ours = (getattr(forward, "__module__", "") or "numpy").startswith(("ckpt.", "numpy"))
         """Is it the package's, and not declared by a user?"""
         self.fresh = self.ours and not view
@@ -102,7 +119,6 @@ class Op:
         self.is_ours = _is_ours(forward)
         """Is it one of the catalogue, or of a NumPy function alone?"""
         self.reset()
-        BY_NAME[name] = self
 
     if TYPE_CHECKING:  # see `ckpt.tape.install`
 
@@ -279,15 +295,20 @@ def op(*functions: Any, name: str = "", **traits: Any) -> Callable[..., Any]:
     """
     bare = len(functions) == 1 and inspect.isfunction(functions[0]) and not traits and not name
     if bare and functions[0].__module__.partition(".")[0] != "numpy":
-        return Op(functions[0], name=functions[0].__name__)
+        return _named(Op(functions[0], name=functions[0].__name__))
 
     def declare(forward: Callable[..., Any]) -> Op:
-        made = Op(forward, name=name or forward.__name__, **traits)
+        made = _named(Op(forward, name=name or forward.__name__, **traits))
         for function in functions:
             NUMPY[function] = made
         return made
 
     return declare
+
+
+def _named(op: Op) -> Op:
+    BY_NAME[op.name] = op
+    return op
 
 
 def adapt(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -19,8 +19,9 @@ from ckpt.tape.execution.arguments import check_arguments, reader
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard, runs_code_of_the_users
 from ckpt.tape.execution.layouts import as_given, layouts
-from ckpt.tape.execution.lines import write
+from ckpt.tape.execution.lines import Code, write
 from ckpt.tape.execution.source import assemble
+from ckpt.tape.execution.tiling import tiled
 from ckpt.tape.traced.trace import Traced
 from ckpt.units import KIB
 
@@ -42,24 +43,32 @@ class StraightLine:
         self._draws = Draws(traced, schedule)
         guarded = whole == ALL or runs_code_of_the_users(traced)
         guard = self._guard = Guard(traced, whole) if guarded and whole >= 0 else None
-        code = write(traced, schedule, self._draws, guard)
-        self.nbytes = place(code)
-        """Of the arena, held between calls."""
+        code, self.nbytes = self._arranged(guard)
+        """Bytes of the arena, held between calls."""
         self.beside_nbytes = beside(code)
         """The most that a call allocates beside it, results aside."""
-        promised = simulate(traced.graph, schedule).peak
-        if self.nbytes + self.beside_nbytes > promised + promised // 100 + KIB * 64:
-            # Lifetimes that leave gaps which nothing fits: keep the promise rather than the speed.
-            code = write(traced, schedule, self._draws, guard)
-            lifetimes(code)
-            self.nbytes = 0
-            self.beside_nbytes = beside(code)
         self._made = assemble(traced, code)
         self.code_nbytes = self._made.nbytes
         """Of the code itself, which is there before the first call."""
         self._memory: Any = None
         self._read = reader(traced)
         self._turn = threading.RLock()
+
+    def _arranged(self, guard: Guard | None) -> tuple[Code, int]:
+        """The lines and the size of their arena: the quickest that keep the promise."""
+        traced, schedule = self.traced, self.schedule
+        promised = simulate(traced.graph, schedule).peak
+        for joins in (True, False):
+            code = write(traced, schedule, self._draws, guard)
+            if joins:
+                code = tiled(code, promised)
+            nbytes = place(code)
+            if nbytes + beside(code) <= promised + promised // 100 + KIB * 64:
+                return code, nbytes
+        # Lifetimes that leave gaps which nothing fits.
+        code = write(traced, schedule, self._draws, guard)
+        lifetimes(code)
+        return code, 0
 
     def __call__(self, *args: Any) -> Any:
         arrays = self._read(args)

@@ -18,13 +18,14 @@ from ckpt.schedule import Backward, Compute, Free, Schedule
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts
 from ckpt.tape.core.cotangents import copy, zeros_like
 from ckpt.tape.core.node import TapeNode
-from ckpt.tape.core.op import Op
+from ckpt.tape.core.op import NUMPY, Op
 from ckpt.tape.core.rules import Stand, rules_of
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard
 from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.flow import Edge, copied, sum_layout, zeros
-from ckpt.tape.traced.kernel import Account, At, Kernel, cost
+from ckpt.tape.traced.joined import At
+from ckpt.tape.traced.kernel import Account, Kernel, cost
 from ckpt.tape.traced.trace import Traced
 from ckpt.timeline import KINDS
 
@@ -72,6 +73,8 @@ class Line:
     writes: Callable[..., Any] | None = None
     workspace: int = 0
     """Bytes that the call itself allocates and lets go of."""
+    op: Op | None = None
+    """Whose call it is."""
 
     def variables(self) -> Iterator[Var]:
         """The variables that it reads and makes."""
@@ -283,7 +286,9 @@ class _Writer:
             case "anew":
                 old = self.cotangents[dep]
                 total = Var(sum_layout(old.array, new.array))
-                self.code.lines.append(Line("call", np.add, [old, new], total, None, np.add))
+                self.code.lines.append(
+                    Line("call", np.add, [old, new], total, None, np.add, op=NUMPY[np.add])
+                )
                 return total
             case _:
                 assert_never(edge.merge)
@@ -336,13 +341,13 @@ class _Writer:
         elif over is not None:
             assert op.writes is not None
             result = Var(array, over)
-            line = Line("over", op.writes, sources, result, params)
+            line = Line("over", op.writes, sources, result, params, op=op)
             line.workspace = _workspace(op, array, sources, params, sources.index(over))
         else:
             result = Var(array)
             function = _apart(op.forward, sources[0], array) if op.view else op.forward
             workspace = _workspace(op, array, sources, params)
-            line = Line("call", function, sources, result, params, op.writes, workspace)
+            line = Line("call", function, sources, result, params, op.writes, workspace, op)
         self.code.lines.append(line)
         return result
 
@@ -361,7 +366,7 @@ class _Writer:
         if not target.shape:
             return self._make(np.add, [target, other], target.array)
         result = Var(target.array, target)
-        self.code.lines.append(Line("over", np.add, [target, other], result))
+        self.code.lines.append(Line("over", np.add, [target, other], result, op=NUMPY[np.add]))
         return result
 
     def _own(self, dep: int, edge: Edge) -> Var:

@@ -188,7 +188,8 @@ def _bound(function: FunctionType) -> Sequence[Any]:
 
 
 def _steps(kernel: Kernel) -> list[Any]:
-    return [kernel.result, *[(call.op, call.sources, call.params) for call in kernel.calls]]
+    calls = [part for call in kernel.calls for part in call.parts or (call,)]
+    return [kernel.result, *[(call.op, call.sources, call.params) for call in calls]]
 
 
 def _called(entry: Entry) -> str:

@@ -23,28 +23,7 @@ from ckpt.tape.core.context import CURRENT, Context
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import Op
 from ckpt.tape.core.value import Value, constant
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One primitive: what it reads (positions in the kernel, or constants) and what it makes."""
-
-    op: Op
-    sources: tuple[Any, ...]
-    params: dict[str, Any] | None
-    array: Any
-    """The AbstractArray (or AbstractParts) it makes."""
-    root: int
-    """The position whose buffer the result lives in: its own, unless it is a view."""
-    nbytes: int
-    """Bytes of that buffer, if it is its own; a view of a number holds just the number."""
-    flops: int
-    workspace: int
-    scratch: int
-
-
-class At(int):
-    """A position in a kernel: the arguments first, then the calls."""
+from ckpt.tape.traced.joined import At, Call, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +127,11 @@ class _KernelRecorder:
             root = first if first < self.count else self.calls[first - self.count].root
         flops, workspace, scratch = cost(op, made, arrays, params)
         nbytes = made.itemsize if op.view and not arrays[0].shape else made.nbytes
-        self.calls.append(Call(op, sources, params, made, root, nbytes, flops, workspace, scratch))
+        self.calls.append(
+            Call(
+                op, sources, tuple(arrays), params, made, root, nbytes, flops, workspace, scratch
+            )
+        )  # fmt: skip
         value = constant(made)
         self.positions[value._node] = position
         return value
@@ -197,19 +180,20 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         # The result doesn't depend on the arrays: a constant, copied to be the caller's own.
         data = np.asarray(result._array if isinstance(result, Value) else result)
         result = recorder.record(_constant_op(data), [], [], None, 0)
+    calls, place = joined(recorder.calls, len(flat), recorder.positions[result._node])
     kernel = Kernel(
         tuple(arguments),
         tuple(flat),
-        tuple(recorder.calls),
-        recorder.positions[result._node],
+        tuple(calls),
+        place,
         result._array,
-        flops=sum(call.flops for call in recorder.calls),
-        scratch=max((call.scratch for call in recorder.calls), default=0),
-        overwrites=any(call.op.over is not None for call in recorder.calls),
+        flops=sum(call.flops for call in calls),
+        scratch=max((call.scratch for call in calls), default=0),
+        overwrites=any(call.op.over is not None for call in calls),
     )
     for j, call in enumerate(kernel.calls):
         if call.root == len(flat) + j:
-            kernel.moved += moved(call.array, *(_operand(kernel, s) for s in call.sources))
+            kernel.moved += moved(call.array, *call.given)
     kernel.root = _root(kernel, kernel.result)
     if kernel.is_fresh:
         kernel.nbytes = kernel.calls[kernel.root - len(flat)].nbytes
@@ -283,18 +267,9 @@ def _over(kernel: Kernel, call: Call, k: int) -> int | None:
     made = call.array
     if call.op.over is None or not made.shape or (made.dtype.kind == "c" and made.size == 1):
         return None
-    operands = [_operand(kernel, s) for s in call.sources]
-    if operands[k] != made:
+    if call.given[k] != made:
         return None
-    return call.op.over(k, made, *operands, **(call.params or {}))
-
-
-def _operand(kernel: Kernel, source: Any) -> Any:
-    """A call's operand: the array at that position, or a constant."""
-    if not isinstance(source, At):
-        return source
-    count = len(kernel.arguments)
-    return kernel.arguments[source] if source < count else kernel.calls[source - count].array
+    return call.op.over(k, made, *call.given, **(call.params or {}))
 
 
 def moved(*arrays: Any) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, elementwise, fresh
-from ckpt.tape.core.op import Op, adapt, op
+from ckpt.tape.core.op import Fill, Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffers
 
 LN2 = float(np.log(2.0))
@@ -48,6 +48,7 @@ def ufunc(
         workspace=buffers,
         writes=function,
         over=anywhere,
+        fill=Fill(function),
     )
     return declare(forward or function)  # type: ignore[no-any-return]
 

@@ -1,0 +1,230 @@
+"""Runs of elementwise lines as one, across instructions, where that takes no more memory.
+
+A compiled step knows all its calls beforehand. What lies between two elementwise ones - views, and
+what the schedule lets go of - reads no element, so they can be done together, tile by tile: at the
+last one's place, where what the earlier ones read must still be there. What is made and read within
+a run needs no array at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ckpt.tape.core.op import NUMPY
+from ckpt.tape.execution.lines import Code, Line, Var
+from ckpt.tape.ops.tiles import lanes_of
+from ckpt.tape.traced.joined import Joined
+from ckpt.tape.traced.tiled import LEAST, Elementwise, Operand, TiledRun, depth, is_piece
+
+LONGEST = 64
+"""Lines of a run: what they read and make together should stay in the cache."""
+
+
+def tiled(code: Code, limit: int) -> Code:
+    """The same code with its runs, none of which makes more than ``limit`` bytes live."""
+    lives = _Lives(code)
+    lines: list[Line] = []
+    starts: list[int] = []
+    """Where each line of the plain code is now."""
+    gone: set[Var] = set()
+    at = 0
+    while at < len(code.lines):
+        run = _longest(code.lines, at, lives, limit)
+        if run is None:
+            starts.append(len(lines))
+            line = code.lines[at]
+            if line.kind != "drop" or gone.isdisjoint(var.root for var in line.variables()):
+                lines.append(line)
+            at += 1
+        else:
+            starts.extend([len(lines)] * len(run.lines))
+            lines.extend(run.written())
+            gone.update(run.temporary)
+            at += len(run.lines)
+    starts.append(len(lines))
+    ends = [starts[end] for end in code.ends]
+    return Code(
+        lines, ends, code.changes, code.held, code.arguments, code.loss, code.gradients, code.aux
+    )
+
+
+class _Lives:
+    """Where in the plain code buffers are used last, and how many bytes are live at each line."""
+
+    def __init__(self, code: Code) -> None:
+        self.last: dict[Var, int] = {}
+        first: dict[Var, int] = {}
+        for at, line in enumerate(code.lines):
+            if line.kind != "drop":
+                for var in line.variables():
+                    first.setdefault(var.root, at)
+                    self.last[var.root] = at
+        self.beside = {var.root for var in (*code.results, *code.arguments)}
+        """What goes in and out, which is no part of a peak."""
+        self.last.update(dict.fromkeys(self.beside, len(code.lines)))
+        changes = [0] * (len(code.lines) + 1)
+        for root in first.keys() - self.beside:
+            changes[first[root]] += root.array.nbytes
+            changes[self.last[root] + 1] -= root.array.nbytes
+        self.live = list(accumulate(changes))
+
+    def nbytes(self, roots: set[Var]) -> int:
+        return sum(root.array.nbytes for root in roots - self.beside)
+
+
+def _longest(lines: Sequence[Line], start: int, lives: _Lives, limit: int) -> _Joining | None:
+    """The longest run from there that pays, and that memory allows."""
+    members: list[int] = []
+    run = _Joining()
+    for at in range(start, len(lines)):
+        if members and lines[at].kind in ("drop", "view"):
+            continue
+        if len(members) == LONGEST or not run.add(lines[at]):
+            break
+        members.append(at)
+    while members:
+        run = _Joining()
+        for at in members:
+            run.add(lines[at])
+        if not run.pays():
+            break
+        run.finish(lines[start : members[-1] + 1], lives, members[-1])
+        if run.live <= limit:
+            return run
+        members.pop()
+    return None
+
+
+class _Joining:
+    """Elementwise lines on their way to be one."""
+
+    def __init__(self) -> None:
+        self.members: list[Line] = []
+        self.pieces: list[Elementwise] = []
+        self.operands: dict[Var, Operand] = {}
+        self.roots: dict[Var, set[Operand]] = {}
+        """Of each buffer that is read or written, where."""
+        self.changed: set[Var] = set()
+        """The buffers that are written."""
+        self.made: dict[Var, None] = {}
+        """Those of them that are none before."""
+
+    def add(self, line: Line) -> bool:
+        """Take the line in; False where it can't be one of these."""
+        op, result = line.op, line.result
+        if op is None or result is None or line.kind not in ("call", "over"):
+            return False
+        given = [s.array if isinstance(s, Var) else s for s in line.sources]
+        if not (isinstance(op, Joined) or is_piece(op, given, result.array)):
+            return False
+        if result.array.nbytes < LEAST:
+            return False
+        read = [s for s in line.sources if isinstance(s, Var)]
+        operands = {var: self.operands.get(var) or Operand(var.array) for var in read}
+        operands[result] = operands[line.target] if line.kind == "over" else Operand(result.array)
+        if not self._are_apart(operands, result):
+            return False
+        shape = self.pieces[0].target.array.shape if self.pieces else result.shape
+        arrays = [operand.array for operand in (*self.operands.values(), *operands.values())]
+        if isinstance(op, Joined):
+            arrays += [operand.array for p in op.run.pieces for operand in p.operands()]
+        if result.shape != shape or not depth(shape, arrays):
+            return False
+        for var, operand in operands.items():
+            self.roots.setdefault(var.root, set()).add(operand)
+        self.operands.update(operands)
+        self.changed.add(result.root)
+        if line.kind == "call":
+            self.made[result] = None
+        self.members.append(line)
+        self.pieces.extend(_pieces(line, op, operands))
+        return True
+
+    def _are_apart(self, operands: dict[Var, Operand], result: Var) -> bool:
+        """Is what is written read through one operand alone? Two views of a buffer may be shifted
+        against each other."""
+        seen: dict[Var, set[Operand]] = {}
+        for var, operand in operands.items():
+            seen.setdefault(var.root, set(self.roots.get(var.root, ()))).add(operand)
+        changed = self.changed | {result.root}
+        return all(len(found) == 1 for root, found in seen.items() if root in changed)
+
+    def pays(self) -> bool:
+        """Is it more than one call, or one for several threads?"""
+        (first, *others) = self.members
+        assert first.op is not None and first.result is not None
+        single = first.op.fill is not None and first.op.fill.is_ufunc
+        return bool(others) or (single and lanes_of(first.result.array.nbytes) > 1)
+
+    def finish(self, lines: Sequence[Line], lives: _Lives, at: int) -> None:
+        """These are its lines, the last of them line ``at``, and what lies between them."""
+        self.lines = lines
+        between = [line for line in lines if line.kind == "view"]
+        seen = {var.root for line in between for var in line.variables()}
+        self.temporary = {r for r in self.made if lives.last[r] <= at and r not in seen}
+        """Buffers that nobody sees outside."""
+        latest = {
+            operand: var for var, operand in self.operands.items() if var.root not in self.temporary
+        }
+        self.given = list(latest.values())
+        """The variables that it reads and writes, each as it was named last."""
+        self.run = TiledRun(self.pieces, list(latest))
+        late = {r for r in self.roots if lives.last[r] < at and r not in self.temporary}
+        least = {r for r in self.temporary if lives.last[r] == at}
+        self.live = lives.live[at] + lives.nbytes(late) - lives.nbytes(least) + self.run.nbytes
+
+    def written(self) -> list[Line]:
+        """Its lines now: room for what is made, the views between, and all the work at the end."""
+        lines = [
+            Line("call", partial(np.empty, var.shape, var.dtype), [], var, None, _leave)
+            for var in self.made
+            if var not in self.temporary
+        ]
+        members = set(map(id, self.members))
+        for line in self.lines:
+            if id(line) not in members:
+                if self.temporary.isdisjoint(var.root for var in line.variables()):
+                    lines.append(line)
+            elif line.kind == "over" and line.target.root not in self.temporary:
+                lines.append(Line("view", _same, [line.target], line.result))
+        lines.append(Line("do", self.run, self.given, workspace=self.run.nbytes))
+        return lines
+
+
+def _pieces(line: Line, op: Any, operands: dict[Var, Operand]) -> list[Elementwise]:
+    """The line as pieces."""
+    assert line.result is not None
+    sources = tuple(operands[s] if isinstance(s, Var) else s for s in line.sources)
+    target = operands[line.result]
+    if isinstance(op, Joined):
+        known = dict(zip(op.run.given, (*sources, target), strict=True))
+        return [_moved(piece, known) for piece in op.run.pieces]
+    piece = Elementwise(op, sources, line.params or {}, target)
+    if target not in sources or piece.may_write_over(target):
+        return [piece]
+    beside = Operand(target.array)
+    made = Elementwise(op, sources, line.params or {}, beside)
+    return [made, Elementwise(NUMPY[np.positive], (beside,), {}, target)]
+
+
+def _moved(piece: Elementwise, known: dict[Operand, Operand]) -> Elementwise:
+    """The same piece on other operands."""
+
+    def at(operand: Operand) -> Operand:
+        return known.setdefault(operand, Operand(operand.array))
+
+    sources = tuple(at(s) if isinstance(s, Operand) else s for s in piece.sources)
+    return Elementwise(piece.op, sources, piece.params, at(piece.target))
+
+
+def _leave(out: Any) -> None:
+    """Room is made for the array, and no more."""
+
+
+def _same(array: Any) -> Any:
+    return array
