@@ -30,6 +30,8 @@ def simulate(
     """
     import ckpt.studies.plan  # noqa: F401  - plans are read as well
     from ckpt.cli import outputs
+    from ckpt.machine import simulate as performed
+    from ckpt.planners import make_schedule
     from ckpt.reports.documents import explained, pair
     from ckpt.reports.exports import dumps
     from ckpt.reports.files import acyclic
@@ -41,7 +43,10 @@ def simulate(
         graph, timeline = pair(file, schedule)
         text = dumps(timeline.to_json()) if json else filled(explained(graph, timeline, top))
     document(text) if json else print(text)
-    outputs.write(paths, Simulation(graph, timeline))
+    if paths:
+        recomputes = timeline.recompute_flops > 0
+        kept = performed(graph, make_schedule(graph, "store_all")) if recomputes else None
+        outputs.write(paths, Simulation(graph, timeline, kept))
     if not paths:
         files = [file] if schedule is None else [file, schedule]
         note(f"next: {o.again('simulate', *files, more=['-o', 'timeline.svg'])}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ckpt.reports.canvas import byte_axis, dress, halo, legend, new_figure
+from ckpt.reports.canvas import byte_axis, dress, legend, new_figure
 from ckpt.reports.drawing import best_of, draw_best, shade_impossible, stairs
 from ckpt.reports.house import house
 from ckpt.reports.rows import Row, as_mappings, group
-from ckpt.reports.style import BLACK, FAINT, GREY, TEXT, look, words
+from ckpt.reports.style import BLACK, FAINT, GREY, look, words
 from ckpt.units import format_bytes, format_flops
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def frontier_figure(
         draw_best(axes, best, BLACK)
         handles.insert(0, Line2D([], [], color=BLACK, linewidth=2.2, label="best found"))
     if knee is not None:
-        _mark_knee(axes, knee, share, forward_flops is not None)
+        handles.append(_mark_knee(axes, knee, share, forward_flops is not None))
     legend(figure, handles, loc="outside right upper")
     return figure
 
@@ -154,18 +154,12 @@ def _planner(axes: Axes, name: str, rows: Sequence[Row], share: float) -> Any:
     return Line2D([], [], **key, **colours, label=words(name))
 
 
-def _mark_knee(axes: Axes, knee: Mapping[str, Any], share: float, is_share: bool) -> None:
+def _mark_knee(axes: Axes, knee: Mapping[str, Any], share: float, is_share: bool) -> Any:
+    """A ring around the knee; returns the key that says what it is."""
+    from matplotlib.lines import Line2D
+
     x, y = knee["recompute_flops"] / share, knee["predicted_peak_nbytes"]
-    axes.plot([x], [y], "o", ms=15, mfc="none", mec=BLACK, mew=1.2, zorder=7)
-    cost = f"{x:.0%} of a forward" if is_share else format_flops(x)
-    axes.annotate(
-        f"knee: {words(str(knee['planner']))}, {format_bytes(y)}\nfor {cost} in recompute",
-        (x, y),
-        xytext=(28, 40),
-        textcoords="offset points",
-        fontsize=9,
-        color=TEXT,
-        path_effects=halo(),
-        arrowprops={"arrowstyle": "-", "color": BLACK, "linewidth": 0.8, "shrinkB": 9},
-        zorder=8,
-    )
+    ring: dict[str, Any] = {"linestyle": "none", "marker": "o", "mfc": "none", "mec": BLACK}
+    axes.plot([x], [y], **ring, ms=15, mew=1.2, zorder=7)
+    cost = f"{100 * x:.1f} %" if is_share else format_flops(x)
+    return Line2D([], [], **ring, ms=9, label=f"knee: {format_bytes(y)}\nfor {cost}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt.graph import Graph
 from ckpt.reports.canvas import dress, legend, new_figure
-from ckpt.reports.figure_timeline import draw_budget, draw_live, kind_legend, summary
+from ckpt.reports.figure_marks import draw_budget, draw_outline, mark_peak
+from ckpt.reports.figure_timeline import draw_live, kind_legend, summary
 from ckpt.reports.house import house
 from ckpt.reports.style import BLACK, BLUE, GREY, VERMILLION
 from ckpt.text import printable
@@ -35,13 +36,19 @@ class Bar(NamedTuple):
 
 @house()
 def schedule_figure(
-    graph: Graph, timeline: Timeline, *, title: str = "", caption: str = ""
+    graph: Graph,
+    timeline: Timeline,
+    *,
+    against: Timeline | None = None,
+    title: str = "",
+    caption: str = "",
 ) -> Figure:
     """Instructions across, nodes up, live bytes below on the same axis.
 
     A node's row is blue while its first buffer is there, pale while it is gone, vermillion while a
     recomputed one is there, and black at the step of the backward that takes its cotangent. Nodes
-    are named where there is room.
+    are named where there is room. ``against`` is another schedule of the graph, as store-all's,
+    whose bytes are drawn as an outline behind.
     """
     found = bars(timeline)
     marks = [
@@ -56,14 +63,18 @@ def schedule_figure(
     figure = new_figure(
         11,
         7.4,
-        title=title or f"What {name} keeps, frees and recomputes{within}",
+        title=title
+        or f"{graph.name or 'The program'}: what {name} keeps, frees and recomputes{within}",
         caption=f"{caption} {summary(timeline)}".strip(),
     )
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.9, 1])
     rows = {node: row for row, node in enumerate(nodes)}
     _draw_nodes(above, len(timeline), found, marks, rows)
     _name_rows(above, nodes, graph)
     draw_live(below, timeline, ribbon=0.05)
+    mark_peak(below, timeline, graph, width=80)
+    if against is not None and len(against):
+        draw_outline(below, against, None)
     draw_budget(below, timeline)
     kind_legend(below)
     return figure
@@ -143,6 +154,8 @@ def _keys() -> list[Any]:
 def _name_rows(axes: Axes, nodes: Sequence[int], graph: Graph) -> None:
     """Each row's name where they fit; else a few positions."""
     fit = len(nodes) <= _MOST_LABELS
-    rows = range(0, len(nodes), 1 if fit else max(1, len(nodes) // 8))
+    last = max(nodes, default=0)
+    step = 1 if fit else next(n for n in (10, 20, 50, 10 ** len(f"{last}")) if 9 * n > last)
+    rows = [row for row, node in enumerate(nodes) if node % step == 0]
     names = [printable(graph[nodes[row]].name, 40) if fit else str(nodes[row]) for row in rows]
     axes.set_yticks(list(rows), names, fontsize=8 if len(names) > 14 else 9, color=GREY)

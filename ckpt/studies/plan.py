@@ -109,7 +109,8 @@ class Plan(Shown):
         """The schedule: instructions across, nodes up, live bytes below."""
         from ckpt.reports.figure import schedule_figure
 
-        return schedule_figure(self.graph, self.timeline)
+        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
+        return schedule_figure(self.graph, self.timeline, against=kept)
 
     def page(self) -> str:
         """One HTML file, in which the plan plays beside store-all."""

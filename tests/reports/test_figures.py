@@ -161,7 +161,7 @@ def test_a_plan_is_drawn_below_its_budget_and_over_store_alls_outline() -> None:
     assert max(heights) == whole.peak
     assert axes.get_ylim()[1] > whole.peak
     assert axes.get_xlim()[1] == line.step_flops > whole.step_flops
-    assert "store all" in axes.get_legend_handles_labels()[1]
+    assert f"store all, up to {format_bytes(whole.peak)}" in axes.get_legend_handles_labels()[1]
 
 
 @pytest.mark.parametrize(("depth", "every"), [(1, None), (1, 1), (2, 1), (250, 16)])
@@ -319,3 +319,14 @@ def test_a_label_keeps_clear_of_the_steps_of_a_line() -> None:
     np.testing.assert_allclose(segments(axes), strokes)
     (text,) = axes.texts
     assert not struck(text.get_window_extent(), strokes)
+
+
+def test_the_peak_has_its_line_of_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ckpt.reports import figure_marks
+
+    graph, line = timeline(3)
+    monkeypatch.setattr(figure_marks, "source_lines", lambda graph: dict.fromkeys(
+        {*(n.source for n in graph), *(s.source for s in graph.steps)}, "y = np.tanh(x @ w)"
+    ))  # fmt: skip
+    said = timeline_figure(line, graph=graph).axes[0].texts[0].get_text()
+    assert said.splitlines()[-1] == "y = np.tanh(x @ w)"

@@ -23,6 +23,8 @@ class Simulation(Shown):
 
     graph: Graph
     timeline: Timeline
+    against: Timeline | None = None
+    """Another schedule of the graph, to be drawn behind."""
 
     @property
     def title(self) -> str:
@@ -40,7 +42,12 @@ class Simulation(Shown):
     def figure(self) -> Figure:
         from ckpt.reports.figure import timeline_figure
 
-        return timeline_figure(self.timeline, graph=self.graph)
+        return timeline_figure(
+            self.timeline,
+            graph=self.graph,
+            against=self.against,
+            title=f"Live bytes over one step of {self.graph.name or 'the program'}",
+        )
 
     def page(self) -> str:
         words = as_text(paragraph(explained(self.graph, self.timeline)))
