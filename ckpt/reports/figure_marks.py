@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_COLUMNS = 1000
 """More than this can't be told apart across a figure."""
 
-TALLEST = 2.5
+TALLEST = 4.0
 """Times as high as the figure's own curve another's outline may be, before it leaves at the top."""
 
 

@@ -13,7 +13,6 @@ from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.program import Program
 from ckpt.reports import documents
-from ckpt.reports.advice import advice
 from ckpt.reports.exports import dumps, to_html
 from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
@@ -21,7 +20,7 @@ from ckpt.reports.ledger import ALIKE, BY_LINE, ledger, step_rows, why
 from ckpt.reports.pages import Reel, as_text, page, source_lines
 from ckpt.reports.reproduce import environment
 from ckpt.schedule import Backward, Compute, Free, Schedule, describe_instruction
-from ckpt.studies.advice import Advice, advise
+from ckpt.studies.advice import Advice, advise, futile
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import compared, measured, peaks, seconds_of, witnesses
 from ckpt.text import filled, printable
@@ -80,7 +79,7 @@ class Profile(Shown):
     @property
     def advice(self) -> list[str]:
         """Where a `@checkpoint` of the program can't help, and why."""
-        return advice(self.graph)
+        return futile(self.graph)
 
     def rows(self) -> list[dict[str, Any]]:
         """The ledger: a row a node, with bytes, FLOPs by phase, and how often it was computed."""
