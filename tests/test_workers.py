@@ -267,3 +267,19 @@ if __name__ == "__main__":
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
+def test_the_hint_says_what_would_keep_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(malloc, "_glibc", lambda: (2, 36))
+    for name in malloc.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert malloc.hint(malloc.LARGE - 1) is None
+    for name, value in malloc.keeping().items():
+        assert f"{name}={value}" in str(malloc.hint(malloc.LARGE))
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    assert "half, as MALLOC_TRIM_THRESHOLD_ is set alone" in str(malloc.hint(malloc.LARGE))
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    assert malloc.hint(malloc.LARGE) is None
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    monkeypatch.setattr(malloc, "_glibc", lambda: ())
+    assert malloc.hint(malloc.LARGE) is None

@@ -79,6 +79,7 @@ def profile(
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies.profile import Profile
     from ckpt.studies.profile import profile as run
+    from ckpt.witness import malloc
 
     paths = outputs.check(output or (), Profile)
     given = o.model_options(
@@ -96,6 +97,8 @@ def profile(
         with chosen.finite() if nan else nullcontext():
             arrays = chosen.arrays()
             found = run(program, *arrays, measure=True, repeats=repeats, witness=witness, **common)
+        if told := malloc.hint(found.simulated.peak):
+            note(told)
     own = chosen.own_terms(program, found.measured is not None)
     if json:
         document(dumps(found.to_dict() | ({"plain": own.to_dict()} if own else {})))

@@ -14,6 +14,7 @@ from ckpt.nn.blocks import (
     float_dtype,
     infer_float,
     row_blocks,
+    row_buffer,
     rows_in_block,
 )
 from ckpt.nn.softmax import log_softmax
@@ -34,16 +35,27 @@ def _rows(logits: Any, targets: Any) -> tuple[Any, Any]:
     return np.ascontiguousarray(logits).reshape(-1, classes), targets
 
 
-def _block(logits: Any) -> int:
-    """A block of scratch, and four numbers a row: the greatest, and those that find the target."""
-    rows = (logits.size // max(logits.shape[-1], 1), logits.shape[-1])
-    return int(block_nbytes(rows, logits.itemsize) + 4 * 8 * min(rows_in_block(rows), rows[0]))
+def _rows_of(logits: Any) -> tuple[int, int]:
+    return logits.size // max(logits.shape[-1], 1), logits.shape[-1]
+
+
+def _numbers(logits: Any, targets: Any) -> int:
+    """Three for each row of a block - the greatest, and those that find the target -, and a fourth
+    where targets are cast to indices; or one, and the buffer in which it is spread over its row."""
+    rows = _rows_of(logits)
+    one = 8 * min(rows_in_block(rows), rows[0])
+    cast = np.result_type(targets) != np.dtype(np.intp)
+    return int(max((3 + cast) * one, one + row_buffer(logits, logits.itemsize)))
 
 
 @op(
     infer=lambda logits, targets: AbstractArray(logits.shape[:-1], float_dtype(logits)),
     flops=lambda out, logits, targets: 4 * logits.size,
-    workspace=lambda out, logits, targets: _block(logits) + copied_nbytes(logits, targets),
+    workspace=lambda out, logits, targets: (
+        block_nbytes(_rows_of(logits), logits.itemsize)
+        + _numbers(logits, targets)
+        + copied_nbytes(logits, targets)
+    ),
 )
 def class_losses(logits: Any, targets: Any) -> Any:
     """logsumexp(logits) - logits[target], along the last axis. Keeps the logits."""
@@ -67,7 +79,9 @@ def class_losses(logits: Any, targets: Any) -> Any:
 @op(
     infer=lambda dy, logits, targets: infer_float(logits),
     flops=lambda out, dy, logits, targets: 6 * logits.size,
-    workspace=lambda out, dy, logits, targets: copied_nbytes(dy, logits, targets) + 4 * 8 * dy.size,
+    workspace=lambda out, dy, logits, targets: (
+        copied_nbytes(dy, logits, targets) + _numbers(logits, targets)
+    ),
     over=lambda k, *_: 0 if k == 1 else None,
 )
 def class_losses_backward(dy: Any, logits: Any, targets: Any, *, out: Any = None) -> Any:

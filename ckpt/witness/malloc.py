@@ -18,22 +18,39 @@ _NUMBERS = {"TRIM_THRESHOLD": -1, "MMAP_THRESHOLD": -3}
 """Of glibc's ``mallopt``."""
 _USUAL = {"TRIM_THRESHOLD": 64 * MIB, "MMAP_THRESHOLD": 32 * MIB}
 """Where they come to rest in a process that frees large arrays."""
+LARGE = 16 * MIB
+"""What a step holds at least for the pages to be worth a word."""
 VARIABLES = tuple(f"MALLOC_{name}_" for name in _NUMBERS)
 
 
-def _most() -> int:
-    """The highest threshold that is heard: glibc before 2.35 passes over more than 32 MiB."""
+def _glibc() -> tuple[int, ...]:
+    """Its version; without numbers where there is another C library."""
     text = ""
     with suppress(ValueError, OSError, AttributeError):
         text = os.confstr("CS_GNU_LIBC_VERSION") or ""
     version = text.rpartition(" ")[2].split(".")[:2]
-    new = all(part.isdigit() for part in version) and tuple(map(int, version)) >= (2, 35)
-    return 2**31 - 1 if new else 32 * MIB
+    return tuple(map(int, version)) if all(part.isdigit() for part in version) else ()
+
+
+def _most() -> int:
+    """The highest threshold that is heard: glibc before 2.35 passes over more than 32 MiB."""
+    return 2**31 - 1 if _glibc() >= (2, 35) else 32 * MIB
 
 
 def keeping() -> dict[str, str]:
     """The environment in which a process that begins keeps its pages."""
     return dict.fromkeys(VARIABLES, str(_most()))
+
+
+def hint(nbytes: int) -> str | None:
+    """What to set so that a step that holds so many bytes takes less time; None where that is set,
+    or would change nothing (`experiments/keeping_pages.py`)."""
+    given = [name for name in VARIABLES if name in os.environ]
+    if len(given) == len(VARIABLES) or nbytes < LARGE or not _glibc():
+        return None
+    share = "a fifth" if not given else f"half, as {given[0]} is set alone"
+    names = " ".join(f"{name}={value}" for name, value in keeping().items())
+    return f"malloc gives pages back, which may be {share} of a step's time; to keep them: {names}"
 
 
 class _Thresholds:

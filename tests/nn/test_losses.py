@@ -131,3 +131,12 @@ def test_embedding_adds_in_place_into_one_gradient() -> None:
     for i in indices:
         np.add.at(expected, i, 2 * table[i])
     np.testing.assert_allclose(ckpt.grad(loss)(table), expected)
+
+
+def test_the_gradient_of_many_rows_takes_the_numbers_of_a_block_of_them() -> None:
+    """Of a U-Net's pixels four numbers each would be as much as its logits."""
+    logits = rng.normal(size=(200_000, 2))
+    targets = rng.integers(0, 2, 200_000)
+    found = ckpt.profile(lambda x: nn.cross_entropy(x * 2, targets), logits, planner="store_all")
+    assert found.measured is not None
+    assert found.measured.peak == pytest.approx(found.simulated.peak, rel=0.01, abs=64 * 1024)
