@@ -47,6 +47,15 @@ def plan(
     verify: Annotated[
         bool, typer.Option("--verify", help="Run it: is the peak kept, are gradients equal?")
     ] = False,
+    compile_: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="JAX: the budget is of what the compiled step allocates, or of the graph's bytes. "
+            "[default: compiled, unless a planner, a cost or the whole is asked for]",
+            show_default=False,
+        ),
+    ] = None,
     witness: o.ByWitness = None,
     depth: o.Depth = None,
     width: o.Width = None,
@@ -67,8 +76,8 @@ def plan(
     from ckpt.cli import outputs
     from ckpt.cli import target as targets
     from ckpt.cli.progress import search
-    from ckpt.cli.shared.plans import described, is_plan
-    from ckpt.errors import BudgetError
+    from ckpt.cli.shared.plans import as_compiled, described, is_plan
+    from ckpt.errors import BudgetError, UsageError
     from ckpt.models.memory import require
     from ckpt.reports.exports import dumps
     from ckpt.studies.plan import Step
@@ -79,33 +88,46 @@ def plan(
         set_, depth=depth, width=width, batch=batch, dtype=dtype, segments=segments
     )
     chosen = targets.load(target, given, seed, fake=fake)
+    of_graph = planner != "auto" or cost != "flops" or whole
+    if compile_ and (of_graph or not chosen.jax):
+        raise UsageError(
+            "--compile is for functions of JAX, whose plans are searched among what XLA compiles: "
+            "without --planner, --cost and --whole"
+        )
+    compiling = chosen.jax and not of_graph and compile_ is not False
     limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
-    program = chosen.program(frozen=True)
+    program = None if compiling else chosen.program(frozen=True)
     arrays = chosen.arrays() if cost == "seconds" else ()
     kept = o.kept(planner=(planner, "auto"), cost=(cost, "flops"), whole=(whole, False))
     kept += o.kept(fake=(fake, False), seed=(seed, 0))
+    kept += ["--no-compile"] if compile_ is False else []
     wanted: dict[str, Any] = {"budget": budget, "planner": planner, "whole": whole, "cost": cost}
     try:
-        with search() if planner.partition(":")[0] == "auto" else nullcontext():
-            step = run(program, *arrays, **wanted, **limit)
+        if program is None:
+            step = chosen.compiled(budget)
+        else:
+            with search() if planner.partition(":")[0] == "auto" else nullcontext():
+                step = run(program, *arrays, **wanted, **limit)
     except BudgetError as error:
         if error.smallest is None:
             raise
-        beside = program.graph.resident_nbytes + program.graph.gradient_nbytes if whole else 0
+        graph = program.graph if program and whole else None
+        beside = graph.resident_nbytes + graph.gradient_nbytes if graph else 0
         options = ["--budget", f"{error.smallest + beside}B"]
         error.next = o.again("plan", target, given=given, more=[*options, *kept])  # type: ignore[attr-defined]
         raise
     verified = None
     if verify:
         require(step.timeline.whole_peak, f"one step of {chosen.name}")
-        verified = step.verify(*chosen.arrays(), witness=witness)
+        by: dict[str, Any] = {} if compiling else {"witness": witness}
+        verified = step.verify(*chosen.arrays(), **by)
     if json:
-        document(dumps(described(step, verified)))
+        document(dumps(as_compiled(step, verified) if compiling else described(step, verified)))
     else:
         print(step)
         if verified:
             print(verified)
-    outputs.write(paths, step)
+    outputs.write(paths, step.plan if compiling else step)
     saved = next((p for p in paths if is_plan(p)), None)
     if saved and chosen.real:
         note(f"next: {o.again('execute', saved, target, given=given)}")

@@ -36,6 +36,14 @@ class Target:
     def own_terms(self, program: Any, measured: bool) -> Any:
         """What its front end says of the plain step beside the table, as text and ``to_dict``;
         None: nothing."""
+        if self.jax:
+            from ckpt.jax import JaxProfile
+            from ckpt.jax.search import compiled_temp
+
+            temp = None
+            if measured:
+                temp = compiled_temp(program.simple, program.arguments.abstract)[1]
+            return JaxProfile(program, temp)
         if not self.torch:
             return None
         from ckpt.torch.report import profile_of
@@ -52,13 +60,19 @@ class Target:
             from ckpt.jax import trace as trace_jax
 
             note(
-                "bytes are the graph's, before XLA fuses; ckpt.jax.plan, in Python, holds the "
-                "temporaries of the compiled step to a budget"
+                "bytes are the graph's, before XLA fuses; ckpt plan --compile bounds what the "
+                "compiled step allocates"
             )
             return trace_jax(self.loss, *self.specs, argnums=argnums, name=self.name)
         from ckpt.studies.given import program_of
 
         return program_of(self.loss, self.specs, argnums, name=self.name, frozen=frozen)
+
+    def compiled(self, budget: str | None) -> Any:
+        """A plan of a function of JAX whose compiled step is within ``budget``."""
+        from ckpt.jax import plan
+
+        return plan(self.loss, *self.specs, budget=budget or "100%", name=self.name)
 
     def finite(self) -> AbstractContextManager[None]:
         """Within it, a step of the loss itself stops at the first NaN or infinity."""
@@ -123,7 +137,7 @@ def _file(path: str, name: str, fake: bool) -> Target:
 
         return Target(name, loss, tuple(args), lambda: tuple(args), can_run(loss, *args), True)
     if _of(("jax", "jaxlib"), None, args):
-        from ckpt.jax.api import can_run as real_arrays
+        from ckpt.jax.capture.arguments import can_run as real_arrays
 
         return Target(name, loss, tuple(args), lambda: tuple(args), real_arrays(*args), jax=True)
     try:

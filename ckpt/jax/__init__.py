@@ -23,9 +23,10 @@ from ckpt.jax.run.program import JaxProgram
 from ckpt.jax.search import Temp
 from ckpt.jax.step import GradientStep, RematerializedFunction
 from ckpt.jax.verification import JaxVerification
+from ckpt.jax.ways import Ways
 
 __all__ = [
     "GradientStep", "JaxFrontier", "JaxProfile", "JaxProgram", "JaxVerification",
-    "RematerializedFunction", "Temp",
+    "RematerializedFunction", "Temp", "Ways",
     "checkpoint", "frontier", "measure", "plan", "profile", "trace",
 ]  # fmt: skip

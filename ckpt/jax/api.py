@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ckpt.errors import UsageError
-from ckpt.jax.capture.arguments import arrays_among
 from ckpt.jax.report import JaxFrontier, JaxProfile
 from ckpt.jax.run.program import JaxProgram
 from ckpt.jax.search import Temp, compiled_temp, kinds_of_cuts, try_corner, whisper
@@ -36,8 +35,8 @@ def plan(
     arrays or `jax.ShapeDtypeStruct`; leaves that aren't arrays are part of the function.
 
     With ``cuts="blocks"`` what is kept crosses between blocks, as long as that is enough, and XLA
-    fuses as in the plain step: bits were the same wherever that was tried. ``"anywhere"``
-    recomputes less and rounds otherwise here and there. `GradientStep.verify` tells.
+    mostly fuses as in the plain step, so that bits are the same; ``"anywhere"`` recomputes less and
+    rounds otherwise here and there. `GradientStep.verify` tells.
 
     Raises BudgetError, with the smallest temp found; UsageError for arguments that can't be
     differentiated; AbstractError and UnsupportedError for a function that looks at values or has
@@ -147,10 +146,3 @@ def frontier(
     rows.append({"temp_nbytes": plain.nbytes, "graph_nbytes": stored.peak, "recompute_flops": 0,
                  "overhead": 0.0, "conds": 0})  # fmt: skip
     return JaxFrontier(graph, rows)
-
-
-def can_run(*args: Any) -> bool:
-    """Are the arrays among the arguments more than shapes?"""
-    import jax
-
-    return not any(isinstance(a, jax.ShapeDtypeStruct) for a in arrays_among(args))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ckpt.graph import Graph
+from ckpt.jax.advice import advice
 from ckpt.jax.run.program import JaxProgram
 from ckpt.jax.search import Temp
-from ckpt.jax.step import advice
+from ckpt.jax.ways import Ways, plain_rows
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.units import format_bytes, format_flops
@@ -26,6 +28,11 @@ class JaxProfile:
     @property
     def graph(self) -> Graph:
         return self.program.graph
+
+    @cached_property
+    def ways(self) -> Ways:
+        """The plain step, and one with `jax.checkpoint` around each block."""
+        return Ways(plain_rows(self.program, self.plain))
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a residual, in the order of the program."""
@@ -55,6 +62,7 @@ class JaxProfile:
             "saved": self.rows(),
             "graph_peak_nbytes": stored.peak,
             "compiled_temp_nbytes": self.plain.nbytes if self.plain else None,
+            "ways": self.ways.rows,
             "forward_flops": self.graph.forward_flops,
             "backward_flops": self.graph.backward_flops,
         }
@@ -87,7 +95,7 @@ class JaxProfile:
             f"forward {format_flops(self.graph.forward_flops)}, backward "
             f"{format_flops(self.graph.backward_flops)}"
         )
-        return "\n".join([*lines, *advice(self.graph)])
+        return "\n".join([*lines, "", str(self.ways), *advice(self.graph)])
 
 
 def _nbytes(rows: list[dict[str, Any]]) -> int:

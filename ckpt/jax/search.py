@@ -17,6 +17,7 @@ import jax
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
+from ckpt.jax.advice import advice
 from ckpt.jax.run.conds import Emitted
 from ckpt.jax.run.program import JaxProgram
 from ckpt.machine import simulate
@@ -93,7 +94,7 @@ class Found:
 def compiled_temp(function: Callable[..., Any], kinds: Sequence[Any]) -> tuple[Any, Temp]:
     """Compile a function of flat arrays; the executable, and what it needs."""
     before = time.perf_counter()
-    made = jax.jit(function).lower(*map(_spec, kinds)).compile()
+    made = jax.jit(function).lower(*kinds).compile()
     seconds = time.perf_counter() - before
     memory, cost = made.memory_analysis(), made.cost_analysis() or {}
     if memory is None:
@@ -102,10 +103,6 @@ def compiled_temp(function: Callable[..., Any], kinds: Sequence[Any]) -> tuple[A
         int(memory.temp_size_in_bytes), int(memory.argument_size_in_bytes),
         int(memory.output_size_in_bytes), float(cost.get("flops", 0.0)), seconds,
     )  # fmt: skip
-
-
-def _spec(kind: Any) -> Any:
-    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
 
 
 def whisper(line: str) -> None:
@@ -161,11 +158,12 @@ def search(
         if best is not None:
             break
     if best is None:
-        raise BudgetError(
-            f"no plan that was compiled fits {format_bytes(limit)} ({limit} bytes) of temporaries; "
+        told = [
+            f"no plan that was compiled fits {format_bytes(limit)} ({limit} bytes) of temporaries",
             f"the smallest found needs {format_bytes(smallest)} ({smallest} bytes)",
-            smallest=smallest,
-        )
+            *advice(graph),
+        ]
+        raise BudgetError("; ".join(told), smallest=smallest)
     return Found(
         program, best["schedule"], limit, plain, best["temp"], merge=best["merge"],
         tried=found.tried,

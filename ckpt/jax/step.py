@@ -8,15 +8,20 @@ from functools import cached_property
 from typing import Any
 
 import jax
-from jax.custom_batching import custom_vmap
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
-from ckpt.jax.capture.arguments import arguments_of, arrays_among
+from ckpt.jax.advice import advice
+from ckpt.jax.capture.arguments import arguments_of, arrays_among, can_run
+from ckpt.jax.capture.closed import closed_over
 from ckpt.jax.run.conds import Emitted
 from ckpt.jax.run.program import JaxProgram
+from ckpt.jax.run.unbatched import unbatched
 from ckpt.jax.search import Found, from_graph, search, whisper
 from ckpt.jax.verification import JaxVerification, hold_to_promises
+from ckpt.jax.ways import Ways, own_row, plain_rows, planned_row
+from ckpt.machine import simulate
+from ckpt.planners import make_schedule
 from ckpt.planners.bounds.certificate import Certificate, certify
 from ckpt.schedule import Schedule
 from ckpt.studies.plan import Plan
@@ -56,9 +61,12 @@ class _PlannedFunction:
 
     def _traced(self, args: tuple[Any, ...]) -> JaxProgram:
         asked = self.asked
+        function, around = self.function, ()
+        if asked.argnums is None:
+            function, around = closed_over(function, args)
         return JaxProgram(
-            self.function, args, argnums=asked.argnums, has_aux=asked.has_aux,
-            scalar=asked.scalar, name=asked.name,
+            function, args, around=around, argnums=asked.argnums, has_aux=asked.has_aux,
+            scalar=asked.scalar, twice=True, name=asked.name,
         )  # fmt: skip
 
     @property
@@ -68,8 +76,8 @@ class _PlannedFunction:
 
     def _ready(self, args: tuple[Any, ...]) -> Found:
         """The plan for such arguments; of other shapes a new one, from the graph alone."""
-        given = arguments_of(args, self.asked.argnums)
         for found in self.plans:
+            given = arguments_of((*args, *found.program.around), self.asked.argnums)
             if found.program.arguments.like(given):
                 return found
         first = self.found
@@ -108,8 +116,18 @@ class _PlannedFunction:
     def save(self, path: Any) -> None:
         self.plan.save(path)
 
+    def report(self, **others: Callable[..., Any]) -> Ways:
+        """Bytes of the graph and of the compiled step, side by side: plain, with `jax.checkpoint`
+        around each block, planned; and ``others``, the same function written otherwise. Compiles
+        all but the plain and the planned step, which are compiled already."""
+        found = self.found
+        rows = [*plain_rows(found.program, found.plain), planned_row(found)]
+        rows += [own_row(name, function, found.program) for name, function in others.items()]
+        return Ways(rows)
+
     def __str__(self) -> str:
         found, timeline = self.found, self.timeline
+        stored = simulate(self.graph, make_schedule(self.graph, "store_all"))
         share = f"{100 * timeline.overhead:.1f} % of a forward recomputed"
         lines = []
         if found.plain is not None and found.temp is not None:
@@ -118,14 +136,18 @@ class _PlannedFunction:
                 f"{found.program.name}: {format_bytes(found.temp.nbytes)} of temporaries, "
                 f"compiled, within {format_bytes(found.limit)}"
             )
-            lines.append(f"plain step: {format_bytes(found.plain.nbytes)} ({less:.0f} %), compiled")
+            lines.append(
+                f"plain step: {format_bytes(found.plain.nbytes)} compiled, which makes it "
+                f"{less:.0f} %; report() has jax.checkpoint beside them"
+            )
             seconds = found.plain.seconds + sum(row["temp"].seconds for row in found.tried)
             lines.append(f"{1 + len(found.tried)} compilations took {seconds:.1f} s")
         else:
             lines.append(f"{found.program.name}: planned from the graph alone, and unverified")
         what = "the plain step, as it is" if found.is_plain else share
         lines.append(
-            f"graph: {format_bytes(timeline.peak)} of values at its peak, before XLA fuses; {what} "
+            f"graph: {format_bytes(timeline.peak)} of values at its peak, before XLA fuses, and "
+            f"{format_bytes(stored.peak)} in the plain step; {what} "
             f"({format_flops(timeline.recompute_flops)})"
         )
         lines += advice(self.graph)
@@ -141,6 +163,7 @@ class GradientStep(_PlannedFunction):
     """``value, grads = step(*args)``, as `jax.value_and_grad`: pure, to be jitted by the caller.
 
     Arguments of other shapes are planned anew, from the graph alone. Under `jax.vmap` it raises.
+    It can be differentiated again: the result is right, and bound to no budget.
     """
 
     def __call__(self, *args: Any) -> Any:
@@ -158,11 +181,14 @@ class GradientStep(_PlannedFunction):
         rounding does.
         """
         found = self._ready(args)
+        if not can_run(*args):
+            raise UsageError("these are shapes alone: verify runs both steps, and needs arrays")
         return hold_to_promises(found, found.program.flat(args))
 
 
 class RematerializedFunction(_PlannedFunction):
-    """The function itself; differentiated, it keeps and recomputes what was planned."""
+    """The function itself; differentiated, it keeps and recomputes what was planned. Gradients flow
+    to its arguments and to what it closes over."""
 
     def __call__(self, *args: Any) -> Any:
         found = self._ready(args)
@@ -186,39 +212,4 @@ class RematerializedFunction(_PlannedFunction):
             return tuple(gradients.get(k) for k in range(len(program.joint.inputs)))
 
         run.defvjp(forward, backward)
-        return program.joint.returned.rebuild(run(*arrays_among(args)))
-
-
-@custom_vmap
-def _unbatched(arrays: list[Any]) -> list[Any]:
-    return arrays
-
-
-@_unbatched.def_vmap
-def _refuse(size: int, batched: Any, arrays: Any) -> Any:
-    raise UsageError(
-        "jax.vmap turns a cond into a select, which runs both its branches and keeps no promise: "
-        "plan the batched function instead, ckpt.jax.plan(lambda *a: jnp.mean(jax.vmap(f)(*a)), …)"
-    )
-
-
-def unbatched(arrays: list[Any]) -> list[Any]:
-    """The arrays; an error under `jax.vmap`, also where a jit lies in between."""
-    found: list[Any] = _unbatched(list(arrays)) if arrays else []
-    return found
-
-
-def advice(graph: Graph) -> list[str]:
-    """Where no plan helps: one loop makes most of what is kept."""
-    kept = {i: n.nbytes for i, n in enumerate(graph) if graph.step_readers[i] and not n.resident}
-    loops = [
-        i for i, n in enumerate(graph)
-        if n.call and n.op in ("scan", "while")
-        and sum(kept.get(r, 0) for r in graph.results[i]) > sum(kept.values()) / 2
-    ]  # fmt: skip
-    return [
-        f"a {graph[i].op} at {graph[i].source} keeps "
-        f"{format_bytes(sum(kept.get(r, 0) for r in graph.results[i]))}, most of all, and is one "
-        "node: no plan helps it; unroll it, or put jax.checkpoint around its body"
-        for i in loops
-    ]
+        return program.joint.returned.rebuild(run(*arrays_among((*args, *program.around))))

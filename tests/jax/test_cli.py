@@ -41,17 +41,45 @@ def test_plan_execute_show(target: str, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["gradients_equal"] and found["recompute_flops"] > 0
-    assert "ckpt.jax.plan" in said.err
+    assert "bytes are the graph's" in said.err
     assert call(["execute", "plan.json", target]) == 0
     assert "bit for bit" in capsys.readouterr().out
     assert call(["show", "plan.json"]) == 0
     assert "mine.py:7" in capsys.readouterr().out
 
 
+def test_a_budget_is_of_the_compiled_step(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["plan", target, "--budget", "80%", "--verify", "--json", "-o", "plan.json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["compiled_temp_nbytes"] <= found["budget_nbytes"]
+    assert found["budget_nbytes"] < found["plain_compiled_temp_nbytes"]
+    assert found["gradients_equal"] and found["recompute_flops"] > 0
+    assert "conds (compiled in" in said.err and "ckpt execute plan.json" in said.err
+    assert call(["plan", target, "--budget", "1KiB"]) == 3
+    said = capsys.readouterr().err
+    assert "ckpt plan mine.py:make --budget" in said
+    assert call(["plan", target, "--budget", "60%", "--no-compile"]) == 0
+    assert "certificate" not in capsys.readouterr().out
+    assert call(["plan", target, "--compile", "--planner", "chain"]) == 2
+    assert call(["plan", "mlp", "--compile"]) == 2
+    assert "for functions of JAX" in capsys.readouterr().err
+
+
+def test_shapes_are_planned_and_not_verified(
+    target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["plan", "mine.py:shapes", "--budget", "90%"]) == 0
+    assert "of temporaries, compiled, within" in capsys.readouterr().out
+    assert call(["plan", "mine.py:shapes", "--budget", "90%", "--verify"]) == 2
+    assert "shapes alone" in capsys.readouterr().err
+
+
 def test_profile_and_frontier(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["profile", target, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["measured_peak_nbytes"] <= found["predicted_peak_nbytes"]
+    assert [row["temp_nbytes"] > 0 for row in found["plain"]["ways"]] == [True, True]
     arguments = ["--planners", "chain", "--points", "2", "--json", "-o", "curve.csv"]
     assert call(["frontier", target, *arguments]) == 0
     assert any(row["measured_peak_nbytes"] for row in json.loads(capsys.readouterr().out)["rows"])

@@ -18,31 +18,32 @@ import ckpt.jax
 X = jnp.ones((32, 16))
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["w", "act"], meta_fields=["depth"])
+@partial(jax.tree_util.register_dataclass, data_fields=["w", "act", "still"], meta_fields=["depth"])
 @dataclasses.dataclass
 class Module:
-    """As Equinox writes them: a function is a leaf, and no array."""
+    """As Equinox writes them: a function is a leaf, and no array, and so is a flag."""
 
     w: Any
     act: Any
+    still: bool
     depth: int
 
     def __call__(self, x: Any) -> Any:
         for _ in range(self.depth):
-            x = self.act(x @ self.w) + x
+            x = self.act(x @ self.w) + (x if self.still else 0.5 * x)
         return x
 
 
 def test_a_module_whose_leaves_are_not_all_arrays() -> None:
-    module = Module(jnp.eye(16) * 0.1, jnp.tanh, 8)
+    module = Module(jnp.eye(16) * 0.1, jnp.tanh, False, 8)
 
     def loss(m: Module, x: Any) -> Any:
         return jnp.mean(m(x) ** 2)
 
     step = ckpt.jax.plan(loss, module, X, budget="60%", progress=False)
     _, gradient = step(module, X)
-    assert isinstance(gradient, Module) and gradient.act is None
-    expected = jax.grad(lambda w: loss(Module(w, jnp.tanh, 8), X))(module.w)
+    assert isinstance(gradient, Module) and gradient.act is None and gradient.still is None
+    expected = jax.grad(lambda w: loss(Module(w, jnp.tanh, False, 8), X))(module.w)
     np.testing.assert_allclose(gradient.w, expected, rtol=1e-4)
     found = step.verify(module, X)
     assert found.planned.nbytes < found.plain.nbytes

@@ -30,9 +30,36 @@ def makes_numpy(x: Any) -> Any:
     return jnp.sum(np.asarray(x))
 
 
+def prints_within(x: Any) -> Any:
+    return jax.jit(prints)(x)
+
+
+def draws(x: Any) -> Any:
+    return jnp.sum(jnp.sin(x * np.random.default_rng().random(4).astype("float32")))
+
+
+def draws_within(x: Any) -> Any:
+    def turn(c: Any, _: Any) -> Any:
+        return jax.checkpoint(lambda c: draws(c) * c)(c), None
+
+    return jax.lax.scan(turn, x, None, length=2)[0].sum()
+
+
+MET: list[Any] = []
+
+
+def remembers(x: Any) -> Any:
+    MET.append(x)
+    return jnp.sum(jnp.sin(x) * MET[0])
+
+
 @pytest.mark.parametrize(
     ("function", "args", "options", "error", "words"),
     [
+        (prints_within, (X,), {}, ckpt.UnsupportedError, r"print at test_refusals.py:\d* has"),
+        (draws, (X,), {}, ckpt.TapeError, r"at test_refusals.py:.*differs from one trace to the"),
+        (draws_within, (X,), {}, ckpt.TapeError, r"at test_refusals.py:.*pass it as an argument"),
+        (remembers, (X,), {}, ckpt.TapeError, r"at test_refusals.py:.*differs from one trace"),
         (prints, (X,), {}, ckpt.UnsupportedError, "side effect"),
         (branches, (X,), {}, ckpt.AbstractError, "looks at a traced value"),
         (makes_numpy, (X,), {}, ckpt.AbstractError, "NumPy array of a traced value"),

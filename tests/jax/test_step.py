@@ -183,6 +183,54 @@ def test_checkpoint_is_differentiated_as_the_function_is() -> None:
         jax.vmap(jax.grad(f), (None, 0))(args[0], args[1][None])
 
 
+def test_gradients_flow_to_what_a_checkpointed_function_closes_over() -> None:
+    """As in jax.checkpoint, whichever transformation the closed-over parameters are within."""
+    loss, (params, x) = mlp_case(depth=6, width=8, batch=16)
+
+    def around(params: Any, x: Any) -> Any:
+        f = ckpt.jax.checkpoint(lambda x: loss(params, x), x, budget="60%", compile=False)
+        assert f.timeline.recompute_flops > 0
+        return f(x)
+
+    plain = jax.grad(loss, argnums=(0, 1))(params, x)
+    for gradient in (jax.grad(around, (0, 1)), jax.grad(jax.jit(around), (0, 1))):
+        for a, b in zip(*map(jax.tree.leaves, (gradient(params, x), plain)), strict=True):
+            assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_planned_gradients_can_be_differentiated() -> None:
+    loss, (params, x) = mlp_case(depth=4, width=8, batch=8)
+    step = ckpt.jax.plan(loss, params, x, budget="70%", compile=False)
+    f = ckpt.jax.checkpoint(loss, params, x, budget="70%", compile=False)
+
+    def square(gradient: Any) -> Any:
+        return jax.grad(lambda p: sum((g**2).sum() for g in jax.tree.leaves(gradient(p))))(params)
+
+    plain = square(lambda p: jax.grad(loss)(p, x))
+    for gradient in (lambda p: step(p, x)[1], lambda p: jax.grad(f)(p, x)):
+        for a, b in zip(*map(jax.tree.leaves, (square(gradient), plain)), strict=True):
+            assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+
+
+def test_a_report_has_the_ways_side_by_side() -> None:
+    loss, args = mlp_case(depth=6)
+    step = ckpt.jax.plan(loss, *args, budget="60%", **QUIET)
+    layer = jax.checkpoint(lambda p, x: x + jax.nn.gelu(x @ p[0] + p[1]))
+
+    def per_block(params: Any, x: Any) -> Any:
+        for p in params:
+            x = layer(p, x)
+        return jnp.mean(x * x)
+
+    report = step.report(mine=per_block)
+    plain, blocks, planned, mine = report.rows
+    assert plain["temp_nbytes"] == step.found.plain.nbytes
+    assert planned["temp_nbytes"] == step.found.temp.nbytes < plain["temp_nbytes"]
+    assert blocks["temp_nbytes"] == pytest.approx(mine["temp_nbytes"], rel=0.1)
+    assert blocks["graph_nbytes"] < plain["graph_nbytes"] and blocks["overhead"] > 0
+    assert "jax.checkpoint around each block" in str(report) and "mine" in str(report)
+
+
 def test_checkpoint_of_a_function_that_returns_more_than_a_loss() -> None:
     def layers(w: Any, x: Any, n: Any) -> Any:
         for _ in range(6):
@@ -246,9 +294,10 @@ def test_a_scan_over_all_layers_is_told_that_no_plan_helps() -> None:
         return jnp.mean(jax.lax.scan(lambda c, w: (jnp.tanh(c @ w), None), x, ws)[0])
 
     args = (jnp.ones((8, 4, 4)), jnp.ones((2, 4)))
-    assert "unroll it, or put jax.checkpoint around its body" in str(
-        ckpt.jax.profile(loss, *args, compile=False)
-    )
+    advice = "as a loop of Python, or put jax.checkpoint around its body"
+    assert advice in str(ckpt.jax.profile(loss, *args, compile=False))
+    with pytest.raises(ckpt.BudgetError, match=advice):
+        ckpt.jax.plan(loss, *args, budget=8, **QUIET)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -33,6 +33,21 @@ def described(plan: Any, verification: Any = None) -> dict[str, Any]:
     return found
 
 
+def as_compiled(step: Any, verification: Any = None) -> dict[str, Any]:
+    """The same of a step of JAX, with the temporaries that XLA says its compiled forms need."""
+    found = step.found
+    temps = {
+        "budget_nbytes": found.limit,
+        "compiled_temp_nbytes": found.temp.nbytes,
+        "plain_compiled_temp_nbytes": found.plain.nbytes,
+    }
+    if verification is not None:
+        temps["compiled_temp_nbytes"] = verification.planned.nbytes
+        temps["gradients_equal"] = verification.equal == verification.count
+        temps["largest_difference"] = verification.difference
+    return {**described(step.plan), **temps}
+
+
 def is_plan(path: Path) -> bool:
     """Is a plan itself written there, for show, simulate and execute?"""
     name = path.name.lower()

@@ -15,7 +15,7 @@ from ckpt.errors import UsageError
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """How arguments are nested, and the kinds of their leaves. Leaves that aren't arrays (texts,
-    functions, None) are part of the function."""
+    functions, flags, None) are part of the function."""
 
     tree: Any
     kinds: tuple[Any, ...]
@@ -32,7 +32,10 @@ class Arguments:
     @property
     def abstract(self) -> list[Any]:
         """The arrays' shapes, in a row."""
-        return [kind for kind in self.kinds if kind is not None]
+        return [
+            jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
+            for kind in self.kinds if kind is not None
+        ]  # fmt: skip
 
     def fill(self, arrays: list[Any]) -> tuple[Any, ...]:
         """The arguments with these for their arrays."""
@@ -71,12 +74,21 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def is_array(leaf: Any) -> bool:
-    kinds = (jax.Array, np.ndarray, np.generic, bool, int, float, complex, jax.ShapeDtypeStruct)
+    """Is it an array, or a number that becomes one? A bool of Python is neither: it is a flag, as
+    modules have them."""
+    if isinstance(leaf, bool):
+        return False
+    kinds = (jax.Array, np.ndarray, np.generic, int, float, complex, jax.ShapeDtypeStruct)
     return isinstance(leaf, kinds) or hasattr(leaf, "__jax_array__")
 
 
 def arrays_among(args: tuple[Any, ...]) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(args) if is_array(leaf)]
+
+
+def can_run(*args: Any) -> bool:
+    """Are the arrays among the arguments more than shapes?"""
+    return not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in arrays_among(args))
 
 
 def arguments_of(args: tuple[Any, ...], argnums: int | tuple[int, ...] | None = None) -> Arguments:

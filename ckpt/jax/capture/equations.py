@@ -145,6 +145,13 @@ def inner(eqn: Any) -> Any:
     return body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ())
 
 
+def bodies(params: Mapping[str, Any]) -> list[Any]:
+    """The jaxprs among an equation's parameters."""
+    values = [v for p in params.values() for v in (p if isinstance(p, (tuple, list)) else (p,))]
+    found = [v.jaxpr if isinstance(v, core.ClosedJaxpr) else v for v in values]
+    return [v for v in found if isinstance(v, core.Jaxpr)]
+
+
 def nbytes_of(aval: Any) -> int:
     shape = getattr(aval, "shape", None)
     if shape is None:

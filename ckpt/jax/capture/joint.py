@@ -10,10 +10,11 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from ckpt.errors import AbstractError, TapeError, UnsupportedError, UsageError
+from ckpt.errors import AbstractError, UnsupportedError, UsageError
 from ckpt.jax.capture.arguments import Arguments, is_array
-from ckpt.jax.capture.equations import Equation, Listing, Operand, live_only
+from ckpt.jax.capture.equations import Equation, Listing, Operand, bodies, live_only
 from ckpt.jax.capture.sources import source_of
+from ckpt.jax.capture.twice import check_alike
 
 _seed_p = core.Primitive("ckpt_cotangent")
 """Marks the cotangents of the outputs, on which every step of the backward depends."""
@@ -79,14 +80,15 @@ def joint_of(
     *,
     scalar: bool = True,
     has_aux: bool = False,
+    twice: bool = False,
 ) -> Joint:
-    """Trace ``function`` on the shapes of ``arguments``.
+    """Trace ``function`` on the shapes of ``arguments``; ``twice``: to see that nothing changes.
 
     ``scalar``: it must return a real scalar, or with ``has_aux`` a pair of one and anything. Else
     it returns any nest of arrays, of which those of floating point are differentiated.
 
     Raises UsageError for what can't be differentiated; AbstractError, UnsupportedError for a
-    function that looks at values or has side effects.
+    function that looks at values or has side effects; TapeError where two traces differ.
     """
     returned = Returned(has_aux)
 
@@ -105,6 +107,8 @@ def joint_of(
 
     closed = _traced(both, arguments)
     _refuse_effects(closed)
+    if twice:
+        check_alike(closed, _traced(both, arguments))
     listing = Listing()
     inputs = [listing.variable(v.aval) for v in closed.jaxpr.invars]
     results = listing.add(closed.jaxpr, closed.consts, list(inputs), None)
@@ -122,7 +126,7 @@ def joint_of(
 
 def _traced(both: Callable[..., Any], arguments: Arguments) -> Any:
     try:
-        return jax.make_jaxpr(both)(arguments.abstract)
+        return jax.make_jaxpr(lambda leaves: both(leaves))(arguments.abstract)  # never cached
     except jax.errors.ConcretizationTypeError as error:
         raise AbstractError(
             f"the function looks at a traced value ({_first_line(error)}): as under jax.jit, use "
@@ -170,14 +174,23 @@ def is_inexact(leaf: Any) -> bool:
 def _refuse_effects(closed: Any) -> None:
     if not closed.effects:
         return
-    for eqn in closed.jaxpr.eqns:
+    guilty = _with_effects(closed.jaxpr)
+    if guilty is None:
+        raise UnsupportedError(f"the function has side effects: {closed.effects}")
+    where = source_of(guilty.source_info)
+    raise UnsupportedError(
+        f"{guilty.primitive.name}{f' at {where}' if where else ''} has a side effect, which a "
+        "recomputation would repeat: take it out of the function"
+    )
+
+
+def _with_effects(jaxpr: Any) -> Any:
+    """The innermost equation that has them; None: there is none."""
+    for eqn in jaxpr.eqns:
         if eqn.effects:
-            where = source_of(eqn.source_info)
-            raise UnsupportedError(
-                f"{eqn.primitive.name}{f' at {where}' if where else ''} has a side effect, which a "
-                "recomputation would repeat: take it out of the function"
-            )
-    raise TapeError(f"the function has side effects: {closed.effects}")
+            inside = map(_with_effects, bodies(eqn.params))
+            return next((found for found in inside if found), eqn)
+    return None
 
 
 def _parted(

@@ -42,11 +42,15 @@ class Stretch:
 class Emitted:
     """``forward`` and ``backward`` of a schedule, as functions of flat values.
 
-    ``merge``: a run that recomputes no more FLOPs than this, joins the run before.
+    ``merge``: a run that recomputes no more FLOPs than this, joins the run before. ``barrier``: in
+    the form of `jax.checkpoint`, which XLA may undo, instead of conds.
     """
 
-    def __init__(self, lowered: LoweredJoint, schedule: Schedule, merge: int = 0) -> None:
+    def __init__(
+        self, lowered: LoweredJoint, schedule: Schedule, merge: int = 0, barrier: bool = False
+    ) -> None:
         self.lowered = lowered
+        self.barrier = barrier
         joint = self.joint = lowered.joint
         ahead, runs = _runs(lowered, schedule)
         self.runs = _merged(runs, merge)
@@ -91,6 +95,9 @@ class Emitted:
     def _run(self, run: Stretch, env: dict[int, Any], flowing: list[int]) -> list[Any]:
         if not run.again:
             return _perform(run, env)
+        if self.barrier:
+            held = lax.optimization_barrier([env[v] for v in run.reads])
+            return _perform(run, dict(zip(run.reads, held, strict=True)))
         true, known = opaque([env[v] for v in flowing])
         env = {**env, **dict(zip(flowing, known, strict=True))}
         fixed = {v: env[v] for v in run.reads if v in self.joint.listing.constants}

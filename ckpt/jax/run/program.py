@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ckpt.errors import TapeError, UsageError
-from ckpt.jax.capture.arguments import Arguments, arguments_of, arrays_among
+from ckpt.jax.capture.arguments import Arguments, arguments_of, arrays_among, can_run
 from ckpt.jax.capture.equations import Equation, value_of
 from ckpt.jax.capture.joint import Joint, joint_of
 from ckpt.jax.lowering.build import LoweredJoint, lower
@@ -27,7 +27,8 @@ class JaxProgram:
 
     Its result is what `jax.value_and_grad` gives. It is performed equation by equation, so that
     every byte of the graph is really held; XLA, which fuses, holds less: `emit` gives the function
-    for it. ``scalar=False`` is for functions that aren't differentiated here, and return anything.
+    for it. ``scalar=False`` is for functions that aren't differentiated here, and return anything;
+    with ``twice`` they are traced a second time, and refused where that differs.
     """
 
     witness = None
@@ -37,9 +38,11 @@ class JaxProgram:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         *,
+        around: tuple[Any, ...] = (),
         argnums: int | tuple[int, ...] | None = 0,
         has_aux: bool = False,
         scalar: bool = True,
+        twice: bool = False,
         name: str = "",
     ) -> None:
         if not callable(function):
@@ -47,16 +50,20 @@ class JaxProgram:
         self.function = function
         self.has_aux = has_aux
         self.name = name or getattr(function, "__name__", type(function).__name__)
-        self.arguments: Arguments = arguments_of(args, argnums)
-        self.joint: Joint = joint_of(self.arguments, function, scalar=scalar, has_aux=has_aux)
+        self.around = around
+        """Arguments behind the caller's own: what the function closed over."""
+        self.arguments: Arguments = arguments_of((*args, *around), argnums)
+        self.joint: Joint = joint_of(
+            self.arguments, function, scalar=scalar, has_aux=has_aux, twice=twice
+        )
         self.lowered: LoweredJoint = lower(self.joint, self.name)
         self.graph = self.lowered.graph
-        self.real = not any(isinstance(a, jax.ShapeDtypeStruct) for a in arrays_among(args))
+        self.real = can_run(*args)
 
     def flat(self, args: tuple[Any, ...]) -> list[Any]:
         """The arrays among the arguments. TapeError where they aren't like the traced ones."""
-        given = arguments_of(args, self.arguments.argnums)
-        if not self.arguments.like(given):
+        args = (*args, *self.around)
+        if not self.arguments.like(arguments_of(args, self.arguments.argnums)):
             raise TapeError(
                 "these arguments have other shapes, types or nesting than those that were traced"
             )
@@ -136,10 +143,10 @@ class JaxProgram:
 
     # -- for XLA -----------------------------------------------------------------------------------
 
-    def emit(self, schedule: Schedule, merge: int = 0) -> Callable[..., Any]:
+    def emit(self, schedule: Schedule, merge: int = 0, barrier: bool = False) -> Callable[..., Any]:
         """The schedule as a function of flat arrays, which gives outputs and gradients, flat; to be
         compiled by XLA."""
-        emitted = Emitted(self.lowered, schedule, merge)
+        emitted = Emitted(self.lowered, schedule, merge, barrier)
         seeds = [self.joint.listing.avals[v] for v in self.joint.seeds]
 
         def step(*arrays: Any) -> tuple[list[Any], list[Any]]:
