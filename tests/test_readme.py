@@ -85,6 +85,14 @@ def test_figures_that_are_shown_exist():
         assert (TOP / path).stat().st_size > 10_000
 
 
+def test_figures_made_from_the_readmes_own_file_say_by_which_command():
+    told = re.findall(r"<!-- figure: (.*?) -->\n!\[[^]]*\]\(([^)]+)\)", README)
+    assert {path for _, path in told} >= {"plots/timeline-train.png", "plots/frontier-train.png"}
+    for command, path in told:
+        assert shlex.split(command)[-2:] == ["-o", path]
+        assert shlex.split(command)[1] == "train.py:job"
+
+
 if __name__ == "__main__":
     import tempfile
 
