@@ -43,6 +43,8 @@ class Reel:
     """No schedule within ``limit`` bytes recomputes less than this share of a forward."""
     limit: int | None = None
     """The schedule's budget, where it isn't said."""
+    seen: Timeline | None = None
+    """The same schedule as it was executed, and what a witness saw at each instruction."""
 
     @property
     def verdict(self) -> str:
@@ -222,6 +224,7 @@ def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:
         "budget": timeline.schedule.budget,
         "instructions": codes,
         "high": high,
+        "seen": None if reel.seen is None else list(reel.seen.columns["high"]),
         "whose": [-1 if w is None else w for w in whose],
         "kinds": [KINDS.index(kind) for kind in kinds],
         "nbytes": list(nbytes),

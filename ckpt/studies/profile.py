@@ -139,11 +139,11 @@ class Profile(Shown):
 
     def page(self) -> str:
         """One HTML file: the schedule plays beside store-all, and the table stands below."""
-        kept = make_schedule(self.graph, "store_all")
+        kept = simulate(self.graph, make_schedule(self.graph, "store_all"))
         table = to_html(self.ledger(by="line"), BY_LINE)
         return page(
             self.title,
-            [Reel(self.graph, self.simulated, ghost=simulate(self.graph, kept))],
+            [Reel(self.graph, self.simulated, ghost=kept, seen=self.measured)],
             verdict=self.summary(),
             parts={"By line": table, "In words": as_text(str(self))},
         )

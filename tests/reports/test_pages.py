@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ckpt
@@ -93,6 +94,23 @@ def test_one_alone_is_told_by_the_pages_verdict() -> None:
 
 def test_store_all_is_not_drawn_over_itself() -> None:
     assert data_of(page("a", [reel(chain(12), "store_all")]))["reels"][0]["ghost"] is None
+
+
+def test_what_was_measured_is_beside_what_was_simulated() -> None:
+    found = ckpt.profile(lambda w: np.sum(np.tanh(w) ** 2), np.ones((64, 8)))
+    (data,) = data_of(found.page())["reels"]
+    assert found.measured is not None
+    assert data["seen"] == list(found.measured.columns["high"])
+    assert len(data["seen"]) == len(data["high"])
+    assert data_of(page("a", [reel(chain(12), "sqrt")]))["reels"][0]["seen"] is None
+
+
+@pytest.mark.parametrize("name", ["plan-gpt", "frontier-gpt", "sweep"])
+def test_the_demo_pages_are_those_of_today(name: str) -> None:
+    """By `ckpt plan gpt --budget 25%`, `ckpt frontier gpt --depth 4`, `ckpt sweep --depth 20`, each
+    with `-o plots/….html`."""
+    made = (Path(__file__).parents[2] / "plots" / f"{name}.html").read_text(encoding="utf-8")
+    assert pages.script() in made
 
 
 # -- the scripts' own logic, which needs no page ---------------------------------------------------

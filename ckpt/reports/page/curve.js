@@ -5,7 +5,8 @@ let curve = null;
 function drawCurve() {
   const canvas = $("bytes"), scale = sized(canvas), { width, height } = canvas;
   const left = 64 * scale, right = width - 4 * scale, floor = height - 34 * scale, top = 18 * scale;
-  const own = Math.max(1, reel.high[reel.peak] || 0, reel.budget || 0);
+  const seen = (reel.seen || []).reduce((most, high) => Math.max(most, high), 0);
+  const own = Math.max(1, reel.high[reel.peak] || 0, reel.budget || 0, seen);
   const most = 1.05 * Math.max(own, Math.min(4 * own, Math.max(0, ...(reel.ghost || []))));
   const x = (p) => left + (p / Math.max(1, reel.count)) * (right - left);
   const y = (n) => floor - (Math.min(n, most) / most) * (floor - top);
@@ -17,6 +18,7 @@ function drawCurve() {
   pen.font = `${11 * scale}px system-ui, sans-serif`;
   pen.lineWidth = scale;
   if (reel.ghost) drawGhost(pen, reel.ghost, most);
+  if (reel.seen) drawSeen(pen, seen);
   if (reel.budget) {
     pen.strokeStyle = palette.again;
     pen.setLineDash([6 * scale, 4 * scale]);
@@ -101,6 +103,15 @@ function drawGhost(pen, ghost, most) {
   });
   const beyond = peak > most ? ", beyond this axis" : "";
   tag(pen, `store-all ${bytes(peak)}${beyond}`, right - 4 * scale, 11 * scale, "right");
+}
+
+// What a witness saw while each instruction ran.
+function drawSeen(pen, peak) {
+  const { x, y, left, scale } = curve;
+  pen.strokeStyle = palette.text;
+  pen.lineWidth = 1.5 * scale;
+  stroke(pen, reel.seen.flatMap((high, p) => [[x(p), y(high)], [x(p + 1), y(high)]]));
+  tag(pen, `measured ${bytes(peak)}`, left + 4 * scale, 11 * scale, "left");
 }
 
 function drawBytes() {

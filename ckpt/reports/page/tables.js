@@ -17,6 +17,7 @@ function tell(held) {
     ? `${position + 1} of ${reel.count}: ${reel.words(position)}\n`
       + `live ${bytes(live)}`
       + (beside > 0 ? `, and ${bytes(beside)} only while it runs` : "")
+      + (reel.seen ? `; measured ${bytes(reel.seen[position])} in all while it ran` : "")
       + (reel.budget ? `; the budget is ${bytes(reel.budget)}` : "")
     : "an empty schedule";
   $("line").textContent = reel.count ? reel.source(position) : "";

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import ckpt
+from ckpt.units import format_bytes
 from tests.graphs import chain
 from tests.reports.browser.choosing import choose
 
@@ -65,6 +66,7 @@ def test_a_profiles_page_opens_a_scope_and_shows_the_line(visit: Any) -> None:
 
     tab = visit(ckpt.profile(loss, ckpt.spec((64, 8))).page())
     assert tab.inner_text("#line") in ("np.sum(np.tanh(y) ** 2)", "return np.sum(np.tanh(y) ** 2)")
+    assert "measured" not in tab.inner_text("#now")
     tab.click("#peak")
     tab.select_option("#levels", "scope")
     boxes = tab.locator("#map button")
@@ -73,3 +75,12 @@ def test_a_profiles_page_opens_a_scope_and_shows_the_line(visit: Any) -> None:
     assert 0 < boxes.count() < before
     tab.locator("#map button", has_text="test_studies.py").first.click()
     assert "y = np.tanh(w * 2.0)  # the line that is shown" in tab.inner_text("#source")
+
+
+def test_what_was_measured_is_told_with_the_instruction(visit: Any) -> None:
+    found = ckpt.profile(lambda w: np.sum(np.tanh(w) ** 2), np.ones((64, 64)))
+    tab = visit(found.page())
+    assert found.measured is not None
+    at = tab.evaluate("ckpt.state().position")
+    said = format_bytes(found.measured.columns["high"][at])
+    assert f"measured {said} in all while it ran" in tab.inner_text("#now")
