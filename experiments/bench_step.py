@@ -7,16 +7,20 @@ micrograd take in the same run?
 Theory says: the products and ufuncs are the same, so where arrays are large an eager step comes to
 one, and where they are small it is the price of its nodes. A planned step pays no page faults, and
 no Python but the calls.
-Run: python experiments/bench_step.py [--rounds 15] [--only mlp16 ...] [--json]
-Each round runs all ways of a case in turn, each twice in a row, and times the second in CPU seconds
-of the process, on one BLAS thread; a row is the median over rounds of the ratio to the hand-written
-one in the same round. Gradients are compared first.
+Run: [THREADS=2] python experiments/bench_step.py [--rounds 15] [--only mlp16 ...] [--json]
+Each round runs all ways of a case in turn, each twice in a row, and times the second, on one thread
+in CPU seconds of the process, on several (of BLAS as of ckpt) by the clock; a row is the median
+over rounds of the ratio to the hand-written one in the same round. Gradients are compared first.
 Found: (two cores under a load of 6 to 12 by other programs, few rounds) eagerly a chain of 900
 scalars takes 0.71 of micrograd's time, with Python numbers for partners 1.00; the MLP 100 x 16
 3.3 of the time by hand, the least of 60 steps each. Before a call and a Backward were generated
-functions: 1.70, 1.52 and 5.0; and the chain of 100,000 took 0.48 of micrograd's. Then, planned:
-MLP 100 x 16 1.27, 100 x 256 0.99, 24 x 256 at batch 8192 0.75 (1.02 with gelu's formula), a gelu of
-16 MiB 0.64 (1.53), the transformer 1.19. The large transformer and the conv net weren't measured.
+functions: 1.70, 1.52 and 5.0; and the chain of 100,000 took 0.48 of micrograd's. Planned: MLP
+100 x 16 0.77, 100 x 256 0.99. Large arrays in tiles (before): a gelu of 16 MiB 0.53 (0.60), its
+formula 0.84 (1.13); 24 x 256 at batch 8192 0.60 (0.75); the transformer at batch 64 0.60 to 0.66
+(0.64 to 0.80), at batch 8, whose arrays are smaller, 1.13 (1.19). By hand the gelu takes 32 ms,
+or 23 as malloc gives pages back or not; its 27 calls take 14.5 ms on tiles, 21 on whole arrays
+that are there, and reading the product for its sum and pages for the gradient the rest of 17. The
+conv net wasn't measured, nor several threads: both cores were always taken.
 """
 
 from __future__ import annotations
@@ -34,10 +38,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
-os.environ["MKL_NUM_THREADS"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["VECLIB_MAXIMUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("THREADS", "1")
+os.environ["MKL_NUM_THREADS"] = os.environ.get("THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ.get("THREADS", "1")
+os.environ["VECLIB_MAXIMUM_THREADS"] = os.environ.get("THREADS", "1")
 
 import bench_nn
 import numpy as np
@@ -48,6 +52,7 @@ from ckpt.tape.core.tree import leaves, rebuild
 
 Array = Any
 Step = Callable[[], Any]
+THREADS = int(os.environ["OMP_NUM_THREADS"])
 A, C = 0.044715, float(np.sqrt(2 / np.pi))
 
 
@@ -130,7 +135,7 @@ def hand_mlp_reusing(params: Any, x: Array) -> Step:
 def mlp_in_torch(gelus: bool, params: Any, x: Array) -> Step:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     given = [[torch.from_numpy(a.copy()).requires_grad_() for a in pair] for pair in params]
     data = torch.from_numpy(x)
 
@@ -283,7 +288,9 @@ def check(steps: dict[str, Step]) -> None:
                 raise AssertionError(f"{name}: a gradient is off by {error:.1e}")
 
 
-def timed(step: Step, clock: Callable[[], float] = time.process_time) -> float:
+def timed(step: Step) -> float:
+    """CPU seconds of one thread, or of several the time that they take."""
+    clock = time.process_time if THREADS == 1 else time.perf_counter
     step()  # its arrays are in the cache, and not another way's
     start = clock()
     step()

@@ -210,6 +210,18 @@ def test_a_formula_is_a_run_forward_and_a_run_back() -> None:
     assert place(code) < place(plain)
 
 
+def test_layers_that_are_alike_share_a_run() -> None:
+    def loss(x: Any, w: Any) -> Any:
+        for _ in range(6):
+            x = np.sin(x @ w) * 0.5
+        return np.sum(x)
+
+    _, code = code_of(loss, *normal((1024, 256), (256, 256)))
+    made = [x.function for x in code.lines if isinstance(x.function, tiled.TiledRun)]
+    assert len(made) == 12
+    assert len(set(made)) <= 3
+
+
 def test_a_run_ends_where_something_else_reads_it() -> None:
     def loss(x: Any, w: Any) -> Any:
         y = np.sin(np.tanh(x))

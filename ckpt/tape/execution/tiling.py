@@ -72,6 +72,8 @@ class _Lives:
             changes[first[root]] += root.array.nbytes
             changes[self.last[root] + 1] -= root.array.nbytes
         self.live = list(accumulate(changes))
+        self.runs: dict[Any, TiledRun] = {}
+        """Those that were made, by what they do: layers are alike."""
 
     def nbytes(self, roots: set[Var]) -> int:
         return sum(root.array.nbytes for root in roots - self.beside)
@@ -87,16 +89,14 @@ def _longest(lines: Sequence[Line], start: int, lives: _Lives, limit: int) -> _J
         if len(members) == LONGEST or not run.add(lines[at]):
             break
         members.append(at)
-    while members:
-        run = _Joining()
-        for at in members:
-            run.add(lines[at])
-        if not run.pays():
-            break
+    while members and run.pays():
         run.finish(lines[start : members[-1] + 1], lives, members[-1])
         if run.live <= limit:
             return run
         members.pop()
+        run = _Joining()
+        for at in members:
+            run.add(lines[at])
     return None
 
 
@@ -173,7 +173,10 @@ class _Joining:
         }
         self.given = list(latest.values())
         """The variables that it reads and writes, each as it was named last."""
-        self.run = TiledRun(self.pieces, list(latest))
+        key = _likeness(self.pieces, list(latest))
+        if key not in lives.runs:
+            lives.runs[key] = TiledRun(self.pieces, list(latest))
+        self.run = lives.runs[key]
         late = {r for r in self.roots if lives.last[r] < at and r not in self.temporary}
         least = {r for r in self.temporary if lives.last[r] == at}
         self.live = lives.live[at] + lives.nbytes(late) - lives.nbytes(least) + self.run.nbytes
@@ -210,6 +213,23 @@ def _pieces(line: Line, op: Any, operands: dict[Var, Operand]) -> list[Elementwi
     beside = Operand(target.array)
     made = Elementwise(op, sources, line.params or {}, beside)
     return [made, Elementwise(NUMPY[np.positive], (beside,), {}, target)]
+
+
+def _likeness(pieces: Sequence[Elementwise], given: Sequence[Operand]) -> Any:
+    """The same for runs that do the same with arrays that lie alike."""
+    numbers: dict[Operand, int] = {}
+
+    def said(source: Any) -> Any:
+        if isinstance(source, Operand):
+            return numbers.setdefault(source, len(numbers))
+        return type(source), repr(source)
+
+    calls = [
+        (piece.op, *map(said, piece.sources), repr(piece.params), said(piece.target))
+        for piece in pieces
+    ]
+    arrays = [(operand.array, repr(operand.part)) for operand in numbers]
+    return tuple(calls), tuple(arrays), tuple(map(said, given))
 
 
 def _moved(piece: Elementwise, known: dict[Operand, Operand]) -> Elementwise:
