@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ckpt.errors import UsageError
+from ckpt.errors import BudgetError, UsageError
 from ckpt.graph import Graph
 from ckpt.planners.bounds.certificate import Certificate
 from ckpt.schedule import Schedule
@@ -114,11 +114,17 @@ class StepModule(nn.Module):
         if given is not None:
             made = given.bind(program)
         else:
-            made = plan_program(
-                program, *args, budget=settings.budget, planner=settings.planner,
-                whole=settings.whole, cost=settings.cost,
-                **(settings.options or {}),
-            )  # fmt: skip
+            try:
+                made = plan_program(
+                    program, *args, budget=settings.budget, planner=settings.planner,
+                    whole=settings.whole, cost=settings.cost, **(settings.options or {}),
+                )  # fmt: skip
+            except BudgetError as error:
+                why = gradients_floor(program.graph, error.smallest or 0)
+                if not why:
+                    raise
+                told = f"{error}; {why}"
+                raise BudgetError(told, error.smallest, error.instruction) from None
         flat, spec = _flattened(args, kwargs)
         runner = Runner(program.lowered, made.schedule, program.tensor_of)
         ready = Ready(made, program, runner, Guards(flat, self.roots if program.real else {}))
@@ -211,7 +217,7 @@ class StepModule(nn.Module):
             str(self.plan),
             f"parameters, buffers and inputs: {format_bytes(timeline.resident)} beside the peak",
         ]
-        floor = gradients_floor(self.graph, timeline)
+        floor = gradients_floor(self.graph, timeline.peak)
         if floor:
             lines.append(floor)
         if program.gpu is not None and not self.last.verified:
@@ -271,12 +277,12 @@ def _flattened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any]
     return tree_flatten((args, kwargs))
 
 
-def gradients_floor(graph: Graph, timeline: Timeline) -> str:
-    """Where no plan can help: gradients, or one instruction, hold most of the peak."""
+def gradients_floor(graph: Graph, peak: int) -> str:
+    """In words, where no plan can help: gradients that the step makes hold most of ``peak``."""
     gradients = max(graph.rested, default=0)
-    if gradients > 0.8 * timeline.peak:
+    if gradients > 0.8 * peak > 0:
         return (
-            f"gradients set the peak: {format_bytes(gradients)} of {format_bytes(timeline.peak)}, "
-            "which no plan can lower (accumulate=True plans for gradients that exist)"
+            f"gradients set the peak: {format_bytes(gradients)} of {format_bytes(peak)}, which no "
+            "plan can lower (accumulate=True plans for gradients that exist)"
         )
     return ""

@@ -369,6 +369,8 @@ def test_no_plan_helps_where_gradients_set_the_peak() -> None:
     wide = nn.Linear(256, 256)
     step = ckpt.torch.plan(lambda x: wide(x).mean(), torch.randn(1, 256))
     assert "gradients set the peak" in str(step)
+    with pytest.raises(ckpt.BudgetError, match=r"gradients set the peak: 257 KiB of"):
+        ckpt.torch.plan(lambda x: wide(x).mean(), torch.randn(1, 256), budget="50%")
 
 
 def test_profile_frontier_and_peaks() -> None:
