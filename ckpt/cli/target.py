@@ -57,13 +57,13 @@ class Target:
 
             return trace(self.loss, *self.specs, name=self.name)
         if self.jax:
-            from ckpt.jax import trace as trace_jax
+            from ckpt.jax import JaxProgram
 
             note(
                 "bytes are the graph's, before XLA fuses; ckpt plan --compile bounds what the "
                 "compiled step allocates"
             )
-            return trace_jax(self.loss, *self.specs, argnums=argnums, name=self.name)
+            return JaxProgram(self.loss, self.specs, argnums=argnums, twice=frozen, name=self.name)
         from ckpt.studies.given import program_of
 
         return program_of(self.loss, self.specs, argnums, name=self.name, frozen=frozen)
