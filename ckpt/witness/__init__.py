@@ -16,11 +16,11 @@ from ckpt.text import unknown
 from ckpt.witness.base import Turned, Witness
 from ckpt.witness.pages import Process
 from ckpt.witness.traced import Memray, Tracemalloc
-from ckpt.witness.turns import alone, keeping_books
+from ckpt.witness.turns import alone, keeping_books, lending_a_hand
 
 __all__ = [
     "ALL", "WITNESSES", "Memray", "Process", "Tracemalloc", "Turned", "Witness", "alone",
-    "available", "keeping_books", "named",
+    "available", "keeping_books", "lending_a_hand", "named",
 ]  # fmt: skip
 
 WITNESSES: dict[str, Callable[..., Turned]] = {

@@ -15,7 +15,7 @@ _TURN = threading.RLock()
 _turned: WeakSet[threading.Thread] = WeakSet()
 """Threads that measure, too: while they don't, they wait for their turn, or for work."""
 _keepers: set[int] = set()
-"""Threads that wait for those."""
+"""Threads that wait for those, or do a part of their work."""
 PATIENCE = 50
 """Milliseconds that a run waits for them to come to rest."""
 BRIEFLY = 0.005
@@ -87,6 +87,11 @@ def keeping_books() -> Iterator[None]:
     finally:
         if added:
             _keepers.discard(me)
+
+
+def lending_a_hand() -> None:
+    """This thread does parts of others' work and nothing else: what it allocates is theirs."""
+    _keepers.add(threading.get_ident())
 
 
 def _others() -> dict[threading.Thread, tuple[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,6 +145,19 @@ assert os.waitpid(child, 0)[1] == 0
 """
     if hasattr(os, "fork"):
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+def test_what_helping_threads_allocate_is_the_measured_runs_own() -> None:
+    [x] = normal((4096, 512))
+    ckpt.threads(3)
+    tiles._POOL.renew()  # they begin in the run
+    program = ckpt.trace(lambda x: np.sum(nn.gelu(x) * x), x)
+    schedule = make_schedule(program.graph, "store_all")
+    for _ in range(2):
+        run = ckpt.execute(program, schedule, x, trace_memory=True)
+        assert run.timeline.measured["untrusted"] is None
+    helpers = [t for t in threading.enumerate() if t.name.startswith("ckpt_")]
+    assert helpers
 
 
 # -- in a rule and in a forward --------------------------------------------------------------------

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 
 from ckpt.errors import UsageError
+from ckpt.witness import lending_a_hand
 
 TILE = 1 << 15
 """Elements a tile: 128 KiB of float32. Smaller ones pay NumPy's overhead a call, larger ones miss
@@ -63,7 +64,7 @@ class _Pool:
         self.renew()
 
     def renew(self) -> None:
-        self.executor = ThreadPoolExecutor(LANES - 1, "ckpt")
+        self.executor = ThreadPoolExecutor(LANES - 1, "ckpt", lending_a_hand)
 
 
 _POOL = _Pool()
