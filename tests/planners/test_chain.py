@@ -238,3 +238,15 @@ def test_nothing_idle() -> None:
 def test_refuses_what_has_no_cut() -> None:
     with pytest.raises(UsageError, match="nothing to cut"):
         chain(ZOO["single"]())
+
+
+@pytest.mark.slow
+def test_a_hundred_and_fifty_equal_layers_cost_no_larger_a_share_than_thirty() -> None:
+    few, many = gpt(30), gpt(150)
+    for percent in (10, 25, 50):
+        shares = []
+        for graph in (few, many):
+            timeline = planned(graph, percent * store_all_peak(graph) // 100)
+            shares.append(timeline.overhead)
+        assert shares[1] < shares[0] + 0.002
+        assert planned(many, timeline.peak).schedule.notes["runs"] < 60

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from ckpt.planners.chain.kinds import Kind, Operation, Tape, Visit
+from ckpt.planners.chain.runs import Runs, spans_of
 from ckpt.planners.chain.table import Table
 
 
@@ -236,3 +237,36 @@ def test_a_value_that_passes_through_is_counted_once() -> None:
         assert min(best) <= flops
     for m, flops in frontier(by_none).items():
         assert min(f for n, f in frontier(by_skip).items() if n <= m + 6) <= flops
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("period", [1, 2])
+def test_runs_of_equal_blocks_keep_what_their_table_says_and_lose_little(
+    seed: int, period: int
+) -> None:
+    rng = Random(seed)
+    kinds = [random_kind(rng) for _ in range(period + 2)]
+    sequence = [period, *(k % period for k in range(45 * period)), period + 1]
+    spans = spans_of(sequence)
+    assert spans[0] == (0, 1) and len(spans) < 50
+    assert spans[-2][1] - spans[-2][0] == period  # the last of the blocks is one by itself
+    assert [k for a, b in spans for k in range(a, b)] == list(range(len(sequence)))
+    runs = Runs(kinds, sequence, spans)
+    table = Table(runs.kinds, runs.sequence, 10**6)
+    stages = [kinds[k] for k in sequence]
+    exact = Table(kinds, sequence, 10**6)  # bytes are small whole numbers here
+    assert exact.unit == table.unit == table.scale == 1
+    best = frontier(exact)
+    lost = []
+    for m in range(exact.steps()[0], exact.slots, exact.slots // 10):
+        able = max((s for s in table.steps() if s <= m), default=None)
+        if able is None:
+            continue  # runs are coarser, and need more
+        peak, again = price(stages, runs.operations(table.operations(able)))
+        assert peak <= able
+        assert again <= table.costs([able])[0]
+        least = best[max(s for s in best if s <= m)]
+        assert again >= least
+        lost.append((again - least) / sum(stage.once_cost for stage in stages))
+    assert len(lost) > 5
+    assert sum(lost) / len(lost) < 0.06 and max(lost) < 0.25  # of a forward, at the tightest

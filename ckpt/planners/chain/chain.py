@@ -5,41 +5,37 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple, assert_never
 
-from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.emit import Action, free_early, needed_only
 from ckpt.planners.base.registry import over_budget, planner
-from ckpt.planners.base.stages import Stages, cut_at, find_stages, within_calls
+from ckpt.planners.base.stages import Stages
+from ckpt.planners.chain.cuts import SLOTS_WORK, cuts_of, spans_to_make
 from ckpt.planners.chain.interior import interiors, waiting_seeds
 from ckpt.planners.chain.kinds import table_work
 from ckpt.planners.chain.options import Choices, choices
+from ckpt.planners.chain.runs import Runs
 from ckpt.planners.chain.table import Table
 from ckpt.schedule import Backward, Compute, Schedule
 from ckpt.timeline import Timeline
 
 LOOK_AHEAD = 16
 """How many strides beyond the budget are simulated: a plan may need less than the table thinks, as
-bytes were rounded up. Fixed, and so are the strides, so that a larger budget never costs more."""
+bytes were rounded up. Fixed for a graph, and so are the strides, so that a larger budget never
+costs more."""
+
+LOOKED_NODES = 50_000
+"""Of large graphs so many nodes times strides, at least one stride."""
 
 FRONTIER = 256
 """The strides that a frontier is divided into, about."""
 
-SLOTS_WORK = 250_000_000
-"""Additions (a quarter of a second) that a table may take for more slots than 500."""
+MOST_SLOTS = 8_000
+"""Of a table, unless more are asked for."""
 
-MOST_WORK = 3_000_000_000
-"""Additions that a table may take (about 3 s); a longer chain is cut into fewer stages."""
-
-CUTS = 3
-"""How many ways to cut the graph are tried."""
-
-FINEST = 64
-"""A graph of up to so many nodes is also cut before every node."""
-
-MOST_NODES = 100
-"""Of a stage, for options to be worth looking for at other widths."""
+PLAIN_SLOTS = 400
+"""Beside a table over runs there is one over the stages, where so many slots are bearable."""
 
 SIMULATED_NODES = 30_000
 """Up to so many nodes times points, every point of the frontier is simulated at once."""
@@ -82,7 +78,9 @@ def chain(
     stage's full tape or nothing); ``max_stages`` to cut the graph into, ``widest`` that a boundary
     may be, in bytes (with either, one way to cut only).
     Cost: one table for each graph, which answers every budget: L stages take O(L^3 slots), O(p L^2
-    slots) if they repeat with period p. 100 stages take 0.2 s, 300 take 3 s.
+    slots) if they repeat with period p. Of a long chain that repeats, runs of equal blocks are
+    planned once and are stages of a shorter one (see `runs`), so that a thousand equal layers take
+    as long as a hundred, beside passes over the graph.
     """
     tables = _tables(graph, cost or flops(graph), slots, options, max_stages, widest)
     return tables.within(budget)
@@ -142,10 +140,12 @@ class _Tables:
         self._figures: dict[_CornerPlan, tuple[int, int]] = {}
         """Of the plans simulated so far the peak and the cost: all timelines would take more than
         the tables."""
-        self.chains = [
-            _Chain(graph, cost, stages, slots, options)
-            for stages in _cuts(graph, cost, slots, max_stages, widest)
-        ]
+        self.chains: list[_Chain] = []
+        for stages in cuts_of(graph, cost, slots, max_stages, widest):
+            one = _Chain(graph, cost, stages, slots, options)
+            self.chains.append(one)
+            if one.runs is not None and SLOTS_WORK // one.work >= PLAIN_SLOTS:
+                self.chains.append(_Chain(graph, cost, stages, slots, options, runs=False))
         self.frontiers = [one.points for one in self.chains]
         if sum(map(len, self.frontiers)) * len(graph) <= SIMULATED_NODES:
             self.frontiers = [
@@ -174,9 +174,10 @@ class _Tables:
         if self._simulate(points[best])[0] > budget:
             return None
         stride = 1 + len(points) // FRONTIER
+        ahead = min(LOOK_AHEAD, 1 + LOOKED_NODES // len(self.graph))
         # By strides, whose ends are the same for every budget; then one by one to the next end.
         end = best - best % stride + stride
-        for after in range(end, min(end + LOOK_AHEAD * stride, len(points)), stride):
+        for after in range(end, min(end + ahead * stride, len(points)), stride):
             if self._simulate(points[after])[0] > budget:
                 break
             best, end = after, after + stride
@@ -225,8 +226,9 @@ class _Chain:
     """The graph cut in one way: its stages, their choices, and the table over them."""
 
     def __init__(
-        self, graph: Graph, cost: Cost, stages: Stages, slots: int | None, options: bool
-    ) -> None:
+        self, graph: Graph, cost: Cost, stages: Stages, slots: int | None, options: bool,
+        runs: bool = True,
+    ) -> None:  # fmt: skip
         self.graph = graph
         self.stages = stages
         inside, self.numbering = interiors(stages, cost)
@@ -235,10 +237,17 @@ class _Chain:
         kinds = [choices(i, options=options, effort=effort, points=POINTS) for i in distinct]
         sequence = [distinct[interior] for interior in inside]
         self.choices = [kinds[k] for k in sequence]
+        self.work = table_work(sequence) or 1
+        """Of a table of the stages, a slot."""
+        priced = [choice.kind for choice in kinds]
+        spans = spans_to_make(sequence, slots) if runs else None
+        self.runs = Runs(priced, sequence, spans) if spans else None
+        if self.runs is not None:
+            priced, sequence = self.runs.kinds, self.runs.sequence
         if slots is None:  # 40 a stage, as far as the work is bearable
             affordable = SLOTS_WORK // (table_work(sequence) or 1)
-            slots = max(min(40 * len(sequence), affordable), 500)
-        self.table = Table([choice.kind for choice in kinds], sequence, slots)
+            slots = max(min(40 * len(inside), MOST_SLOTS, affordable), 500)
+        self.table = Table(priced, sequence, slots)
         # Beside what the table knows: what is never dropped, and the cotangents of early losses.
         lasting = {graph.owners[i] for i in stages.permanent}
         constant = sum(graph[i].nbytes for i in lasting if not graph[i].resident)
@@ -251,6 +260,7 @@ class _Chain:
         self.notes: dict[str, Any] = {
             "optimal": "among persistent schedules for these stages and options",
             "stages": len(stages),
+            **({} if self.runs is None else {"runs": len(self.runs.spans)}),
             "cuts": list(stages.cuts),
             "kinds": len(kinds),
             "options": sum(len(choice.tapes) + len(choice.visits) for choice in kinds),
@@ -261,7 +271,10 @@ class _Chain:
     def actions(self, slots: int) -> list[Action]:
         """A plan, Compute by Compute and Backward by Backward."""
         actions: list[Action] = []
-        for word, first, last in self.table.operations(slots):
+        operations = self.table.operations(slots)
+        if self.runs is not None:
+            operations = self.runs.operations(operations)
+        for word, first, last in operations:
             for k in range(first, last + 1 if word == "advance" else first + 1):
                 for action in _actions_of(self.choices[k], word, last):
                     match action:
@@ -295,41 +308,3 @@ def _once(actions: list[Action], permanent: frozenset[int]) -> list[Action]:
         if isinstance(action, Compute) and action.node in permanent:
             done.add(action)
     return first
-
-
-def _cuts(
-    graph: Graph, cost: Cost, slots: int | None, max_stages: int | None, widest: int | None
-) -> list[Stages]:
-    """Ways to cut the graph for which tables can be made: as `find_stages` would, at other widths
-    of what may cross, and everywhere if it is small."""
-
-    def work(stages: Stages) -> int:
-        inside, _ = interiors(stages, cost)
-        return table_work([*map(hash, inside)]) * (slots or 500)
-
-    stages = find_stages(graph, max_stages=max_stages, widest=widest)
-    while work(stages) > MOST_WORK:
-        stages = find_stages(graph, max_stages=len(stages) * 3 // 4, widest=widest)
-    found = {stages.cuts: stages}
-    if max_stages is not None or widest is not None:
-        return [stages]
-    room = MOST_WORK - work(stages)
-    inside = within_calls(graph)
-    everywhere = cut_at(graph, [i for i in graph.computed[1:] if i not in inside])
-    widths = sorted({stage.boundary_nbytes for stage in everywhere.stages[1:]})
-    for width in widths[:: 1 + len(widths) // 8]:
-        if len(found) == CUTS:
-            break
-        try:
-            stages = find_stages(graph, widest=width)
-        except UsageError:
-            continue  # so little crosses only where nothing is worth telling apart
-        largest = max(len(stage.nodes) for stage in stages.stages)
-        if stages.cuts not in found and largest <= MOST_NODES:
-            room -= work(stages)
-            if room < 0:
-                break
-            found[stages.cuts] = stages
-    if len(graph.computed) <= FINEST:
-        found[everywhere.cuts] = everywhere
-    return list(found.values())

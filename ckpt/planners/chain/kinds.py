@@ -68,12 +68,46 @@ class Operation(NamedTuple):
     first: int
     last: int
 
+    def behind(self, stages: int) -> Operation:
+        """The same, so many stages further on."""
+        last = self.last + stages if self.word == "advance" else self.last
+        return Operation(self.word, self.first + stages, last)
+
 
 def table_work(sequence: Sequence[int]) -> int:
     """About how many additions a slot the table of such a chain takes."""
     _, repeats = twins_of(np.unique(np.array(sequence), return_inverse=True)[1])
     lengths = np.arange(len(sequence), 0, -1)
     return int((lengths * lengths - repeats * repeats).sum()) // 2
+
+
+def front(rows: Sequence[tuple[int, ...]], points: int) -> list[int]:
+    """Which rows (bytes, cost, and what decides on a tie) no other beats in both, by rising bytes.
+
+    Of too many, those go first whose loss adds the least area under the staircase; but those on the
+    lower hull go last, since where stages are equal a plan mixes them.
+    """
+    found: list[int] = []
+    hull: list[int] = []
+    for k in sorted(range(len(rows)), key=lambda k: rows[k]):
+        if not found or rows[k][1] < rows[found[-1]][1]:
+            found.append(k)
+            while len(hull) > 1 and _above(*(rows[i] for i in (*hull[-2:], k))):
+                hull.pop()
+            hull.append(k)
+    while len(found) > max(points, 2):
+        spared = hull if len(hull) <= points else ()
+        areas = [
+            (b in spared, (rows[a][1] - rows[b][1]) * (rows[c][0] - rows[b][0]))
+            for a, b, c in zip(found, found[1:], found[2:], strict=False)
+        ]
+        del found[1 + areas.index(min(areas))]
+    return found
+
+
+def _above(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> bool:
+    """Does ``b`` (bytes, cost) lie on or above the line from ``a`` to ``c``?"""
+    return (a[1] - b[1]) * (c[0] - a[0]) <= (a[1] - c[1]) * (b[0] - a[0])
 
 
 def all_costs(kind: Kind) -> list[int]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ckpt.planners.base import clock
 from ckpt.planners.base.emit import Action
 from ckpt.planners.chain.interior import Interior, levels_of
-from ckpt.planners.chain.kinds import Kind, Tape, Visit
+from ckpt.planners.chain.kinds import Kind, Tape, Visit, front
 from ckpt.schedule import Backward, Compute
 
 MEASURED = 64
@@ -88,26 +88,10 @@ def choices(interior: Interior, *, options: bool, effort: int, points: int) -> C
 def _thin(
     found: Mapping[Option, Tape] | Mapping[Option, Visit], sizes: Sequence[int], points: int
 ) -> list[Option]:
-    """The Pareto points of bytes (item ``sizes[0]``) and cost; on a tie the other sizes decide.
-
-    Of too many, those go first whose loss adds the least area under the staircase.
-    """
-    nbytes = {option: row[sizes[0]] for option, row in found.items()}
-    costs = {option: row.cost for option, row in found.items()}
-    ranked = sorted(
-        found, key=lambda o: (nbytes[o], costs[o], *(found[o][size] for size in sizes[1:]))
-    )
-    front: list[Option] = []
-    for option in ranked:
-        if not front or costs[option] < costs[front[-1]]:
-            front.append(option)
-    while len(front) > max(points, 2):
-        areas = [
-            (costs[a] - costs[b]) * (nbytes[c] - nbytes[b])
-            for a, b, c in zip(front, front[1:], front[2:], strict=False)
-        ]
-        del front[1 + areas.index(min(areas))]
-    return front
+    """The `front` of bytes (item ``sizes[0]``) and cost; on a tie the other sizes decide."""
+    rows = [(row[sizes[0]], row.cost, *(row[size] for size in sizes[1:])) for row in found.values()]
+    options = list(found)
+    return [options[k] for k in front(rows, points)]
 
 
 def _kept_sets(interior: Interior, effort: int) -> list[frozenset[int]]:

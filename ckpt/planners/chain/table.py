@@ -200,17 +200,21 @@ class Table:
         result: Floats = windows[begin]
         return result
 
+    def advance_peaks(self, s: int) -> Ints:
+        """Bytes at most while advancing from s to behind each stage t, cotangents aside."""
+        peaks = np.array([k.advance_peak for k in self.stages[s:]], np.int64)
+        peaks[1:] += self._beside[s, s + 1 : self.size]
+        return np.maximum.accumulate(peaks)
+
     def _row(self, s: int) -> _Row:
         later = np.arange(s + 1, self.size)
-        peaks = np.array([k.advance_peak for k in self.stages[s:-1]], np.int64)
-        peaks[1:] += self._beside[s, s + 1 : self.size - 1]
         cost = np.cumsum([k.advance_cost // self.cost_unit for k in self.stages[s:-1]])
         return _Row(
             beside=np.minimum(
                 self._shift(s, later, self._beside[s, s + 1 : self.size]), self.slots + 1
             ),
             cost=cost.astype(np.float32),
-            peak=np.maximum.accumulate(peaks),
+            peak=self.advance_peaks(s)[:-1],
         )
 
     def _fill_visits(self, s: int, out: Floats, columns: Ints) -> None:
@@ -262,10 +266,20 @@ class Table:
         start = self._at[0, self.size - 1]
         return [round(float(self._pool[start + m]) * self.cost_unit) for m in slots]
 
-    def operations(self, m: int) -> list[Operation]:
-        """What to do within m slots: the choices along one path, made again from the table."""
+    def ample(self, s: int, t: int) -> tuple[int, int]:
+        """The slots beyond which more are of no use to the segment s..t, and its extra cost then;
+        see `costs`."""
+        start = self._at[s, t]
+        costs = self._pool[start : start + self.slots + 1]
+        m = int(costs.argmin())
+        return m, round(float(costs[m]) * self.cost_unit)
+
+    def operations(self, m: int, s: int = 0, t: int | None = None) -> list[Operation]:
+        """What to do within m slots, for all stages or s..t: the choices along one path, made again
+        from the table."""
         found: list[Operation] = []
-        todo: list[Operation | tuple[int, int, int]] = [(0, self.size - 1, m)]
+        last = self.size - 1 if t is None else t
+        todo: list[Operation | tuple[int, int, int]] = [(s, last, m)]
         while todo:
             item = todo.pop()
             if isinstance(item, Operation):

@@ -47,8 +47,9 @@ FINALISTS = 4
 
 WORTH = 1.5
 
-WORK = 20_000_000
-"""Of each finalist, iterations times instructions stay below this."""
+WORK, LITTLE_WORK = 1_000_000, 300_000
+"""Of each finalist, iterations times instructions stay below this; below the second once the gap is
+`CLOSE`."""
 
 PROOF_SECONDS = 5.0
 """Once no schedule can fit, how long the smallest that there is may be looked for."""
@@ -244,7 +245,8 @@ class _Portfolio:
     def improve(self, timeline: Timeline, iterations: int) -> None:
         schedule = timeline.schedule
         self.report(f"improving what {schedule.planner} found")
-        allowed = min(iterations, WORK // max(len(schedule), 1))
+        work = LITTLE_WORK if self.close else WORK
+        allowed = min(iterations, work // max(len(schedule), 1))
         better = improve(self.graph, schedule, self.budget, allowed, cost=self.cost)
         self.iterations += better.iterations
         self.add(simulate(self.graph, better.schedule))
