@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,6 +47,8 @@ def frontier(
     measure: o.Measure = True,
     seed: o.Seed = 0,
     fake: o.Fake = False,
+    jobs: o.Jobs = None,
+    cluster: o.Cluster = None,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -97,7 +99,7 @@ def frontier(
         known_rows = {(row["planner"], row["budget_nbytes"]): row for row in written.rows}
         made = len(known_rows)
 
-        def keep(row: study.Row) -> None:
+        def keep(row: dict[str, Any]) -> None:
             nonlocal made
             late = (row["error"] or "").startswith("stopped early")  # that is tried again
             if not late and (row["planner"], row["budget_nbytes"]) not in known_rows:
@@ -117,6 +119,8 @@ def frontier(
                 iterations=iterations,
                 time_limit=time_limit,
                 known=known_rows.values(),
+                jobs=jobs,
+                cluster=cluster,
             )
         except (KeyboardInterrupt, Stopped, WorkersError):
             if made:

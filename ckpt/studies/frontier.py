@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,9 +13,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import get, make_schedule, resolve_budget
 from ckpt.planners import names as planner_names
-from ckpt.planners.base.clock import Deadline
 from ckpt.planners.bounds.floor import budget_floor
-from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.program import Program
 from ckpt.reports.exports import to_html
 from ckpt.reports.formats.shown import Shown
@@ -26,6 +23,7 @@ from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.journal import is_sound
 from ckpt.studies.measure import measured_peak
+from ckpt.studies.planned import COLUMNS, Row, planned
 from ckpt.text import printable
 from ckpt.timeline import Timeline
 from ckpt.units import BYTES, at_least, format_bytes, format_flops, in_one_unit, listed
@@ -35,14 +33,6 @@ LEFT_OUT = ("as_written", "brute", "ilp", "lp_round")
 
 WORTH_RUNNING = 2.0
 """A schedule that recomputes more than this many forwards is predicted and not executed."""
-
-Row = dict[str, Any]
-
-COLUMNS = (
-    "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
-    "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
-)  # fmt: skip
-"""Of a row, in order; what wasn't found or measured is None."""
 
 
 def is_row(row: Mapping[str, Any]) -> bool:
@@ -327,6 +317,9 @@ def frontier(
     iterations: int = 15,
     time_limit: float | None = 100.0,
     known: Iterable[Row] = (),
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    cluster: str | None = None,
 ) -> Frontier:
     """Plan one step of ``function(*args)``, a Program or a Graph, by every planner at some budgets.
 
@@ -337,8 +330,10 @@ def frontier(
     bounds the local search of ``auto``. A planner's plan for a smaller budget stands where it finds
     nothing cheaper for a larger one. All planning together takes ``time_limit`` seconds, of which
     each row has its share of what is left; one that isn't done then is a row with an error.
-    ``known`` are rows of an earlier run, each `is_row`: they are taken as they are. ``on_row`` sees
-    each row as it is made: a dict of `COLUMNS`.
+    ``known`` are rows of an earlier run, each `is_row`: they are taken as they are. ``jobs``,
+    ``executor`` or ``cluster``: where the planning is done, see `workers.pool`; the rows are the
+    same, but for times. Planners of one's own, and what is executed, stay here. ``on_row`` sees
+    each row as it is made, a planner's by rising budget: a dict of `COLUMNS`.
     """
     graph, program = graph_of(function, args, argnums)
     _, stored, peak = resolve_budget(graph, None)
@@ -358,29 +353,15 @@ def frontier(
     if not chosen or not limits:
         raise UsageError("nothing to compare: name at least one planner and one budget")
     errors: list[CkptError] = []
-    earlier = {(row["planner"], row["budget_nbytes"]): row for row in known}
-    cheapest: dict[str, Schedule] = {}
-    limits = sorted(set(limits))
-    turns = _Turns(time_limit, len(limits) * (1 + len(chosen)))
-    for limit in limits:
-        with turns.next():
-            best = lower_bounds(graph, limit, effort=100_000_000)[0]
-        if best.cost is not None:
-            found.bounds.append({"budget_nbytes": limit, "bound_flops": best.cost})
-        for name in chosen:
-            with turns.next():
-                row = earlier.get((name, limit))
-                if row is None:
-                    options = {"iterations": iterations} if name == "auto" else {}
-                    row = _row(graph, name, limit, best.cost, options, cheapest.get(name))
-            found.schedules.append(row.pop("schedule", None))
-            if made := found.schedules[-1]:
-                cheapest[name] = made
-            if (error := row.pop("refusal", None)) is not None:
-                errors.append(error)
-            found.rows.append(row)
-            if on_row is not None:
-                on_row(row)
+    for each in planned(
+        graph, chosen, sorted(set(limits)), iterations=iterations, time_limit=time_limit,
+        known=known, on_row=on_row, jobs=jobs, executor=executor, cluster=cluster,
+    ):  # fmt: skip
+        if each.bound is not None:
+            found.bounds.append({"budget_nbytes": each.limit, "bound_flops": each.bound})
+        found.rows += each.rows
+        found.schedules += each.schedules
+        errors += each.errors
     if len(errors) == len(found.rows):
         raise next((e for e in errors if isinstance(e, BudgetError)), errors[0])
     if measure:
@@ -389,22 +370,6 @@ def frontier(
         with program.restored(*args):
             _execute(found, program, args)
     return found
-
-
-class _Turns:
-    """Time that is shared out: each turn has twice its share of what is left."""
-
-    def __init__(self, seconds: float | None, turns: int) -> None:
-        self.ends = None if seconds is None else time.monotonic() + seconds
-        self.left = turns
-
-    def next(self) -> AbstractContextManager[Deadline]:
-        """What runs in this block is stopped when its turn is over."""
-        if self.ends is None:
-            return Deadline().running()
-        share = 2 * (self.ends - time.monotonic()) / max(self.left, 1)
-        self.left -= 1
-        return Deadline(round(max(share, 0.1), 2)).running()
 
 
 def _execute(found: Frontier, program: Program, args: tuple[Any, ...]) -> None:
@@ -429,41 +394,3 @@ def spread(low: int, high: int, points: int) -> list[int]:
     """Budgets from ``low`` to ``high`` in a geometric row."""
     ratio = high / max(low, 1)
     return sorted({round(max(low, 1) * ratio ** (k / (points - 1))) for k in range(points)})
-
-
-def _row(
-    graph: Graph,
-    name: str,
-    limit: int,
-    bound: int | None,
-    options: dict[str, Any],
-    smaller: Schedule | None,
-) -> Row:
-    """One planner at one budget, or its plan for a smaller one; a refusal is a row too."""
-    row: Row = dict.fromkeys((*COLUMNS, "schedule", "refusal"))
-    row.update(planner=name, budget_nbytes=limit, bound_flops=bound)
-    start = time.perf_counter()
-    timelines = [] if smaller is None else [simulate(graph, smaller)]
-    try:
-        made = make_schedule(graph, name, limit, **options)
-    except CkptError as error:  # over budget or time, not this kind of graph, or no solver
-        if not timelines:
-            row.update(error=str(error), refusal=error)
-    else:
-        timelines.append(simulate(graph, made))
-    if timelines:
-        timeline = min(timelines, key=lambda t: (t.recompute_flops, t.peak))
-        schedule = timeline.schedule
-        row.update(
-            predicted_peak_nbytes=timeline.peak,
-            recompute_flops=timeline.recompute_flops,
-            overhead=timeline.overhead,
-            schedule=schedule,
-        )
-        if bound is not None and timeline.recompute_flops:
-            gap = (timeline.recompute_flops - bound) / timeline.recompute_flops
-            row["gap_percent"] = 100 * max(gap, 0.0)
-        elif not timeline.recompute_flops:
-            row["gap_percent"] = 0.0
-    row["planning_seconds"] = time.perf_counter() - start
-    return row

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
 import ckpt
+from ckpt.planners.base import registry
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.table import BUDGET_COLUMNS, render
-from tests.graphs import unet
+from tests.graphs import mlp, unet
 
 PLANNERS = ["sqrt", "dtr", "chain"]
 
@@ -71,3 +77,50 @@ def test_a_row_a_budget_and_a_row_a_planner() -> None:
             if (row["planner"], budget["budget_nbytes"]) in best:
                 assert text.endswith("*")
     assert max(map(len, render(budgets, BUDGET_COLUMNS).splitlines())) <= 80
+
+
+@pytest.mark.parametrize("where", ["jobs", "executor"])
+def test_rows_are_the_same_on_workers_but_for_times(where: str) -> None:
+    graph, names = mlp([8] * 7), ["sqrt", "mine", "greedy", "chain"]
+    common: dict[str, Any] = {"planners": names, "points": 3}
+
+    @ckpt.planner("mine")
+    def mine(graph: ckpt.Graph, budget: int | None = None) -> ckpt.Schedule:
+        """Known to this process only."""
+        return ckpt.make_schedule(graph, "store_all", budget)
+
+    here = ckpt.frontier(graph, **common, time_limit=None)
+    told: list[dict[str, Any]] = []
+    common |= {"time_limit": None, "on_row": told.append}
+    if where == "jobs":
+        there = ckpt.frontier(graph, **common, jobs=2)
+    else:
+        with ThreadPoolExecutor(2) as executor:
+            there = ckpt.frontier(graph, **common, executor=executor)
+    del registry._REGISTRY["mine"]
+
+    def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**row, "planning_seconds": None} for row in rows]
+
+    assert untimed(there.rows) == untimed(here.rows)
+    assert there.bounds == here.bounds
+    assert there.schedules == here.schedules
+    assert len(told) == len(there.rows)
+    for name in names:  # in which order they may go on another time
+        budgets = [row["budget_nbytes"] for row in told if row["planner"] == name]
+        assert budgets == sorted(budgets)
+
+
+def test_rows_that_were_told_before_a_stop_are_taken_on_workers_too() -> None:
+    graph = unet(2)
+    first: list[dict[str, Any]] = []
+    whole = ckpt.frontier(graph, planners=["sqrt", "dtr"], points=3, on_row=first.append)
+    known = [{**row, "planning_seconds": 99.0} for row in first[:3]]
+    with ThreadPoolExecutor(1) as executor:
+        again = ckpt.frontier(
+            graph, planners=["sqrt", "dtr"], points=3, known=known, executor=executor
+        )
+    assert sum(row["planning_seconds"] == 99.0 for row in again.rows) == 3
+    assert [row["recompute_flops"] for row in again.rows] == [
+        row["recompute_flops"] for row in whole.rows
+    ]

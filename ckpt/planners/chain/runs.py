@@ -80,14 +80,14 @@ class Runs:
         self.spans = spans
         beside = crossing_beside([kinds[k] for k in sequence])
         ends = np.array([b for _, b in spans])
-        runs: dict[tuple[int, ...], _Run] = {}
+        runs: dict[tuple[int, ...], _Merged] = {}
         made: dict[Kind, int] = {}
         self.sequence: list[int] = []
-        self._runs: list[_Run] = []
+        self._runs: list[_Merged] = []
         for k, (a, b) in enumerate(spans):
             labels = tuple(sequence[a:b])
             if labels not in runs:
-                runs[labels] = _Run(kinds, labels)
+                runs[labels] = _Merged(kinds, labels)
             further = (beside[a, ends[k:]] - beside[b, ends[k:]]).tolist()
             crossing = tuple(further[: sum(map(bool, further))])
             kind = replace(runs[labels].kind, crossing=crossing)
@@ -113,7 +113,7 @@ class Runs:
         return todo
 
 
-class _Piece(NamedTuple):
+class _TapePart(NamedTuple):
     """Stages ``first`` to ``last`` of a run: their part of a tape, as a `Tape`."""
 
     first: int
@@ -124,7 +124,7 @@ class _Piece(NamedTuple):
     """Of a segment, what its visit may take."""
 
 
-class _Run:
+class _Merged:
     """Some stages as one. ``kind`` doesn't know yet what crosses further cuts."""
 
     def __init__(self, kinds: Sequence[Kind], labels: Sequence[int]) -> None:
@@ -157,7 +157,7 @@ class _Run:
             ),
         )
 
-    def _mixed(self) -> list[list[_Piece]]:
+    def _mixed(self) -> list[list[_TapePart]]:
         """Rows of pieces: the cheapest at some price of bytes, and mixtures of neighbours."""
         pieces = self._pieces()
         least, most = _cheapest(pieces, inf), _cheapest(pieces, 0.0)
@@ -182,7 +182,7 @@ class _Run:
             ]
         return rows
 
-    def _pieces(self) -> list[list[_Piece]]:
+    def _pieces(self) -> list[list[_TapePart]]:
         """For each stage, those that begin there."""
         rows = []
         for s, stage in enumerate(self.stages):
@@ -195,14 +195,14 @@ class _Run:
                 held = int(self.beside[s, t + 1])
                 peak = max(int(peaks[t - s]), held)
                 tape = Tape(held, cost + extra, peak, self.table.nbytes(slots))
-                row.append(_Piece(s, t, tape, Operation("advance", s, t), slots))
+                row.append(_TapePart(s, t, tape, Operation("advance", s, t), slots))
             rows.append(row)
         return rows
 
-    def _taped(self, s: int, k: int) -> _Piece:
-        return _Piece(s, s, self.stages[s].tapes[k], Operation("tape", s, k))
+    def _taped(self, s: int, k: int) -> _TapePart:
+        return _TapePart(s, s, self.stages[s].tapes[k], Operation("tape", s, k))
 
-    def backward(self, piece: _Piece) -> list[Operation]:
+    def backward(self, piece: _TapePart) -> list[Operation]:
         """What is done when the backward of a piece comes."""
         word, first, last = piece.forward
         if word == "tape":
@@ -229,11 +229,11 @@ def _blocks(sequence: Sequence[int]) -> tuple[int, int, int]:
     return start, period, int(repeats[start]) // period + 1
 
 
-def _cheapest(pieces: Sequence[Sequence[_Piece]], price: float) -> list[_Piece]:
+def _cheapest(pieces: Sequence[Sequence[_TapePart]], price: float) -> list[_TapePart]:
     """The row of least cost, where a byte held costs ``price``; of infinite price, least bytes."""
     per_cost, per_byte = (0.0, 1.0) if price == inf else (1.0, price)
     best = [0.0] * (len(pieces) + 1)
-    chosen: list[_Piece] = []
+    chosen: list[_TapePart] = []
     for row in reversed(pieces):
         values = [
             (per_cost * p.tape.cost + per_byte * p.tape.held + best[p.last + 1], p.tape.cost, -k)
@@ -249,7 +249,7 @@ def _cheapest(pieces: Sequence[Sequence[_Piece]], price: float) -> list[_Piece]:
     return found
 
 
-def _joined(pieces: Sequence[_Piece]) -> Tape:
+def _joined(pieces: Sequence[_TapePart]) -> Tape:
     held = cost = forward = backward = 0
     for piece in pieces:
         forward = max(forward, held + piece.tape.forward_peak)
