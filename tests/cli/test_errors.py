@@ -95,6 +95,8 @@ def assert_one_line(result: Result, code: int, *words: str) -> None:
     assert result.code == code, result.err
     assert result.out == ""
     lines = [line for line in result.err.splitlines() if not line.startswith("warning:")]
+    if code == 3 and lines[-1].startswith("next: ckpt plan "):  # the way out, to be pasted
+        lines.pop()
     assert len(lines) == 1, result.err
     assert lines[0].startswith("error: ")
     for word in words:
