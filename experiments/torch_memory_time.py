@@ -10,9 +10,10 @@ Found: every peak as predicted, to the byte, and the same bits. At the peak of c
 each block, 0.82 (GPT), 0.79 (U-Net), and 0.76 (ResNet-50) of its time; at SAC's, 0.85, 0.79, 0.82
 of its. At half of eager's peak 1.10 and 1.21 of eager's time; ResNet-50 has no plan below 0.62 of
 it, and 0.60 is proven for any: its gradients alone are 0.52 (for gradients that exist, half of what
-storing everything holds costs 12 % of a forward). Storing everything 0.95, 0.98 and 0.98, the U-Net at 0.91 of eager's peak. In another run
-`torch.compile` at 0.5 took 1.16 (GPT, at 0.67 of the peak) and 0.82 (U-Net, at 0.69); planned steps
-at those peaks about 1.09 and 1.1: they fuse nothing. The machine was busy with other work.
+storing everything holds costs 12 % of a forward). Storing everything 0.95, 0.98 and 0.98, the U-Net
+at 0.91 of eager's peak. In another run `torch.compile` at 0.5 took 1.16 (GPT, at 0.67 of the peak)
+and 0.82 (U-Net, at 0.69); planned steps at those peaks about 1.09 and 1.1: they fuse nothing. The
+machine was busy with other work.
 """
 
 from __future__ import annotations
