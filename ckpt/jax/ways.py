@@ -61,7 +61,9 @@ def plain_rows(program: JaxProgram, plain: Temp | None) -> list[dict[str, Any]]:
         if plain is not None:
             step = program.emit(schedule, barrier=True)
             temp = compiled_temp(step, program.arguments.abstract)[1]
-        way = "jax.checkpoint around each block" + (", which XLA may undo" if temp else "")
+        way = "in the form of jax.checkpoint around each block" + (
+            ", which XLA may undo" if temp else ""
+        )
         rows.append(_row(way, timeline.peak, temp, timeline.overhead))
     return rows
 

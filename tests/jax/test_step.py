@@ -226,7 +226,8 @@ def test_a_report_has_the_ways_side_by_side() -> None:
     plain, blocks, planned, mine = report.rows
     assert plain["temp_nbytes"] == step.found.plain.nbytes
     assert planned["temp_nbytes"] == step.found.temp.nbytes < plain["temp_nbytes"]
-    assert blocks["temp_nbytes"] == pytest.approx(mine["temp_nbytes"], rel=0.1)
+    one = 64 * 32 * 4  # bytes of a value: no more apart is jax.checkpoint itself
+    assert blocks["temp_nbytes"] == pytest.approx(mine["temp_nbytes"], abs=one)
     assert blocks["graph_nbytes"] < plain["graph_nbytes"] and blocks["overhead"] > 0
     assert "jax.checkpoint around each block" in str(report) and "mine" in str(report)
 
