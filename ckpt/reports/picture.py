@@ -13,6 +13,8 @@ from ckpt.text import paragraph
 
 DPI = 160
 
+_SUBJECT = {".png": "Description", ".svg": "Description", ".pdf": "Subject"}
+"""Where a file of each kind says what it depends on."""
 _UNDATED: dict[str, dict[str, Any]] = {
     ".png": {},
     ".svg": {"Date": None},
@@ -21,13 +23,14 @@ _UNDATED: dict[str, dict[str, Any]] = {
 
 
 @house()
-def draw(figure: Figure, kind: str) -> bytes:
+def draw(figure: Figure, kind: str, about: str | None = None) -> bytes:
     """The file of ``figure`` in a kind (.png .svg .pdf): the same bytes for the same figure."""
     for text in figure.findobj(Text):  # names of a file's stand in labels, legends and ticks
         if (plain := paragraph(text.get_text().split("\n"))) != text.get_text():
             text.set_text(plain)
+    said = {} if about is None else {_SUBJECT[kind]: about}
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata=_UNDATED[kind])
+    figure.savefig(buffer, format=kind[1:], dpi=DPI, metadata={**_UNDATED[kind], **said})
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def cpu() -> str:
     """The processor's own name, where it can be had."""
     with suppress(OSError):
@@ -67,19 +69,24 @@ def cpu() -> str:
     return platform.processor()
 
 
+@cache
+def _installed(package: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
+
+
 def versions() -> dict[str, str | None]:
     """Versions of Python, `ckpt`, and each library a number can depend on (None: absent)."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package, label in _PACKAGES.items():
-        try:
-            found[label] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[label] = getattr(sys.modules.get(label), "__version__", None)
-            if found[label] is None and label not in _ALWAYS:
-                del found[label]
+        version = _installed(package) or getattr(sys.modules.get(label), "__version__", None)
+        if version is not None or label in _ALWAYS:
+            found[label] = version
     return found
 
 
+@cache
 def blas() -> dict[str, Any]:
     """Which BLAS NumPy was built with, and its version."""
     import numpy as np

@@ -22,6 +22,7 @@ from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ledger, step_rows
 from ckpt.reports.pages import Reel, as_text, page, source_lines
+from ckpt.reports.reproduce import environment
 from ckpt.reports.words import in_words
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
@@ -44,6 +45,8 @@ class Plan(Shown):
     graph: Graph
     schedule: Schedule
     certificate: Certificate
+    environment: dict[str, Any] = field(default_factory=environment, kw_only=True)
+    """Where it was made; in the document, and not in its digest."""
 
     plan_document: ClassVar[str] = FORMAT
 
@@ -130,7 +133,7 @@ class Plan(Shown):
             "schedule": self.schedule.to_json(),
             "certificate": self.certificate.to_json(),
         }
-        return {**data, "digest": _digest(data)}
+        return {**data, "digest": _digest(data), "environment": self.environment}
 
     def save(self, path: Any) -> None:
         """Write the plan as JSON, for `load_plan`; whole or not at all."""
@@ -150,7 +153,10 @@ class Plan(Shown):
             raise UsageError(
                 f"this {FORMAT} document is damaged: its schedule is for another graph than its own"
             )
-        found = Plan(graph, schedule, certificate)
+        where = data.get("environment", {})
+        if not isinstance(where, dict):
+            raise UsageError(f"this {FORMAT} document is damaged: its environment is no object")
+        found = Plan(graph, schedule, certificate, environment=where)
         if found.timeline.peak != certificate.peak:
             raise UsageError(
                 f"this {FORMAT} document is damaged: its certificate is not that of its schedule"
@@ -184,7 +190,7 @@ class Plan(Shown):
 
 def _digest(data: dict[str, Any]) -> str:
     """A hash of all that a plan document says, budget and bounds included."""
-    said = plain({key: item for key, item in data.items() if key != "digest"})
+    said = plain({k: item for k, item in data.items() if k not in ("digest", "environment")})
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 

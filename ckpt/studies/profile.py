@@ -357,7 +357,7 @@ def profile(
     repeats = at_least(1, "repeats", repeats)
     graph, program = graph_of(function, args, argnums, has_aux, name)
     schedule = make_schedule(graph, planner, budget)
-    found = Profile(graph, schedule, simulate(graph, schedule))
+    found = Profile(graph, schedule, simulate(graph, schedule), environment=environment())
     if measure is None:
         measure = program is not None and are_arrays(args)
     if measure:
@@ -369,7 +369,6 @@ def profile(
                 program, schedule, args, repeats=repeats, witness=first
             )
             found.measured = execution.timeline
-            found.environment = environment()
             del execution
             if first is not None:
                 found.peaks = {first.name: found.measured.peak}

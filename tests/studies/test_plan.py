@@ -132,7 +132,7 @@ def test_damaged_files(step, tmp_path):
     text = path.read_text()
     document = json.loads(text)
     texts = ["", "[]", "null", "3", text[: len(text) // 2], text[:-2]]
-    for key in document:
+    for key in document.keys() - {"environment"}:  # which is no part of the plan
         texts.append(json.dumps({k: v for k, v in document.items() if k != key}))
         texts.extend(json.dumps({**document, key: v}) for v in (None, 99, "x", {}))
     for part, key, value in [

@@ -8,6 +8,8 @@ from typing import Any
 
 def described(plan: Any, verification: Any = None) -> dict[str, Any]:
     """A plan's figures as JSON values."""
+    from ckpt.reports.reproduce import environment
+
     t = plan.timeline
     found = {
         "name": plan.graph.name,
@@ -23,6 +25,7 @@ def described(plan: Any, verification: Any = None) -> dict[str, Any]:
         "overhead": t.overhead,
         "recomputations": t.recomputations,
         "certificate": plan.certificate.to_json(),
+        "environment": environment(),
     }
     if verification is not None:
         found["measured_peak_nbytes"] = verification.measured

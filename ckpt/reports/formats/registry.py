@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from ckpt.errors import UsageError
 from ckpt.reports import exports, figure
 from ckpt.reports.files import check_output, write_text
 from ckpt.reports.formats.traces import speedscope, trace_events
+from ckpt.reports.reproduce import environment
 
-About = Mapping[str, Any] | None
+About = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ def _table(result: Any, path: Path, about: About) -> None:
 
 
 def _json(result: Any, path: Path, about: About) -> None:
-    write_text(path, exports.dumps(result.as_json()) + "\n")
-    if about is not None:
+    found = result.as_json()
+    write_text(path, exports.dumps(found) + "\n")
+    if "environment" not in found:
         exports.write_sidecar(path, about)
 
 
@@ -44,12 +47,20 @@ def _document(result: Any, path: Path, about: About) -> None:
 def _compact(make: Callable[..., Any]) -> Callable[[Any, Path, About], None]:
     def write(result: Any, path: Path, about: About) -> None:
         write_text(path, json.dumps(make(result.graph, result.timeline), separators=(",", ":")))
+        exports.write_sidecar(path, about)
 
     return write
 
 
+def _page(result: Any, path: Path, about: About) -> None:
+    told = escape(json.dumps(exports.plain(about)), quote=True)
+    first = '<meta charset="utf-8">'
+    made = f'{first}\n<meta name="made" content="{told}">'
+    write_text(path, result.page().replace(first, made, 1))
+
+
 def _picture(result: Any, path: Path, about: About) -> None:
-    figure.save(result.figure(), path)
+    figure.save(result.figure(), path, about)
 
 
 FORMATS: dict[str, Format] = {
@@ -57,7 +68,7 @@ FORMATS: dict[str, Format] = {
     ".profile.json": Format("the profile, for load_profile", "profile_document", _document),
     ".trace.json": Format("for Perfetto and chrome://tracing", "timeline", _compact(trace_events)),
     ".speedscope.json": Format("for speedscope.app", "timeline", _compact(speedscope)),
-    ".html": Format("the page", "page", lambda r, path, _: write_text(path, r.page())),
+    ".html": Format("the page", "page", _page),
     ".png": Format("the figure", "figure", _picture),
     ".svg": Format("the figure", "figure", _picture),
     ".pdf": Format("the figure", "figure", _picture),
@@ -89,12 +100,13 @@ def check(path: str | os.PathLike[str], kind: type) -> Path:
     return check_output(path, known)
 
 
-def write(result: Any, path: str | os.PathLike[str], *, about: About = None) -> Path:
+def write(result: Any, path: str | os.PathLike[str], *, about: About | None = None) -> Path:
     """Write ``result`` as the ending of ``path`` says, whole or not at all.
 
-    ``about`` says how to make it again, and goes beside a table. Raises as `check` does.
+    ``about`` says how to make it again, by default where it was made (`ckpt.reports.reproduce`):
+    beside a table or a trace, in a figure's metadata, in a page. Raises as `check` does.
     """
     target = check(path, type(result))
     ending = max((e for e in FORMATS if target.name.lower().endswith(e)), key=len)
-    FORMATS[ending].write(result, target, about)
+    FORMATS[ending].write(result, target, environment() if about is None else about)
     return target
