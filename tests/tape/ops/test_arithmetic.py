@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -256,3 +258,24 @@ def test_gradcheck_finds_a_wrong_second_derivative():
     gradcheck(frozen, np.ones(3))
     with pytest.raises(VerificationError):
         gradcheck(frozen, np.ones(3), order=2)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("function", [np.sinc, np.modf, np.divmod, np.nan_to_num, np.cbrt, np.exp2])
+def test_values_at_ends_and_zeros_are_numpys(function: Any, dtype: str) -> None:
+    x = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -2.5, np.inf, -np.inf, np.nan, 1e-7], dtype)
+    others = (x[::-1].copy(),) if function is np.divmod else ()
+    with np.errstate(all="ignore"):
+        right = function(x, *others)
+        found = function(ckpt.Value(x), *others)
+    pairs = zip(found, right, strict=True) if isinstance(right, tuple) else [(found, right)]
+    for a, b in pairs:
+        assert a.data.dtype == b.dtype
+        np.testing.assert_array_equal(a.data, b)
+
+
+@pytest.mark.parametrize("p", [None, 2, -2])
+def test_the_condition_of_a_null_matrix_is_infinite(p: Any) -> None:
+    x = np.zeros((2, 3, 3))
+    x[0] = np.diag([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(np.linalg.cond(ckpt.Value(x), p).data, np.linalg.cond(x, p))

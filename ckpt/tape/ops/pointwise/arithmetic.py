@@ -204,8 +204,9 @@ for _to_degrees in (np.rad2deg, np.degrees):
 
 @op(np.sinc)
 def sinc(x: Any) -> Any:
-    """sin(pi x) / (pi x), as NumPy computes it: 1e-20 stands for 0."""
-    y = np.pi * np.where(np.equal(x, 0), 1e-20, x)
+    """sin(pi x) / (pi x), as NumPy computes it: the dtype's epsilon stands for 0."""
+    y = np.pi * x
+    y = np.where(np.equal(y, 0), float(np.finfo(y.dtype).eps), y)
     return np.sin(y) / y
 
 
@@ -279,8 +280,8 @@ adapt(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))
 @adapt(np.modf)
 def _modf(x: Any) -> Any:
     """The fraction, through which the gradient flows, and the whole number."""
-    whole = np.trunc(x)
-    return x - whole, whole
+    whole, ends = np.trunc(x), np.isinf(x)
+    return np.where(ends, 0, x) - np.where(ends, 0, whole), whole
 
 
 # -- casting ---------------------------------------------------------------------------------------

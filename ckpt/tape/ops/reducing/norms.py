@@ -104,7 +104,9 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
 def cond(x: Any, p: Any = None) -> Any:
     if p is None or p in (2, -2):
         s = np.linalg.svd(operand(x), compute_uv=False)
-        return s[..., 0] / s[..., -1] if p != -2 else s[..., -1] / s[..., 0]
+        above, below = (s[..., 0], s[..., -1]) if p != -2 else (s[..., -1], s[..., 0])
+        null = np.equal(s[..., 0], 0)
+        return np.where(null, np.inf, above / np.where(null, 1, below))
     return norm(x, p, (-2, -1)) * norm(np.linalg.inv(x), p, (-2, -1))
 
 
