@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -88,6 +89,18 @@ class _PlannedFunction:
         self.plans.append(made)
         return made
 
+    def _positional(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments in the function's order, as it was planned with them."""
+        if not named:
+            return args
+        bound = inspect.signature(self.function).bind(*args, **named)
+        if bound.kwargs:
+            raise UsageError(
+                f"{', '.join(bound.kwargs)} can be given by keyword alone: plan functools.partial "
+                "of the function, with it"
+            )
+        return bound.args
+
     # -- the plan ----------------------------------------------------------------------------------
 
     @property
@@ -166,7 +179,8 @@ class GradientStep(_PlannedFunction):
     It can be differentiated again: the result is right, and bound to no budget.
     """
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        args = self._positional(args, named)
         found = self._ready(args)
         arrays = arrays_among(args)
         if found.is_plain:
@@ -174,12 +188,13 @@ class GradientStep(_PlannedFunction):
         step = found.program.emit(found.schedule, found.merge)
         return found.program.result(*step(*unbatched(arrays)))
 
-    def verify(self, *args: Any) -> JaxVerification:
+    def verify(self, *args: Any, **named: Any) -> JaxVerification:
         """Compile and run the plain and the planned step on these arguments.
 
         Raises VerificationError where the promise isn't kept, or results differ by more than
         rounding does.
         """
+        args = self._positional(args, named)
         found = self._ready(args)
         if not can_run(*args):
             raise UsageError("these are shapes alone: verify runs both steps, and needs arrays")
@@ -190,7 +205,8 @@ class RematerializedFunction(_PlannedFunction):
     """The function itself; differentiated, it keeps and recomputes what was planned. Gradients flow
     to its arguments and to what it closes over."""
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        args = self._positional(args, named)
         found = self._ready(args)
         program = found.program
         if found.is_plain:

@@ -139,6 +139,21 @@ def test_signature_of_value_and_grad() -> None:
     assert of_p["none"] is None and aux["how"] == "tanh" and aux["n"] == 3
 
 
+def test_arguments_by_keyword_as_value_and_grad_takes_them() -> None:
+    def loss(w: Any, x: Any, scale: Any = 1.0, *, power: int = 2) -> Any:
+        return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w) ** power) * scale
+
+    w, x = jnp.eye(8), jnp.ones((4, 8))
+    step = ckpt.jax.plan(loss, w, x, 2.0, budget="100%", **QUIET)
+    right = jax.jit(jax.value_and_grad(loss))(w, x, 2.0)
+    assert same_bits(jax.jit(step)(w, scale=2.0, x=x), right)
+    assert step.verify(w, scale=2.0, x=x).equal
+    with pytest.raises(ckpt.UsageError, match=r"power can be given by keyword alone: plan functoo"):
+        step(w, x, 2.0, power=3)
+    with pytest.raises(TypeError, match="more"):
+        step(w, x, more=3)
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_the_other_branch_never_runs(poison: float) -> None:
     """A cotangent that is no number is handed on as in the plain step."""
