@@ -177,7 +177,7 @@ def test_no_budget_that_is_feasible_and_no_planner_that_is_there(tmp_path: Path)
     assert done.stderr.startswith("error: store_all: no schedule within 1 B")
     program = (
         "import sys\nclass Lacking:\n    def find_spec(self, name, *_):\n"
-        "        if name.startswith('scipy'): raise ImportError('no scipy')\n"
+        "        if name.startswith('scipy'): raise ModuleNotFoundError('no scipy')\n"
         "sys.meta_path.insert(0, Lacking())\nfrom ckpt.cli import main\nmain(sys.argv[1:])"
     )
     for given in (

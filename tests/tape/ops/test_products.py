@@ -173,3 +173,24 @@ def test_operands_that_do_not_match():
         x @ normal(3, 4)
     with pytest.raises(ValueError, match="scalar"):
         ckpt.trace(lambda x: np.matmul(x, 2.0), normal(3, 4))
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize(
+    ("function", "x", "w"),
+    [
+        (np.matvec, (4, 17, 33), (33,)), (np.matvec, (1, 17, 33), (5, 33)),
+        (np.vecmat, (33,), (4, 33, 17)), (np.vecmat, (5, 33), (33, 17)),
+        (np.vecdot, (4, 1, 33), (7, 33)), (np.vecdot, (33,), (33,)),
+    ],
+)  # fmt: skip
+def test_products_with_vectors_have_numpys_bits_in_every_layout(function, x, w, dtype):
+    """In a plain step, whose plain arguments NumPy multiplies, as in a planned one."""
+
+    def loss(p, x, w):
+        return np.sum(np.real(function(x, w)) * p)
+
+    for a in layouts(normal(*x, dtype=dtype)):
+        for b in layouts(normal(*w, seed=1, dtype=dtype)):
+            right = ckpt.value_and_grad(loss)(1.5, a, b)
+            assert ckpt.plan(loss, 1.5, a, b)(1.5, a, b) == right

@@ -9,7 +9,7 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
-from ckpt.tape.core.op import adapt, op
+from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.core.rules import shape_of
 from ckpt.tape.ops.linear.einsum import contract, tensordot
 from ckpt.tape.ops.pointwise.complex_numbers import conjugate
@@ -92,6 +92,59 @@ matmul.forward = np.matmul  # the ufunc itself: one call less a product
 matmul.vjp(x=_matmul_x, w=_matmul_w)
 
 
+# -- with vectors ----------------------------------------------------------------------------------
+# NumPy adds up the terms of each of these in an order of its own: a matmul of matrices of one row
+# or column has other last bits.
+
+
+def _with_vectors(function: np.ufunc, x_axes: int, y_axes: int) -> Op:
+    """The op of a product of arrays whose last one or two axes are those of a vector or matrix."""
+
+    def infer(x: Any, y: Any) -> AbstractArray:
+        xs, ys = shape_of(x), shape_of(y)
+        if len(xs) < x_axes or len(ys) < y_axes:
+            raise ValueError(f"{function.__name__}: {xs} or {ys} has too few axes")
+        if xs[-1] != ys[-y_axes]:
+            raise ValueError(f"{function.__name__}: shapes {xs} and {ys} don't match")
+        stack = np.broadcast_shapes(xs[: len(xs) - x_axes], ys[: len(ys) - y_axes])
+        return fresh(function, (*stack, *xs[-x_axes:-1], *ys[len(ys) - y_axes + 1 :]), x, y)
+
+    declare = op(
+        function, infer=infer, flops=_matmul_flops, workspace=_matmul_casts, writes=function
+    )
+    return declare(function)  # type: ignore[no-any-return]
+
+
+def _row(x: Any) -> Any:
+    return np.expand_dims(x, -2)
+
+
+def _column(x: Any) -> Any:
+    return np.expand_dims(x, -1)
+
+
+_with_vectors(np.matvec, 2, 1).vjp(
+    x=lambda g, x_shape, y: _matmul_x(_column(g), x_shape, _column(y)),
+    y=lambda g, x, y_shape: np.reshape(_matmul_w(_column(g), x, (*y_shape, 1)), y_shape),
+)
+_with_vectors(np.vecmat, 1, 2).vjp(
+    x=lambda g, x_shape, y: conjugate(
+        np.reshape(_matmul_x(_row(g), (*x_shape[:-1], 1, x_shape[-1]), y), x_shape)
+    ),
+    y=lambda g, x, y_shape: _matmul_w(_row(g), conjugate(_row(x)), y_shape),
+)
+_vecdot = _with_vectors(np.vecdot, 1, 1).vjp(
+    x=lambda g, x_shape, y: conjugate(
+        np.reshape(
+            _matmul_x(_row(_column(g)), (*x_shape[:-1], 1, x_shape[-1]), _column(y)), x_shape
+        )
+    ),
+    y=lambda g, x, y_shape: np.reshape(
+        _matmul_w(_row(_column(g)), conjugate(_row(x)), (*y_shape, 1)), y_shape
+    ),
+)
+
+
 @adapt(np.dot)
 def dot(a: Any, b: Any) -> Any:
     a, b = operand(a), operand(b)
@@ -111,10 +164,6 @@ def inner(a: Any, b: Any) -> Any:
 
 
 adapt(np.linalg.matmul)(lambda x1, x2, /: np.matmul(operand(x1), operand(x2)))
-adapt(np.matvec)(lambda x1, x2, /: np.matmul(operand(x1), np.expand_dims(operand(x2), -1))[..., 0])
-adapt(np.vecmat)(
-    lambda x1, x2, /: np.matmul(np.expand_dims(conjugate(operand(x1)), -2), operand(x2))[..., 0, :]
-)
 adapt(np.vdot)(
     lambda a, b: np.matmul(conjugate(np.reshape(operand(a), -1)), np.reshape(operand(b), -1))
 )
@@ -130,9 +179,7 @@ def _outer(x1: Any, x2: Any, /) -> Any:
 
 @adapt(np.vecdot, np.linalg.vecdot)
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
-    left = np.moveaxis(conjugate(operand(x1)), axis, -1)
-    right = np.moveaxis(operand(x2), axis, -1)
-    return np.matmul(np.expand_dims(left, -2), np.expand_dims(right, -1))[..., 0, 0]
+    return _vecdot(np.moveaxis(operand(x1), axis, -1), np.moveaxis(operand(x2), axis, -1))
 
 
 @adapt(np.kron)
