@@ -18,6 +18,8 @@ _keepers: set[int] = set()
 """Threads that wait for those, or do a part of their work."""
 PATIENCE = 50
 """Milliseconds that a run waits for them to come to rest."""
+REST = 5
+"""So many in which none of them takes CPU: a busy machine may pause one for longer than one."""
 BRIEFLY = 0.005
 """Seconds of CPU that such a thread may take between one run of its own and the next."""
 
@@ -65,15 +67,14 @@ def _beginning() -> Iterator[dict[threading.Thread, tuple[str, float]]]:
 
 def _settle() -> None:
     """Let threads that measure as well finish what they are at, until they wait for their turn."""
-    before = _others()
+    before, rested = _others(), 0
     for _ in range(PATIENCE):
-        if not any(thread in _turned for thread in before):
+        if rested == REST or not any(thread in _turned for thread in before):
             return
         time.sleep(0.001)
         after = _others()
-        if all(after.get(t) == seen for t, seen in before.items() if t in _turned):
-            return
-        before = after
+        quiet = all(after.get(t) == seen for t, seen in before.items() if t in _turned)
+        before, rested = after, rested + 1 if quiet else 0
 
 
 @contextmanager
