@@ -15,8 +15,9 @@ Found: (two cores under a load of 6 to 12 by other programs, few rounds) eagerly
 scalars takes 0.71 of micrograd's time, with Python numbers for partners 1.00; the MLP 100 x 16
 3.3 of the time by hand, the least of 60 steps each. Before a call and a Backward were generated
 functions: 1.70, 1.52 and 5.0; and the chain of 100,000 took 0.48 of micrograd's. Planned: MLP
-100 x 16 0.77, 100 x 256 0.99. Large arrays in tiles (before): a gelu of 16 MiB 0.53 (0.60), its
-formula 0.84 (1.13); 24 x 256 at batch 8192 0.60 (0.75); the transformer at batch 64 0.60 to 0.66
+100 x 16 0.77, 100 x 256 0.99. Large arrays in tiles (before): a gelu of 16 MiB 0.70 on a quiet
+machine, its formula 1.11, by two threads 0.73 and 0.92;
+24 x 256 at batch 8192 0.60 (0.75); the transformer at batch 64 0.60 to 0.66
 (0.64 to 0.80), at batch 8, whose arrays are smaller, 1.13 (1.19). By hand the gelu takes 32 ms,
 or 23 as malloc gives pages back or not; its 27 calls take 14.5 ms on tiles, 21 on whole arrays
 that are there, and reading the product for its sum and pages for the gradient the rest of 17. The
