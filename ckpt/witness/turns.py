@@ -14,7 +14,7 @@ from weakref import WeakSet
 _TURN = threading.RLock()
 _turned: WeakSet[threading.Thread] = WeakSet()
 """Threads that measure, too: while they don't, they wait for their turn, or for work."""
-_keepers: set[int] = set()
+_keepers: WeakSet[threading.Thread] = WeakSet()
 """Threads that wait for those, or do a part of their work."""
 PATIENCE = 50
 """Milliseconds that a run waits for them to come to rest."""
@@ -80,7 +80,7 @@ def _settle() -> None:
 @contextmanager
 def keeping_books() -> Iterator[None]:
     """This thread waits for measured runs of other threads, and does little beside."""
-    me = threading.get_ident()
+    me = threading.current_thread()
     added = me not in _keepers
     _keepers.add(me)
     try:
@@ -92,7 +92,7 @@ def keeping_books() -> Iterator[None]:
 
 def lending_a_hand() -> None:
     """This thread does parts of others' work and nothing else: what it allocates is theirs."""
-    _keepers.add(threading.get_ident())
+    _keepers.add(threading.current_thread())
 
 
 def _others() -> dict[threading.Thread, tuple[str, float]]:
@@ -100,7 +100,7 @@ def _others() -> dict[threading.Thread, tuple[str, float]]:
     found = {}
     for thread in threading.enumerate():
         ident = thread.ident
-        if ident is None or ident == threading.get_ident() or ident in _keepers:
+        if ident is None or ident == threading.get_ident() or thread in _keepers:
             continue
         seconds = -1.0
         if hasattr(time, "pthread_getcpuclockid"):
@@ -115,9 +115,7 @@ def _untrusted(
     after: dict[threading.Thread, tuple[str, float]],
 ) -> str | None:
     """Why a run between these two is in doubt; None where only quiet threads were there."""
-    ended = [
-        t for t in before.keys() - after.keys() if t.ident not in _keepers and t not in _turned
-    ]
+    ended = [t for t in before.keys() - after.keys() if t not in _keepers and t not in _turned]
     ran = [before[thread][0] for thread in ended]
     for thread, (name, seconds) in after.items():
         since = before[thread][1] if thread in before else 0.0
