@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+import ckpt
 from ckpt import workers
 from ckpt.errors import BudgetError, WorkersError
 from ckpt.studies.sweep import plan, run
 from ckpt.witness import malloc
 from ckpt.workers import cluster as dask_cluster
+from tests.graphs import lstm
 from tests.test_workers import STRATEGIES, assert_same, double, refuse, sleep, thresholds
 
 distributed: Any = pytest.importorskip("distributed")
@@ -54,6 +56,15 @@ def test_rows_are_the_same_on_a_cluster(here: list[dict[str, Any]], cluster: Any
 def test_rows_are_the_same_on_loky(here: list[dict[str, Any]]) -> None:
     with loky.ProcessPoolExecutor(2) as there:
         assert_same(here, run(POINTS, executor=there))
+
+
+def test_a_plan_is_the_same_on_a_cluster_and_on_loky(cluster: Any) -> None:
+    graph = lstm(6)
+    here = ckpt.plan(graph, budget="60%", time_limit=None).as_json()["digest"]
+    with loky.ProcessPoolExecutor(2) as processes:
+        for there in ({"cluster": cluster.scheduler_address}, {"executor": processes}):
+            found = ckpt.plan(graph, budget="60%", time_limit=None, **there)
+            assert found.as_json()["digest"] == here
 
 
 def test_work_on_a_cluster_is_done_beside_its_workers(cluster: Any) -> None:

@@ -65,6 +65,8 @@ def plan(
     set_: o.Set = None,
     seed: o.Seed = 0,
     fake: o.Fake = False,
+    jobs: o.Jobs = None,
+    cluster: o.Cluster = None,
     json: o.Json = False,
     output: o.Outputs = None,
 ) -> None:
@@ -95,7 +97,10 @@ def plan(
             "without --planner, --cost and --whole"
         )
     compiling = chosen.jax and not of_graph and compile_ is not False
-    limit: dict[str, Any] = {} if time_limit is None else {"time_limit": time_limit}
+    given_how = {"time_limit": time_limit, "jobs": jobs, "cluster": cluster}
+    how: dict[str, Any] = {name: value for name, value in given_how.items() if value is not None}
+    if compiling and (jobs or cluster):
+        raise UsageError("--jobs and --cluster share a graph's planning; add --no-compile")
     program = None if compiling else chosen.program(frozen=True)
     arrays = chosen.arrays() if cost == "seconds" else ()
     kept = o.kept(planner=(planner, "auto"), cost=(cost, "flops"), whole=(whole, False))
@@ -107,7 +112,7 @@ def plan(
             step = chosen.compiled(budget)
         else:
             with search() if planner.partition(":")[0] == "auto" else nullcontext():
-                step = run(program, *arrays, **wanted, **limit)
+                step = run(program, *arrays, **wanted, **how)
     except BudgetError as error:
         if error.smallest is None:
             raise

@@ -364,7 +364,8 @@ def plan(
     recomputation is weighed by: ``"flops"``, ``"bytes"`` moved, a ``"roofline"`` of both, or
     ``"seconds"`` measured on ``args``. ``check`` says how closely arrays that are changed in place
     are looked for, as in `checkpoint`: while tracing, and in each step where an op of yours runs in
-    it or with ``"all"``. ``options`` go to the planner.
+    it or with ``"all"``. ``options`` go to the planner; ``jobs``, ``executor`` or ``cluster`` share
+    the work of ``auto`` among workers (see `workers.pool`): the plan is the same.
 
     Raises BudgetError where no schedule of the planner fits, UnitError for a budget that can't be
     read, TapeError for a program that can't be traced or that makes its arrays anew at every call.

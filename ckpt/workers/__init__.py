@@ -11,8 +11,15 @@ import os
 import platform
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -25,7 +32,7 @@ from ckpt.workers.beside import beside
 from ckpt.workers.cluster import connected
 from ckpt.workers.spawned import WATCH, Spawned, deaf, one_thread, spawned
 
-__all__ = ["each", "one_thread", "pool"]
+__all__ = ["begin", "drop", "each", "one_thread", "pool", "result"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,14 +95,10 @@ def _results(
     items: Sequence[T],
     look: Callable[[], object] | None,
 ) -> Generator[R, None, None]:
-    waiting: set[Any] = set()
+    waiting: set[Future[Any]] = set()
     try:
-        try:
-            with deaf():
-                for item in items:
-                    waiting.add(executor.submit(_done, _place(), function, item))
-        except Exception as error:
-            raise _broken(error) from None
+        for item in items:
+            waiting.add(begin(executor, function, item))
         while waiting:
             ready, waiting = wait(
                 waiting, None if look is None else LISTEN, return_when=FIRST_COMPLETED
@@ -103,16 +106,39 @@ def _results(
             if look is not None:
                 look()
             for future in sorted(ready, key=_failed):  # what is done counts
-                try:
-                    made, found = future.result()
-                except (Exception, CancelledError) as error:
-                    raise _broken(error) from None
-                if not made:
-                    raise found
-                yield found
+                yield result(future)
     finally:
-        for future in () if isinstance(executor, Spawned) else waiting:
-            future.cancel()
+        drop(executor, waiting)
+
+
+def begin(executor: Executor, function: Callable[[T], R], item: T) -> Future[Any]:
+    """``function(item)`` there, for `result`."""
+    try:
+        with deaf():
+            return executor.submit(_done, _place(), function, item)
+    except Exception as error:
+        raise _broken(error) from None
+
+
+def result(future: Future[Any]) -> Any:
+    """What the function gave, or raised; a WorkersError is the executor's."""
+    try:
+        made, found = future.result()
+    except (Exception, CancelledError) as error:
+        raise _broken(error) from None
+    if not made:
+        raise found
+    return found
+
+
+def drop(executor: Executor, begun: Iterable[Future[Any]]) -> None:
+    """Nobody waits for these any more."""
+    if isinstance(executor, Spawned):
+        if not all(future.done() for future in begun):
+            executor.end()
+        return
+    for future in begun:
+        future.cancel()
 
 
 def _failed(future: Any) -> bool:

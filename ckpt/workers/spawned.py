@@ -47,31 +47,6 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-class Spawned(ProcessPoolExecutor):
-    """Lets go of its own futures. Nobody else may cancel them: the thread that keeps its books
-    ends with a traceback where a worker dies and a future of it was cancelled (CPython's
-    ``terminate_broken`` sets an exception there)."""
-
-
-@contextmanager
-def spawned(jobs: int) -> Iterator[Executor]:
-    """So many of them; after an exception they are ended, whatever they are at."""
-    context = _Spawning()
-    with one_thread():
-        with deaf():  # so is the process that Python starts for its semaphores
-            there = Spawned(jobs, context, initializer=_begin)
-        try:
-            yield there
-        except BaseException:
-            # What a worker is at can take minutes; nobody waits for its result any more.
-            for process in context.started:
-                with suppress(AttributeError, ValueError):  # not begun, or ended and closed
-                    process.terminate()
-            raise
-        finally:
-            there.shutdown(cancel_futures=True)
-
-
 class _Spawning(SpawnContext):
     """Starts processes, and knows them."""
 
@@ -81,6 +56,37 @@ class _Spawning(SpawnContext):
     def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
         self.started.append(SpawnProcess(*args, **kwargs))
         return self.started[-1]
+
+
+class Spawned(ProcessPoolExecutor):
+    """Lets go of its own futures. Nobody else may cancel them: the thread that keeps its books
+    ends with a traceback where a worker dies and a future of it was cancelled (CPython's
+    ``terminate_broken`` sets an exception there)."""
+
+    def __init__(self, jobs: int) -> None:
+        self.context = _Spawning()
+        super().__init__(jobs, self.context, initializer=_begin)
+
+    def end(self) -> None:
+        """What a worker is at can take minutes, and nobody waits for its result any more."""
+        for process in self.context.started:
+            with suppress(AttributeError, ValueError):  # not begun, or ended and closed
+                process.terminate()
+
+
+@contextmanager
+def spawned(jobs: int) -> Iterator[Executor]:
+    """So many of them; after an exception they are ended, whatever they are at."""
+    with one_thread():
+        with deaf():  # so is the process that Python starts for its semaphores
+            there = Spawned(jobs)
+        try:
+            yield there
+        except BaseException:
+            there.end()
+            raise
+        finally:
+            there.shutdown(cancel_futures=True)
 
 
 @contextmanager

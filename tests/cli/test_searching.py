@@ -57,6 +57,17 @@ def test_ctrl_c_gives_the_best_so_far(
     assert told["predicted_peak_nbytes"] <= told["budget_nbytes"]
 
 
+def test_ctrl_c_while_others_work_gives_the_best_so_far_too(
+    capsys: pytest.CaptureFixture[str], presses: list[int]
+) -> None:
+    found = run(capsys, f"{GPT} --jobs 1")
+    assert found.code == 0
+    assert "stopped early (Ctrl-C)" in found.out
+    presses[0] = 0
+    assert run(capsys, f"{GPT} --jobs 2").out == run(capsys, GPT).out
+    assert run(capsys, f"{GPT} --planner sqrt --jobs 2").code == 2
+
+
 def test_a_second_ctrl_c_is_an_interrupt(
     capsys: pytest.CaptureFixture[str], presses: list[int]
 ) -> None:

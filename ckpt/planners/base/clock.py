@@ -73,6 +73,13 @@ class Deadline:
             self._asked = f"time limit of {self.seconds:g} s"
         return self._asked or ("" if self.outer is None else self.outer.reason)
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until it is over; None: never."""
+        own = None if self.seconds is None else self.seconds - (self.clock() - self.began)
+        around = None if self.outer is None else self.outer.left
+        return min((s for s in (own, around) if s is not None), default=None)
+
     def stop(self, reason: str) -> None:
         """Whatever runs under this clock is to end now."""
         self._asked = self._asked or reason
@@ -137,6 +144,12 @@ def stopped() -> bool:
     """Is the time up?"""
     deadline = _current.get()
     return deadline is not None and bool(deadline.look())
+
+
+def left() -> float | None:
+    """Seconds until the time is up; None: there is no end."""
+    deadline = _current.get()
+    return None if deadline is None else deadline.left
 
 
 def check() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
+from ckpt import workers
 from ckpt.errors import BudgetError, MissingExtraError, UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
@@ -12,13 +15,12 @@ from ckpt.planners.base import registry
 from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.registry import planner
-from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import EFFORT, lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
-from ckpt.planners.search.improve import improve
+from ckpt.planners.search.ahead import Ahead
+from ckpt.planners.search.refusal import none_fits
 from ckpt.schedule import Proof, Schedule
 from ckpt.timeline import Timeline
-from ckpt.units import format_bytes
 
 QUICK = (
     "store_all", "sqrt", "every", "chain", "as_written", "greedy", "mixed", "revolve",
@@ -63,6 +65,9 @@ def auto(
     cost: Cost | None = None,
     iterations: int = 200,
     time_limit: float | None = 60.0,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    cluster: str | None = None,
 ) -> Schedule:
     """The cheapest schedule of all planners, improved by local search.
 
@@ -74,7 +79,8 @@ def auto(
     24 computed nodes `brute` is asked too, and where it answers the proof is that. The result is
     optimal where ``notes["optimal"]`` says so, under ``notes["assumptions"]``. Work is counted in
     iterations: the same everywhere, unless ``time_limit`` seconds are over before. Then it is the
-    best so far, and ``notes["stopped_early"]`` says so.
+    best so far, and ``notes["stopped_early"]`` says so. With ``jobs``, an ``executor`` or a
+    ``cluster`` (see `workers.pool`) others do part of the work ahead, and it is the same schedule.
     Ignores: monotony. A larger budget may, rarely, cost more.
     Cost: that of the planners asked, and ``iterations`` steps of the search for each of a few
     schedules, fewer of long ones; ``notes["iterations"]`` tells how many.
@@ -83,7 +89,15 @@ def auto(
     """
     clock = Deadline(time_limit)
     with clock.running():
-        return _Portfolio(graph, budget, cost or flops(graph), clock).run(iterations)
+        price = cost or flops(graph)
+        portfolio = _Portfolio(graph, budget, price, clock)
+        with (
+            suppress(StoppedError),  # the best so far stands
+            workers.pool(jobs=jobs, executor=executor, cluster=cluster) as there,
+            closing(Ahead(there, graph, budget, price)) as ahead,
+        ):
+            portfolio.search(ahead, iterations)
+        return portfolio.result()
 
 
 class _Portfolio:
@@ -104,22 +118,26 @@ class _Portfolio:
         self.proof: Proof | None = None
         self.impossible = False
 
-    def run(self, iterations: int) -> Schedule:
-        try:
-            self.ask_all()
-            self.prove(EFFORT)
-            if self.found and not self.done:
-                self.improve_best(iterations // 4)
-            if not self.close:
-                self.ask("beam", {})
-            if self.found and not self.done:
-                self.improve_all(iterations)
-        except StoppedError:
-            pass  # the best so far stands
+    def search(self, ahead: Ahead, iterations: int) -> None:
+        self.ahead = ahead
+        self.ask_all()
+        if self.found and not self.done:
+            self.begin_improving(self.first, iterations // 4)
+        self.prove(EFFORT)
+        if self.found and not self.done:
+            self.improve(self.first, iterations // 4)
+        if not self.close:
+            self.ask("beam", {})
+        if self.found and not self.done:
+            self.improve_all(iterations)
+
+    def result(self) -> Schedule:
         if not self.found:
-            raise self.refusal()
-        timeline = min(self.found, key=lambda row: row[:2])[2]
-        best = timeline.schedule
+            reason = self.clock.reason
+            if not reason and all(error.smallest is None for error in self.refusals):
+                raise UsageError(f"auto: no planner takes this graph: {self.portfolio}")
+            raise none_fits(self.graph, self.budget or 0, self.refusals, self.impossible, reason)
+        best = self.first.schedule
         notes = {
             "from": best.planner,
             "portfolio": self.portfolio,
@@ -138,6 +156,11 @@ class _Portfolio:
     def best(self) -> int | None:
         """The least recomputation cost so far."""
         return min((key[0] for key, _, _ in self.found), default=None)
+
+    @property
+    def first(self) -> Timeline:
+        """The best so far."""
+        return min(self.found, key=lambda row: row[:2])[2]
 
     @property
     def done(self) -> bool:
@@ -160,11 +183,15 @@ class _Portfolio:
         for name, options in self.candidates():
             if name == "recompute_all" and self.computed > QUADRATIC_NODES and self.found:
                 continue
+            if name == "dtr:msps":
+                self.begin_asking([("dtr:msps", {}), ("dtr", {}), ("beam", {})])
             self.ask(name, options)
             if name == "sqrt":
                 self.prove(0)
             if self.done:
                 return
+            if name == "sqrt":
+                self.begin_asking(self.independent())
 
     def candidates(self) -> list[tuple[str, dict[str, Any]]]:
         """Planners to ask, with options."""
@@ -177,15 +204,32 @@ class _Portfolio:
             asked.append(("brute", {"max_nodes": EXACT_NODES, "max_states": EXACT_STATES}))
         return [*asked, ("recompute_all", {})]
 
+    def independent(self) -> list[tuple[str, dict[str, Any]]]:
+        """Those of ours that are asked the same whatever others found."""
+        large = {"recompute_all"} if self.computed > QUADRATIC_NODES else set()
+        return [
+            (name, options) for name, options in self.candidates()
+            if name in registry.BUILT_IN and name not in {"dtr", *large}
+        ]  # fmt: skip
+
+    def begin_asking(self, candidates: list[tuple[str, dict[str, Any]]]) -> None:
+        for name, options in candidates:
+            self.ahead.begin_plan(name, self.asked(name, options))
+
+    def asked(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """The options, and what follows from what was found."""
+        stem = name.partition(":")[0]
+        if stem in ("dtr", "beam") and (self.found or self.refusals):
+            options = {**options, "smallest": False}
+        if stem == "dtr" and self.best is not None:  # no more than is worth improving
+            options = {**options, "max_cost": int(self.forward + WORTH * self.best)}
+        return options
+
     def ask(self, name: str, options: dict[str, Any]) -> None:
         self.report(f"asking {name}")
-        found, given = registry.get(name)
-        if found.name in ("dtr", "beam") and (self.found or self.refusals):
-            options = {**options, "smallest": False}
-        if found.name == "dtr" and self.best is not None:  # no more than is worth improving
-            options = {**options, "max_cost": int(self.forward + WORTH * self.best)}
+        options = self.asked(name, options)
         try:
-            timeline = found.simulated(self.graph, self.budget, self.cost, **given, **options)
+            timeline = self.ahead.plan(name, options)
         except BudgetError as error:
             self.refusals.append(error)
             none = "found none that is worth improving" if "max_cost" in options else "found none"
@@ -234,47 +278,22 @@ class _Portfolio:
         most = ranked[0][0][0] * WORTH
         finalists = [timeline for key, _, timeline in ranked[:FINALISTS] if key[0] <= most]
         for timeline in finalists:
+            self.begin_improving(timeline, iterations // 4)
+        for timeline in finalists:
             self.improve(timeline, iterations // 4)
             if self.close:
                 return
-        self.improve_best(iterations)
+        self.improve(self.first, iterations)
 
-    def improve_best(self, iterations: int) -> None:
-        self.improve(min(self.found, key=lambda row: row[:2])[2], iterations)
+    def allowed(self, timeline: Timeline, iterations: int) -> int:
+        work = LITTLE_WORK if self.close else WORK
+        return min(iterations, work // max(len(timeline.schedule), 1))
+
+    def begin_improving(self, timeline: Timeline, iterations: int) -> None:
+        self.ahead.begin_improving(timeline, self.allowed(timeline, iterations))
 
     def improve(self, timeline: Timeline, iterations: int) -> None:
-        schedule = timeline.schedule
-        self.report(f"improving what {schedule.planner} found")
-        work = LITTLE_WORK if self.close else WORK
-        allowed = min(iterations, work // max(len(schedule), 1))
-        better = improve(self.graph, schedule, self.budget, allowed, cost=self.cost)
+        self.report(f"improving what {timeline.schedule.planner} found")
+        better = self.ahead.improved(timeline, self.allowed(timeline, iterations))
         self.iterations += better.iterations
         self.add(simulate(self.graph, better.schedule))
-
-    # -- none --------------------------------------------------------------------------------------
-
-    def refusal(self) -> Exception:
-        """Why there is none: the least that any planner needs, and the least there can be."""
-        known = [error for error in self.refusals if error.smallest is not None]
-        if not known and not self.clock.reason:
-            return UsageError(f"auto: no planner takes this graph: {self.portfolio}")
-        best = min(known, key=lambda error: error.smallest or 0, default=None)
-        floor = budget_floor(self.graph, best.smallest if best else None)
-        budget = self.budget or 0
-        self.impossible |= floor.nbytes > budget
-        none = "there is no schedule" if self.impossible else "found no schedule"
-        stopped = f", stopped early ({self.clock.reason})" if self.clock.reason else ""
-        text = f"auto: {none} within {format_bytes(budget)} ({budget} bytes){stopped}; "
-        proven = (
-            f"none needs less than {format_bytes(floor.nbytes)} ({floor.nbytes} bytes), proven by "
-            f"{floor.instruction}"
-        )
-        if best is None:
-            return BudgetError(text + proven)
-        between = "" if best.smallest == floor.nbytes else "; between the two it is undecided"
-        return BudgetError(
-            f"{text}the smallest that any planner finds needs {format_bytes(best.smallest or 0)} "
-            f"({best.smallest} bytes), set by {best.instruction}; {proven}{between}",
-            smallest=best.smallest,
-            instruction=best.instruction,
-        )
