@@ -15,7 +15,7 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.models import Workload, build, memory
 from ckpt.planners.bounds.lower import lower_bounds
-from ckpt.planners.chain.chain import frontier
+from ckpt.planners.chain.chain import least_peak
 from ckpt.program import Program
 from ckpt.schedule import Schedule
 from ckpt.studies.journal import is_sound
@@ -256,20 +256,15 @@ def _schedule(program: Program, point: Point) -> Schedule:
 def _planned(program: Program, point: Point) -> Schedule:
     """By ``chain``, the least peak for the recompute that ``point`` allows."""
     graph = program.graph
-    _, stored, _ = planners.resolve_budget(graph, None)
     if point.share is not None:
-        limit = int(point.share * simulate(graph, stored).forward_flops)
+        stored = planners.make_schedule(graph, "store_all")
+        most = int(point.share * simulate(graph, stored).forward_flops)
     else:
         _, root = _traced(
             point.model, point.depth, sqrt_segments(point.depth), _items(point.options)
         )
-        limit = simulate(root.graph, planners.get("as_written")[0](root.graph)).recompute_flops
-    for corner in frontier(graph):
-        if corner.recompute_cost <= limit:
-            schedule = planners.make_schedule(graph, "chain", corner.budget)
-            if simulate(graph, schedule).recompute_flops <= limit:
-                return schedule
-    return stored
+        most = simulate(root.graph, planners.get("as_written")[0](root.graph)).recompute_flops
+    return least_peak(graph, most)
 
 
 def _predicted(

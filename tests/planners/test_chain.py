@@ -14,7 +14,8 @@ from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.base import registry as base
 from ckpt.planners.base.cost import flops
-from ckpt.planners.chain.chain import _Tables, frontier
+from ckpt.planners.chain.chain import frontier, least_peak
+from ckpt.planners.chain.plans import Tables
 from ckpt.schedule import Backward, Compute
 from ckpt.timeline import Timeline
 from tests.graphs import ZOO, Build, graphs, lstm, mlp, random_graph, unit_chain
@@ -119,7 +120,7 @@ def test_no_plan_needs_more_than_its_table_says(name: str) -> None:
     graph = ZOO[name]()
     for slots in (20, 500):
         for stage_options in (True, False):
-            plans = _Tables(graph, flops(graph), slots, stage_options, None)
+            plans = Tables(graph, flops(graph), slots, stage_options, None)
             for one in plans.chains:
                 for point in one.points:
                     timeline = plans.timeline(point)
@@ -130,7 +131,7 @@ def test_no_plan_needs_more_than_its_table_says(name: str) -> None:
 def test_model_is_exact_where_one_value_crosses() -> None:
     """On a plain chain the table's bytes and FLOPs are those of the reference machine."""
     for graph in (unit_chain(12), mlp([6, 8, 8, 16, 8, 8, 4]), ZOO["residual_net"]()):
-        plans = _Tables(graph, flops(graph), 500, True, None)
+        plans = Tables(graph, flops(graph), 500, True, None)
         for one in plans.chains[:1]:
             assert one.table.nbytes(1) < 65
             for point in one.points:
@@ -199,6 +200,17 @@ def test_frontier_is_what_chain_delivers() -> None:
         assert steps[-1].recompute_cost == 0
 
 
+def test_least_peak_for_a_recompute_is_the_frontier_read_the_other_way() -> None:
+    for name in CUTTABLE:
+        graph = ZOO[name]()
+        steps = frontier(graph)
+        for step in steps[:: 1 + len(steps) // 5]:
+            found = simulate(graph, least_peak(graph, step.recompute_cost))
+            assert found.recompute_flops <= step.recompute_cost
+            assert found.peak <= step.budget
+        assert simulate(graph, least_peak(graph, 0)).recompute_flops == 0
+
+
 def test_schedule_says_what_it_is() -> None:
     graph = mlp([8] * 10)
     schedule = chain(graph, store_all_peak(graph) * 9 // 10, slots=300)
@@ -216,7 +228,7 @@ def test_same_plan_twice() -> None:
     graph = random_graph(Random(23), 22)
     budget = store_all_peak(graph) * 9 // 10
     again = random_graph(Random(23), 22)
-    assert chain(graph, budget) == _Tables(again, flops(again), None, True, None).within(budget)
+    assert chain(graph, budget) == Tables(again, flops(again), None, True, None).within(budget)
 
 
 def test_nothing_idle() -> None:

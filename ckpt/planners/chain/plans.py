@@ -1,0 +1,254 @@
+"""The tables of the chain planner: a graph cut in several ways, and the plans read off each."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple, assert_never
+
+from ckpt.graph import Graph
+from ckpt.machine import simulate
+from ckpt.planners.base.cost import Cost
+from ckpt.planners.base.emit import Action, free_early, needed_only
+from ckpt.planners.base.registry import over_budget
+from ckpt.planners.base.stages import Stages
+from ckpt.planners.chain.cuts import SLOTS_WORK, cuts_of, spans_to_make
+from ckpt.planners.chain.interior import interiors, waiting_seeds
+from ckpt.planners.chain.kinds import table_work
+from ckpt.planners.chain.options import Choices, choices
+from ckpt.planners.chain.runs import Runs
+from ckpt.planners.chain.table import Table
+from ckpt.schedule import Backward, Compute, Schedule
+from ckpt.timeline import Timeline
+
+LOOK_AHEAD = 16
+"""How many strides beyond the budget are simulated: a plan may need less than the table thinks, as
+bytes were rounded up. Fixed for a graph, and so are the strides, so that a larger budget never
+costs more."""
+
+LOOKED_NODES = 50_000
+"""Of large graphs so many nodes times strides, at least one stride."""
+
+FRONTIER = 256
+"""The strides that a frontier is divided into, about."""
+
+MOST_SLOTS = 8_000
+"""Of a table, unless more are asked for."""
+
+PLAIN_SLOTS = 400
+"""Beside a table over runs there is one over the stages, where so many slots are bearable."""
+
+SIMULATED_NODES = 30_000
+"""Up to so many nodes times points, every point of the frontier is simulated at once."""
+
+POINTS = 12
+"""Options of a stage, at most."""
+
+EFFORT = 4096
+"""How many choices of what to keep are weighed, over all kinds of stages."""
+
+
+@lru_cache(maxsize=2)  # a table may take 200 MB
+def tables_of(
+    graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None,
+    widest: int | None,
+) -> Tables:  # fmt: skip
+    return Tables(graph, cost, slots, options, max_stages, widest)
+
+
+class CornerPlan(NamedTuple):
+    """A step of the frontier: bytes that are enough, cost, and where the plan is."""
+
+    nbytes: int
+    cost: int
+    chain: Chain
+    slots: int
+
+
+class Tables:
+    """A graph's tables, and the schedules that were read off them so far."""
+
+    def __init__(
+        self, graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None,
+        widest: int | None = None,
+    ) -> None:  # fmt: skip
+        self.graph = graph
+        self.cost = cost
+        self._figures: dict[CornerPlan, tuple[int, int]] = {}
+        """Of the plans simulated so far the peak and the cost: all timelines would take more than
+        the tables."""
+        self.chains: list[Chain] = []
+        for stages in cuts_of(graph, cost, slots, max_stages, widest):
+            one = Chain(graph, cost, stages, slots, options)
+            self.chains.append(one)
+            if one.runs is not None and SLOTS_WORK // one.work >= PLAIN_SLOTS:
+                self.chains.append(Chain(graph, cost, stages, slots, options, runs=False))
+        self.frontiers = [one.points for one in self.chains]
+        if sum(map(len, self.frontiers)) * len(graph) <= SIMULATED_NODES:
+            self.frontiers = [
+                _envelope([self._simulated(point) for point in points]) for points in self.frontiers
+            ]
+
+    @property
+    def frontier(self) -> list[CornerPlan]:
+        return _envelope([point for points in self.frontiers for point in points])
+
+    def within(self, budget: int | None) -> Schedule:
+        """The cheapest schedule whose peak is within the budget."""
+        found = [self._best(points, budget) for points in self.frontiers]
+        able = [point for point in found if point is not None]
+        if not able:
+            least = [self.timeline(points[0]) for points in self.frontiers]
+            raise over_budget(self.graph, min(least, key=lambda t: t.peak), "chain", budget)
+        best = min(able, key=lambda point: self._simulate(point)[1])
+        return self._schedule(best, budget)
+
+    def costing(self, most: int) -> Schedule:
+        """The schedule of the least peak among those that recompute for at most ``most``."""
+        able = [
+            next(p for p in points if p.cost <= most and self._simulate(p)[1] <= most)
+            for points in self.frontiers  # each ends where nothing is recomputed
+        ]
+        return self._schedule(min(able, key=self._simulate), None)
+
+    def _best(self, points: list[CornerPlan], budget: int | None) -> CornerPlan | None:
+        """Of one frontier the last point that fits, looking a little beyond what is certain to."""
+        if budget is None:
+            return points[-1]
+        best = max(sum(point.nbytes <= budget for point in points) - 1, 0)
+        if self._simulate(points[best])[0] > budget:
+            return None
+        stride = 1 + len(points) // FRONTIER
+        ahead = min(LOOK_AHEAD, 1 + LOOKED_NODES // len(self.graph))
+        # By strides, whose ends are the same for every budget; then one by one to the next end.
+        end = best - best % stride + stride
+        for after in range(end, min(end + ahead * stride, len(points)), stride):
+            if self._simulate(points[after])[0] > budget:
+                break
+            best, end = after, after + stride
+        for after in range(best + 1, min(end, len(points))):
+            if self._simulate(points[after])[0] > budget:
+                break
+            best = after
+        return points[best]
+
+    def _simulated(self, point: CornerPlan) -> CornerPlan:
+        """The bytes and cost that its plan turns out to need: at most what the table says."""
+        peak, cost = self._simulate(point)
+        found = point._replace(nbytes=peak, cost=cost)
+        self._figures[found] = peak, cost
+        return found
+
+    def _simulate(self, point: CornerPlan) -> tuple[int, int]:
+        """Peak and cost of the plan at a point."""
+        if point not in self._figures:
+            timeline = self.timeline(point)
+            self._figures[point] = timeline.peak, self.recompute(timeline)
+        return self._figures[point]
+
+    def recompute(self, timeline: Timeline) -> int:
+        return self.cost.recompute(timeline.counts)
+
+    def timeline(self, point: CornerPlan) -> Timeline:
+        """What the plan at a point comes to."""
+        return simulate(self.graph, self._schedule(point, None))
+
+    def _schedule(self, point: CornerPlan, budget: int | None) -> Schedule:
+        instructions = free_early(self.graph, point.chain.actions(point.slots))
+        return Schedule(instructions, self.graph.digest, "chain", budget, notes=point.chain.notes)
+
+
+def _envelope(points: list[CornerPlan]) -> list[CornerPlan]:
+    """Those that no other beats in both bytes and cost, ascending in bytes."""
+    best: list[CornerPlan] = []
+    for point in sorted(points, key=lambda p: (p.nbytes, p.cost)):
+        if not best or point.cost < best[-1].cost:
+            best.append(point)
+    return best
+
+
+class Chain:
+    """The graph cut in one way: its stages, their choices, and the table over them."""
+
+    def __init__(
+        self, graph: Graph, cost: Cost, stages: Stages, slots: int | None, options: bool,
+        runs: bool = True,
+    ) -> None:  # fmt: skip
+        self.graph = graph
+        self.stages = stages
+        inside, self.numbering = interiors(stages, cost)
+        distinct = {interior: k for k, interior in enumerate(dict.fromkeys(inside))}
+        effort = EFFORT // len(distinct)
+        kinds = [choices(i, options=options, effort=effort, points=POINTS) for i in distinct]
+        sequence = [distinct[interior] for interior in inside]
+        self.choices = [kinds[k] for k in sequence]
+        self.work = table_work(sequence) or 1
+        """Of a table of the stages, a slot."""
+        priced = [choice.kind for choice in kinds]
+        spans = spans_to_make(sequence, slots) if runs else None
+        self.runs = Runs(priced, sequence, spans) if spans else None
+        if self.runs is not None:
+            priced, sequence = self.runs.kinds, self.runs.sequence
+        if slots is None:  # 40 a stage, as far as the work is bearable
+            affordable = SLOTS_WORK // (table_work(sequence) or 1)
+            slots = max(min(40 * len(inside), MOST_SLOTS, affordable), 500)
+        self.table = Table(priced, sequence, slots)
+        # Beside what the table knows: what is never dropped, and the cotangents of early losses.
+        lasting = {graph.owners[i] for i in stages.permanent}
+        constant = sum(graph[i].nbytes for i in lasting if not graph[i].resident)
+        constant += sum(graph.rows[n].nbytes for n in waiting_seeds(stages))
+        found = self.table.steps()
+        self.points = [
+            CornerPlan(constant + self.table.nbytes(m), price, self, m)
+            for m, price in zip(found, self.table.costs(found), strict=True)
+        ]
+        self.notes: dict[str, Any] = {
+            "optimal": "among persistent schedules for these stages and options",
+            "stages": len(stages),
+            **({} if self.runs is None else {"runs": len(self.runs.spans)}),
+            "cuts": list(stages.cuts),
+            "kinds": len(kinds),
+            "options": sum(len(choice.tapes) + len(choice.visits) for choice in kinds),
+            "slots": self.table.slots,
+            "slot_nbytes": self.table.nbytes(1),
+        }
+
+    def actions(self, slots: int) -> list[Action]:
+        """A plan, Compute by Compute and Backward by Backward."""
+        actions: list[Action] = []
+        operations = self.table.operations(slots)
+        if self.runs is not None:
+            operations = self.runs.operations(operations)
+        for word, first, last in operations:
+            for k in range(first, last + 1 if word == "advance" else first + 1):
+                for action in _actions_of(self.choices[k], word, last):
+                    match action:
+                        case Compute(i):
+                            actions.append(Compute(self.numbering[k][i]))
+                        case Backward(q):
+                            actions.append(Backward(self.stages[k].backwards[q]))
+                        case _:
+                            assert_never(action)
+        permanent = self.stages.permanent
+        return needed_only(self.graph, _once(actions, permanent), permanent)
+
+
+def _actions_of(choice: Choices, word: str, option: int) -> tuple[Action, ...]:
+    if word == "advance":
+        return choice.advance
+    if word == "tape":
+        return choice.tapes[option].forward
+    if word == "backward":
+        return choice.tapes[option].backward
+    return choice.visits[option].forward + choice.visits[option].backward
+
+
+def _once(actions: list[Action], permanent: frozenset[int]) -> list[Action]:
+    """``actions`` without second Computes of permanent values."""
+    done: set[Action] = set()
+    first = []
+    for action in actions:
+        if action not in done:
+            first.append(action)
+        if isinstance(action, Compute) and action.node in permanent:
+            done.add(action)
+    return first
