@@ -8,11 +8,11 @@ take no longer than 1 + 1.2 times the recompute in shares of the step.
 Run: python experiments/bench_jax.py [--tiny] [--rounds 3] [--folder plots] (CPU, one thread; needs
 the extra ``jax``; about ten minutes)
 Found: every budget of 75, 50, 35 and 25 % met, all bits the plain step's. The smallest step, over
-plain: MLP 26 of 192 MiB (0.135), transformer 31 of 281 (0.110); `jax.checkpoint` around blocks 0.68
-and 1.01. Inside a jit with update and donation 0.20. At half the temporaries 1.11 of plain's time
-for 0.25 of a step in recompute (MLP), and 0.77 for 0.10 (transformer). FLOPs over XLA's 0.999 and
-0.987. A transformer of 24 layers is traced and planned in 1.5 s of CPU; compiling that plan took
-36 s. The machine was busy with other work, so that this run took an hour.
+plain: MLP of 32 layers 26 of 192 MiB (0.135), transformer of 8 31 of 281 (0.110); `jax.checkpoint`
+around blocks 0.68 and 1.01. Inside a jit with update and donation 0.20. At half the temporaries
+1.11 of plain's time for 0.25 of a step in recompute (MLP), and 0.77 for 0.10 (transformer). FLOPs
+over XLA's 0.999 and 0.987. A transformer of 24 layers is traced and planned in 1.5 s of CPU;
+compiling that plan took 36 s. The machine was busy with other work, so that this run took an hour.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ recompute 7, 2.0 and 1.4 % of a forward beyond the optimum on average (chain), 2
 On nets, in percent of a forward: at 75 % of store-all chain needs 0.7 (resnet), 1.0 (gpt), 6 (lstm)
 and 15 (unet), where auto ends at 0.6, 1.0, 0.1 and 5.6; at half, 28 (resnet), 20 (gpt), 32 (lstm)
 where auto ends at 8, 19.5 and 17. dtr is ahead of chain on resnet at half, unet and wave at 75 %.
-auto is proved optimal on the mlp at half and 75 %. Large nets, at a quarter of the store-all peak
-of release 0.1: no schedule of gpt (12 layers) recomputes less than 46.9 % of a forward, of gpt2-xl
-4.2 %, of residual_mlp (100 layers) 34.7 %, each within 0.2 points of a plan; wave (40 steps) stays
-115 points from its bound, resnet and lstm (12 steps) 14. Each took at most 31 s, certificate and
-all (SciPy's HiGHS, one thread).
+auto is proved optimal on the mlp at half and 75 %.
+Large nets, in the budgets of `LARGE`, which are a half to a tenth of the store-all peak of release
+0.1, plan / bound: gpt (12 layers) 47.0 / 46.9 and 12.5 / 12.2 %, gpt2 8.4 (optimal), gpt2-xl 4.3 /
+4.2, unet 2.4 / 2.3, resnet 2.5 / 2.3 and 61.7 / 47.6, resnet50 2.3 / 2.3 in half and 26.2 / 19.3 in
+a quarter, wave 58.7 / 55.9 and 227.8 / 112.9, lstm 78.3 / 64.7, residual_mlp 34.8 / 34.7 and 57.1 /
+56.6. Each took at most 31 s, certificate and all (SciPy's HiGHS, one thread).
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ LARGE: tuple[tuple[str, dict[str, int], tuple[int, ...]], ...] = (
     ("lstm", {"depth": 12, "layers": 1}, (258_050,)),
     ("residual_mlp", {"depth": 100}, (33_034_241, 13_213_696)),
 )
-"""Model or preset, options, budgets in bytes: a quarter and so on of the store-all peak in 0.1."""
+"""Model or preset, options, budgets in bytes: shares of the store-all peak in 0.1."""
 
 
 def random_chain(stages: int, seed: int) -> Graph:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import os
 import re
 import shlex
@@ -13,6 +15,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ckpt.units import format_bytes
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text()
@@ -91,6 +95,47 @@ def test_figures_made_from_the_readmes_own_file_say_by_which_command():
     for command, path in told:
         assert shlex.split(command)[-2:] == ["-o", path]
         assert shlex.split(command)[1] == "train.py:job"
+
+
+FIGURE = re.compile(r"\d[\d,.]*\d|\d(?= (?:%|ms))")
+
+
+def findings() -> list[tuple[list[str], str]]:
+    """Experiments, and the text that says what they found: a row of the table, a sentence or two
+    before the experiment's name."""
+    table = README[README.index("| question | found |") : README.index("## How it works")]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines()[2:] if line]
+    found = [(re.findall(r"`(\w+)`", row[0].partition(":")[0]), row[1]) for row in rows]
+    return [(names, text) for names, text in found if "below" not in text] + [
+        ([told[1]], paragraph[: told.start()])
+        for paragraph in README.split("\n\n")
+        if (told := re.search(r"`experiments/(\w+)\.py`\)", paragraph))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [pytest.param(*found, id=found[0][0]) for found in findings()]
+)
+def test_what_experiments_found_is_what_their_files_say(names: list[str], text: str) -> None:
+    said = "".join(
+        ast.get_docstring(ast.parse((TOP / "experiments" / f"{name}.py").read_text())) or ""
+        for name in names
+    )
+    figures = FIGURE.findall(text)
+    assert set(figures) <= {*FIGURE.findall(said)}
+
+
+def test_the_first_figures_are_the_sweeps() -> None:
+    table = csv.DictReader((TOP / "plots/sweep.csv").read_text().splitlines())
+    rows = {(row["depth"], row["strategy"]): row for row in table}
+    first = README[README.index("- **It saves**") : README.index("## Two commands")]
+    stored, root, planned = (rows["100", name] for name in ("store_all", "sqrt", "planned"))
+    peaks = [int(row["predicted_peak_nbytes"]) for row in (stored, root, planned)]
+    assert f"into {peaks[0] / peaks[2]:.0f} times less" in first.replace("\n ", "")
+    assert f"holds {format_bytes(peaks[0])}; in √n segments {format_bytes(peaks[1])}" in first
+    assert f"planned, {format_bytes(peaks[2])} for no more" in first
+    assert f"for {float(root['overhead']):.0%}".replace("%", " %") in first.replace("\n", " ")
+    assert int(planned["recompute_flops"]) <= int(root["recompute_flops"])
 
 
 if __name__ == "__main__":

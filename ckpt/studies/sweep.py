@@ -22,7 +22,7 @@ from ckpt.witness import available, keeping_books
 
 REFERENCE = "store_all"
 STRATEGIES = (REFERENCE, "per_layer", "sqrt", PLANNED)
-SHARES = (2, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100)
+SHARES = (1, 2, 5, 10, 20, 30, 40, 45, 50, 55, 60, 70, 80, 90, 100)
 """Percent of a forward that the best plans at the greatest depth may recompute."""
 BEST = tuple(f"{PLANNED}@{share}%" for share in SHARES)
 Row = dict[str, Any]
