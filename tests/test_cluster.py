@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -21,8 +22,19 @@ from ckpt.errors import BudgetError, WorkersError
 from ckpt.studies.sweep import plan, run
 from ckpt.witness import malloc
 from ckpt.workers import cluster as dask_cluster
-from tests.graphs import lstm
-from tests.test_workers import STRATEGIES, assert_same, double, refuse, sleep, thresholds
+from ckpt.workers.spawned import WATCH
+from tests.cli.running import spawn
+from tests.cli.test_process import family
+from tests.graphs import lstm, unet
+from tests.test_workers import (
+    STRATEGIES,
+    assert_same,
+    double,
+    refuse,
+    sleep,
+    thresholds,
+    wait_for,
+)
 
 distributed: Any = pytest.importorskip("distributed")
 dask: Any = pytest.importorskip("dask")
@@ -59,18 +71,57 @@ def test_rows_are_the_same_on_loky(here: list[dict[str, Any]]) -> None:
 
 
 def test_a_plan_is_the_same_on_a_cluster_and_on_loky(cluster: Any) -> None:
-    graph = lstm(6)
-    here = ckpt.plan(graph, budget="60%", time_limit=None).as_json()["digest"]
+    graph = unet(2)
+    here = ckpt.plan(graph, budget="80%", time_limit=None).as_json()["digest"]
     with loky.ProcessPoolExecutor(2) as processes:
         for there in ({"cluster": cluster.scheduler_address}, {"executor": processes}):
-            found = ckpt.plan(graph, budget="60%", time_limit=None, **there)
+            found = ckpt.plan(graph, budget="80%", time_limit=None, **there)
             assert found.as_json()["digest"] == here
+
+
+FRONTIER: dict[str, Any] = {"planners": ["sqrt", "chain"], "points": 3}
+
+
+def untimed(found: ckpt.Frontier) -> list[dict[str, Any]]:
+    return [{**row, "planning_seconds": None} for row in found.rows]
+
+
+def test_a_frontier_is_the_same_on_a_cluster_and_on_loky(cluster: Any) -> None:
+    graph = lstm(4)
+    here = ckpt.frontier(graph, **FRONTIER)
+    with loky.ProcessPoolExecutor(2) as processes:
+        for there in ({"cluster": cluster.scheduler_address}, {"executor": processes}):
+            found = ckpt.frontier(graph, **FRONTIER, **there)
+            assert untimed(found) == untimed(here)
+            assert (found.bounds, found.schedules) == (here.bounds, here.schedules)
+
+
+def test_a_frontier_on_loky_whose_worker_dies_keeps_its_rows_and_goes_on() -> None:
+    graph = lstm(4)
+    kept: list[dict[str, Any]] = []
+    with loky.ProcessPoolExecutor(1) as there:
+
+        def kill(row: dict[str, Any]) -> None:
+            kept.append(row)
+            for pid in [] if len(kept) > 1 else list(there._processes):
+                os.kill(pid, signal.SIGKILL)
+
+        with pytest.raises(WorkersError, match="a worker process died") as caught:
+            ckpt.frontier(graph, **FRONTIER, executor=there, on_row=kill)
+    assert "\n" not in str(caught.value)
+    known = [{**row, "planning_seconds": 99.0} for row in kept]
+    with loky.ProcessPoolExecutor(1) as there:
+        found = ckpt.frontier(graph, **FRONTIER, known=known, executor=there)
+    assert sum(row["planning_seconds"] == 99.0 for row in found.rows) == len(known) > 0
+    assert [row["recompute_flops"] for row in found.rows] == [
+        row["recompute_flops"] for row in ckpt.frontier(graph, **FRONTIER).rows
+    ]
 
 
 def test_work_on_a_cluster_is_done_beside_its_workers(cluster: Any) -> None:
     """Their own threads are at work all the time, and a nanny sets one of malloc's variables."""
     [there] = workers.each(facts, [0], cluster=cluster.scheduler_address)
-    assert there == (["MainThread"], "1", malloc.keeping())
+    assert there == (["MainThread", WATCH], "1", malloc.keeping())
 
 
 def facts(item: int) -> tuple[list[str], str | None, dict[str, str | None]]:
@@ -152,6 +203,61 @@ def test_a_command_on_a_cluster(cluster: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+ points were run: \d+ with store_all's gradients", done.stdout)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
+)
+def test_who_stops_keeps_the_rows_and_the_cluster_stops_too(
+    cluster: Any, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = ["sweep", "--depth", "120", "--points", "4", "--width", "16", "-o", "s.csv"]
+    process = spawn(*command, "--cluster", cluster.scheduler_address, folder=tmp_path)
+    journal = tmp_path / "s.partial.jsonl"
+    wait_for(lambda: journal.read_text().splitlines() if journal.exists() else [], 1)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == ("interrupted" if number == signal.SIGINT else "stopped")
+    assert len(err.splitlines()) <= 2
+    assert all(json.loads(row) for row in journal.read_text().splitlines())
+    wait_for(lambda: [True] if not busy(cluster) else [], 1)
+
+
+def spin(seconds: float) -> float:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return seconds
+
+
+def test_what_nobody_waits_for_any_more_ends_on_a_cluster(cluster: Any) -> None:
+    made = workers.each(spin, [0.0, 300.0, 300.0], cluster=cluster.scheduler_address)
+    assert next(made) == 0.0
+    wait_for(lambda: busy(cluster), 2)
+    made.close()
+    wait_for(lambda: [True] if not busy(cluster) else [], 1)
+    assert sorted(workers.each(double, [1, 2], cluster=cluster.scheduler_address)) == [2, 4]
+
+
+def busy(cluster: Any) -> list[int]:
+    """The processes beside the cluster's workers that are at work."""
+    with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+        workers = client.run(os.getpid).values()
+    beside = [pid for worker in workers for pid in family(worker)]
+    before = {pid: seconds_of(pid) for pid in beside}
+    time.sleep(0.5)
+    return [pid for pid in beside if seconds_of(pid) > before[pid]]
+
+
+def seconds_of(pid: int) -> float:
+    try:
+        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0
+    return float(found[11]) + float(found[12])
 
 
 def test_no_scheduler_and_no_workers_are_told_of_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from ckpt.text import sentence
 from ckpt.units import at_least
 from ckpt.witness import malloc
 from ckpt.workers.beside import beside
-from ckpt.workers.cluster import connected
+from ckpt.workers.cluster import connected, wanted
 from ckpt.workers.spawned import WATCH, Spawned, deaf, one_thread, spawned
 
 __all__ = ["begin", "drop", "each", "one_thread", "pool", "result"]
@@ -152,7 +152,7 @@ def _done(asking: tuple[str, int], function: Callable[[T], R], item: T) -> tuple
         if any(
             t is not threading.current_thread() for t in threading.enumerate() if t.name != WATCH
         ):
-            return beside(_tried, function, item)  # type: ignore[no-any-return]
+            return beside(wanted(), _tried, function, item)  # type: ignore[no-any-return]
         _keep_pages()
     return _tried(function, item)
 

@@ -13,26 +13,47 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, BinaryIO
 
-from ckpt.workers.spawned import settings
+from ckpt.workers.spawned import WATCH, settings
+
+LISTEN = 0.25
+"""Seconds between two looks at whether work is still wanted."""
+
+SIZE = 8
+"""Bytes in front of a task that say how many it has."""
 
 _mine = threading.local()
 """The process beside each thread that is given work."""
 
 
-def beside(work: Callable[..., Any], *args: Any) -> Any:
-    """``work(*args)`` there; BrokenExecutor if that process dies."""
+def beside(wanted: Callable[[], bool], work: Callable[..., Any], *args: Any) -> Any:
+    """``work(*args)`` there, as long as it is ``wanted``; BrokenExecutor if that process dies."""
     child: subprocess.Popen[bytes] | None = getattr(_mine, "child", None)
     if child is None or child.poll() is not None:
         child = _mine.child = _start()
     assert child.stdin is not None and child.stdout is not None
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(child, wanted, over), name=WATCH, daemon=True).start()
     try:
-        pickle.dump((work, args), child.stdin)
+        task = pickle.dumps((work, args))
+        child.stdin.write(len(task).to_bytes(SIZE) + task)
         child.stdin.flush()
         return pickle.load(child.stdout)
     except (EOFError, BrokenPipeError):
         raise BrokenExecutor(f"the process beside a worker ended with {child.wait()}") from None
+    finally:
+        over.set()
+
+
+def _watch(
+    child: subprocess.Popen[bytes], wanted: Callable[[], bool], over: threading.Event
+) -> None:
+    while not over.wait(LISTEN):
+        if not wanted():
+            child.kill()
+            return
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -46,13 +67,19 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """Do what comes in at stdin until that is closed, as it is when the worker ends."""
-    with os.fdopen(os.dup(1), "wb") as out, os.fdopen(os.dup(0), "rb") as asked:
+    """Do what comes in at stdin; end when that is closed, as it is when the worker ends."""
+    asked: SimpleQueue[bytes] = SimpleQueue()
+    with os.fdopen(os.dup(1), "wb") as out, os.fdopen(os.dup(0), "rb") as coming:
         os.dup2(2, 1)  # what a program prints is no result
+        threading.Thread(target=_receive, args=(coming, asked), name=WATCH, daemon=True).start()
         while True:
-            try:
-                work, args = pickle.load(asked)
-            except EOFError:
-                return
+            work, args = pickle.loads(asked.get())
             out.write(pickle.dumps(work(*args)))
             out.flush()
+
+
+def _receive(coming: BinaryIO, asked: SimpleQueue[bytes]) -> None:
+    """It only waits while there is work."""
+    while size := coming.read(SIZE):
+        asked.put(coming.read(int.from_bytes(size)))
+    os._exit(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -41,3 +42,21 @@ def connected(address: str) -> Iterator[Executor]:
     finally:
         with suppress(Exception):  # it may be gone, which was said by then
             client.close(timeout=CONNECT_SECONDS)
+
+
+def wanted() -> Callable[[], bool]:
+    """On a Dask worker, in a thread with a task: does anyone still wait for that? Elsewhere yes."""
+    distributed = sys.modules.get("distributed")
+    try:
+        worker: Any = distributed and distributed.get_worker()
+    except ValueError:
+        worker = None
+    if worker is None:
+        return lambda: True
+    key = worker.get_current_task()
+
+    def executing() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state == "executing"
+
+    return executing

@@ -275,3 +275,34 @@ def test_workers_end_with_the_command(
     rows = (tmp_path / "o" / "s.partial.jsonl").read_text().splitlines()
     assert rows
     assert all(json.loads(row) for row in rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_frontier_whose_worker_is_killed_keeps_its_rows_and_goes_on(tmp_path: Path) -> None:
+    command = [
+        "frontier", "mlp", "--depth", "20", "--planners", "sqrt,every:3,every:4,greedy,chain",
+        "--points", "6", "--no-measure", "--jobs", "1", "-o", "o/f.jsonl",
+    ]  # fmt: skip
+    journal, written = tmp_path / "o" / "f.partial.jsonl", tmp_path / "o" / "f.jsonl"
+    process = spawn(*command, folder=tmp_path)
+    wait_for_rows(journal, 3)
+    for worker in family(process.pid):
+        if "spawn_main" in Path(f"/proc/{worker}/cmdline").read_text():  # not Python's own helper
+            os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in err
+    assert "a worker process died" in err.splitlines()[-1]
+    assert f"{journal.name}; the same command goes on from there" in " ".join(err.split())
+    kept = [json.loads(line) for line in journal.read_text().splitlines()]
+    again = spawn(*command, folder=tmp_path)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
+    keys = [(row["planner"], row["budget_nbytes"]) for row in rows]
+    assert len(set(keys)) == len(keys) == 5 * 6
+    took = dict(zip(keys, (row["planning_seconds"] for row in rows), strict=True))
+    before = [row for row in kept if "planner" in row]
+    assert before
+    for row in before:
+        assert took[row["planner"], row["budget_nbytes"]] == row["planning_seconds"]
