@@ -71,6 +71,7 @@ def frontier(
     from ckpt.studies.journal import Journal, discard
     from ckpt.text import filled
     from ckpt.units import rounded_up
+    from ckpt.witness import malloc
 
     paths = outputs.check(output or outputs.named("frontier", target), study.Frontier)
     journal = outputs.partial(paths)
@@ -126,6 +127,11 @@ def frontier(
             if made:
                 note(f"{made} rows are in {journal}; the same command goes on from there")
             raise
+    ran = max((row["measured_peak_nbytes"] or 0 for row in found.rows), default=0)
+    if told := malloc.hint(ran):
+        note(told)
+    if found.untrusted:
+        note(f"note: measured peaks are untrusted: {found.untrusted}")
     title = f"{chosen.name}: every planner"
     if json:
         document(exports.dumps({"title": title, "rows": found.rows, "bounds": found.bounds}))

@@ -67,6 +67,8 @@ class Frontier(Shown):
     """Of each budget, the FLOPs that no schedule can recompute less than."""
     schedules: list[Schedule | None] = field(default_factory=list)
     """That of each row; None where the planner refused."""
+    untrusted: str | None = None
+    """Why measured peaks may not be the runs' own."""
 
     @cached_property
     def floor_nbytes(self) -> int:
@@ -386,7 +388,8 @@ def _execute(found: Frontier, program: Program, args: tuple[Any, ...]) -> None:
         if id(row) in wanted and schedule is not None:
             key = schedule.instructions
             if key not in measured:
-                measured[key] = measured_peak(program, schedule, args)
+                measured[key], doubt = measured_peak(program, schedule, args)
+                found.untrusted = found.untrusted or doubt
             row["measured_peak_nbytes"] = measured[key]
 
 

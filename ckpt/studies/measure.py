@@ -69,19 +69,22 @@ def measured(
     run = execute(program, schedule, *args, trace_memory=True, witness=witness)
     if program.witness is None:  # it is seen how high the run came, and not when
         high = run.timeline.columns["high"]
-        peak = measured_peak(program, schedule, args)
+        peak, _ = measured_peak(program, schedule, args)
         at = run.timeline.peak_position
         columns = {**run.timeline.columns, "high": array("q", [*high[:at], peak, *high[at + 1 :]])}
         run = replace(run, timeline=replace(run.timeline, columns=columns))
     return run, seconds
 
 
-def measured_peak(program: Program, schedule: Schedule, args: tuple[Any, ...]) -> int:
+def measured_peak(
+    program: Program, schedule: Schedule, args: tuple[Any, ...]
+) -> tuple[int, str | None]:
     """What the program's witness sees of a run of the schedule: instruction by instruction, or
-    where it sees whole runs alone, of the compiled step."""
+    where it sees whole runs alone, of the compiled step; and why it may not be the run's own."""
     if program.witness is None:
-        return program.measure(program.compile(schedule), *args)[1]
-    return execute(program, schedule, *args, trace_memory=True).timeline.peak
+        return program.measure(program.compile(schedule), *args)[1], None
+    timeline = execute(program, schedule, *args, trace_memory=True).timeline
+    return timeline.peak, timeline.measured.get("untrusted")
 
 
 def judged(predicted: Timeline, peaks: Mapping[str, int]) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ckpt.witness import malloc
 from tests.cli.running import run
 
 TARGET = """
@@ -250,3 +251,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from ckpt import __version__
 
     assert run(capsys, "--version") == (0, f"ckpt {__version__}\n", "")
+
+
+def test_what_is_run_says_what_malloc_costs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(malloc, "_glibc", lambda: (2, 36))
+    for name in malloc.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    large = "mlp --depth 2 --width 256 --batch 8192"
+    for command in (f"profile {large}", f"frontier {large} --planners sqrt --points 2"):
+        assert "MALLOC_MMAP_THRESHOLD_=" in run(capsys, command).err
+    assert "MALLOC" not in run(capsys, f"frontier {large} --planners sqrt --no-measure").err

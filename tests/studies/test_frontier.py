@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ckpt
@@ -124,3 +126,22 @@ def test_rows_that_were_told_before_a_stop_are_taken_on_workers_too() -> None:
     assert [row["recompute_flops"] for row in again.rows] == [
         row["recompute_flops"] for row in whole.rows
     ]
+
+
+def test_measured_peaks_beside_a_busy_thread_are_in_doubt() -> None:
+    stop = threading.Event()
+
+    def allocate() -> None:
+        while not stop.is_set():
+            np.ones(1 << 16)
+
+    other = threading.Thread(target=allocate, name="greedy")
+    loss = lambda x: np.sum(np.tanh(np.tanh(x)))  # noqa: E731
+    x = np.ones((1024, 1024))
+    other.start()
+    try:
+        assert "(greedy)" in str(ckpt.frontier(loss, x, planners=["sqrt"], points=2).untrusted)
+    finally:
+        stop.set()
+        other.join()
+    assert ckpt.frontier(loss, x, planners=["sqrt"], points=2).untrusted is None
