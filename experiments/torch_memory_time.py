@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
         "--compile", nargs="*", type=float, default=[0.75, 0.5] if compiler else [],
         help="values of activation_memory_budget; none without a C++ compiler",
     )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=int, default=900, help="seconds that torch.compile may take for a budget"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--planner", default="chain")
     parser.add_argument("--folder", type=Path, default=PLOTS)
@@ -71,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
             found = measured(
                 CASES[name](options.tiny), (0.9, 0.75, 0.6, 0.5, 0.4, 0.3), rounds=options.rounds,
                 planner=options.planner, others=("per block", "SAC"), compiled=options.compile,
+                limit=options.limit,
             )  # fmt: skip
             print_rows(found)
             rows += found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -190,15 +192,17 @@ class Case:
 
 def measured(
     case: Case, fractions: Iterable[float], *, rounds: int, planner: str,
-    others: Sequence[str] = (), compiled: Iterable[float] = (),
+    others: Sequence[str] = (), compiled: Iterable[float] = (), limit: int = 0,
 ) -> list[Row]:  # fmt: skip
     """A row for each way to run a step of ``case``: its peak and time, of planned steps also the
     predicted peak and whether loss, gradients and buffers are eager's bits.
 
     ``fractions`` of eager's peak are budgets, as are the peaks of the ``others`` (``per block``,
-    ``SAC``), which are measured too. ``compiled``: values of ``activation_memory_budget``.
+    ``SAC``), which are measured too. ``compiled``: values of ``activation_memory_budget``, and
+    ``limit`` the seconds that the compiler may take for one; then its row says so in ``failed``.
     """
     rows: dict[str, Row] = {}
+    failed: list[Row] = []
     runs: dict[str, Callable[[], torch.Tensor]] = {}
     for way in ("eager", *others):
         runs[way] = partial(case.in_the_way, way)
@@ -206,10 +210,15 @@ def measured(
     for share in compiled:
         way = f"compile {share:g}"
         run = _compiled(case, share)
+        start = time.perf_counter()
         try:
-            rows[way] = {"peak_nbytes": _peak(run, case)}
+            with stopped_after(limit):
+                rows[way] = {"peak_nbytes": _peak(run, case)}
         except Exception as error:  # whatever its compiler says, the other rows count
-            print(f"{case.name}: {way}: skipped, {type(error).__name__}: {str(error)[:200]}")
+            over = limit and time.perf_counter() - start >= limit
+            why = f"did not compile within {limit} s" if over else f"{type(error).__name__}"
+            failed.append({"model": case.name, "way": way, "failed": why})
+            print(f"{case.name}: {way}: {why}: {str(error)[:200]}", flush=True)
             continue
         runs[way] = run
     program = ckpt.torch.trace(case.loss, case.x, name=case.name)
@@ -248,7 +257,26 @@ def measured(
     return [
         {"model": case.name, "way": way, **row, "peak": row["peak_nbytes"] / plain_peak}
         for way, row in rows.items()
-    ]
+    ] + failed
+
+
+@contextmanager
+def stopped_after(limit: int) -> Iterator[None]:
+    """TimeoutError, once ``limit`` seconds are over; 0: never."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"not done within {limit} s")
+
+    if not limit:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, limit, 5)  # again and again: a library may swallow one
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _peak(run: Callable[[], torch.Tensor], case: Case) -> int:
@@ -310,6 +338,9 @@ def seconds(
 
 def print_rows(rows: Iterable[Row]) -> None:
     for row in rows:
+        if "failed" in row:
+            print(f"{row['model']:24} {row['way']:22} {row['failed']}", flush=True)
+            continue
         text = f"{row['model']:24} {row['way']:22} {format_bytes(row['peak_nbytes']):>10} "
         text += f"{row['peak']:6.3f} of eager's peak {row['time']:6.3f} of its time"
         if "predicted_peak_nbytes" in row:
@@ -326,7 +357,7 @@ def figure_of(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     looks = {"eager": (BLACK, "o"), "per block": (ORANGE, "D"), "SAC": (BLUE, "^")}
     for axes, name in zip(panels, names, strict=True):
-        own = [row for row in rows if row["model"] == name]
+        own = [row for row in rows if row["model"] == name and "failed" not in row]
         dress(axes, title=name, x="time of a step, eager = 1", y="peak of a step", grid="both")
         groups: list[tuple[str, list[Row], str, str, str]] = [
             (way, [r for r in own if r["way"] == way], *look, "") for way, look in looks.items()
@@ -358,5 +389,8 @@ def figure_of(rows: Sequence[Row], *, title: str, caption: str) -> Figure:
         ends = [end for r in own for end in r["quartiles"]] + [r["time"] for r in own]
         axes.set_xlim(min(0.9, min(ends) - 0.02), max(ends) + 0.05)
         byte_axis(axes.yaxis, high=most)
+        failed = [f"{row['way']}: {row['failed']}" for row in rows
+                  if row["model"] == name and "failed" in row]  # fmt: skip
+        axes.text(0.98, 0.02, "\n".join(failed), transform=axes.transAxes, ha="right", fontsize=8)
     legend(panels[0], loc="lower left")
     return figure

@@ -19,7 +19,7 @@ from ckpt.schedule import Schedule
 from ckpt.studies.plan import Plan, Step
 from ckpt.studies.plan import plan as plan_program
 from ckpt.timeline import Timeline
-from ckpt.torch.guards import Guards, Key, key_of
+from ckpt.torch.guards import Guards, Key, hooks_of, key_of, refuse_transforms
 from ckpt.torch.run.program import TorchProgram
 from ckpt.torch.run.runner import Runner
 from ckpt.torch.verification import TorchVerification, hold_to_promises
@@ -79,6 +79,11 @@ class StepModule(nn.Module):
         self._full = False
         program = self._captured(args, kwargs)
         self._adopt(program)
+        if effects := program.captured.effects:
+            warnings.warn(
+                f"the function sets {', '.join(effects)}, and a planned step runs none of its "
+                "Python: there it stays as it is", stacklevel=3,
+            )  # fmt: skip
         self.__dict__["last"] = self._make(program, args, kwargs, given)
 
     def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TorchProgram:
@@ -127,7 +132,8 @@ class StepModule(nn.Module):
                 raise BudgetError(told, error.smallest, error.instruction) from None
         flat, spec = _flattened(args, kwargs)
         runner = Runner(program.lowered, made.schedule, program.tensor_of)
-        ready = Ready(made, program, runner, Guards(flat, self.roots if program.real else {}))
+        guards = Guards(flat, self.roots, program.captured) if program.real else Guards(flat, {})
+        ready = Ready(made, program, runner, guards)
         if len(self.plans) >= MOST_PLANS:
             self.plans.popitem(last=False)
             if not self._full:
@@ -152,6 +158,7 @@ class StepModule(nn.Module):
         """The function's outputs; of those, losses can be differentiated."""
         if not torch.is_grad_enabled():
             return self.function(*args, **kwargs)
+        refuse_transforms()
         ready, flat = self.ready(args, kwargs)
         if not ready.program.real:
             raise UsageError("the step was planned from shapes alone: it can't be run")
@@ -202,7 +209,8 @@ class StepModule(nn.Module):
             for k, node in enumerate(self.graph)
             if node.captured
         ]
-        return [*constants, *effects, *captured.notes]
+        hooks = [f"ran once, with the plan: {name}" for name in hooks_of(self.roots)]
+        return [*constants, *effects, *hooks, *captured.notes]
 
     def save(self, path: Any) -> None:
         """Write the plan as JSON, for `ckpt.torch.load` and the command line."""

@@ -233,7 +233,9 @@ def test_where_the_plain_step_does_not_fit_a_smaller_batch_is_compared() -> None
     assert found.plain is None
     assert "on 10 of 40 samples, since there is no memory for the plain step" in str(found)
     most = 0
-    assert "not compared" in str(step.verify(X))
+    with pytest.raises(ckpt.UsageError, match="most is 0, and was 12 when the plan was made"):
+        step(X)
+    assert "not compared" in str(recomputing(loss, X).verify(X))
 
 
 def test_two_forwards_in_flight_and_one_abandoned() -> None:

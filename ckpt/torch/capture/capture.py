@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ckpt.errors import AbstractError, TapeError, UnsupportedError
 from ckpt.torch.capture import modules
 from ckpt.torch.capture.kernels import Ref, Seen
+from ckpt.torch.capture.reach import Reach
 from ckpt.torch.capture.record import SKIPPED, Captured, Leaf, Recording, source_line
 
 PLAIN = (int, float, str, bool, bytes, complex, type(None))
@@ -47,14 +50,32 @@ def capture(
     flat, spec = tree_flatten((args, kwargs or {}))
     referred = modules.behind(function)
     modules.refuse_compiled(modules.modules_among(referred).values())
-    with _refusing(), _own_autocast_cache():
-        found = _Capture(function, flat, spec, referred, seen)
-        captured = found.whole()
-        if twice:
-            torch.clear_autocast_cache()
-            again = _Capture(function, flat, spec, referred, seen)
-            again.forward()
-            _compare(captured, again.recording.calls, found.constants(), again.constants())
+    reach = Reach()
+    for value in (function, *flat):
+        reach.value(value)
+    try:
+        with _refusing(), _own_autocast_cache(), _no_draws_of_the_host():
+            found = _Capture(function, flat, spec, referred, seen)
+            captured = found.whole()
+            if twice:
+                torch.clear_autocast_cache()
+                reach.forget_fakes()
+                again = _Capture(function, flat, spec, referred, seen)
+                again.forward()
+                _compare(captured, again.recording.calls, found.constants(), again.constants())
+    finally:
+        effects, anew = reach.settle()
+    if anew:
+        raise UnsupportedError(
+            f"{next(iter(anew))} is another tensor after each run of the function: a planned step "
+            "changes tensors in place alone, so use copy_"
+        )
+    for module in found.running.seen.values():
+        reach.value(module, captured.scopes.get(id(module), ""))
+    captured.changed = reach.watch()
+    for name, was in effects.items():  # hooks of torch's own set a weight anew each time
+        said = captured.notes if isinstance(was, torch.Tensor) else captured.effects
+        said.append(f"set by the function: {name}" if said is captured.notes else name)
     return captured
 
 
@@ -69,15 +90,21 @@ class _Capture:
         mode = mode_of(function, flat)
         self.recording = Recording(mode, self.running.ids, seen)
         self.arguments: dict[int, torch.Tensor] = {}
+        self.twins: dict[int, int] = {}
 
     def forward(self) -> Any:
         recording, fakes = self.recording, list(self.flat)
+        own: dict[int, torch.Tensor] = {}
         for k, value in enumerate(self.flat):
             if isinstance(value, torch.Tensor):
                 if type(value) not in (torch.Tensor, torch.nn.Parameter, FakeTensor):
                     raise UnsupportedError(
                         f"argument {k} is a {type(value).__name__}: no plain tensor"
                     )
+                if id(value) in own:
+                    fakes[k] = own[id(value)]
+                    self.twins[k] = next(n for n, v in enumerate(self.flat) if v is value)
+                    continue
                 if value.layout != torch.strided:
                     raise UnsupportedError(f"argument {k} has layout {value.layout}")
                 with _disable_current_modes(), recording.mode:  # each in a storage of its own
@@ -85,7 +112,7 @@ class _Capture:
                         value.size(), value.stride(), dtype=value.dtype, device=value.device
                     ).requires_grad_(value.requires_grad)
                 recording.add_leaf(fake, Leaf(fake, "input", k))  # the batch isn't held
-                self.arguments[k] = fakes[k] = fake
+                self.arguments[k] = fakes[k] = own[id(value)] = fake
         with ExitStack() as stack:
             stack.enter_context(self.running.watched())
             stack.enter_context(recording.mode)
@@ -144,12 +171,18 @@ class _Capture:
         tensors = {id(leaf.tensor) for leaf in by_version.values()}
         found = modules.roots(self.candidates, self.running.seen.values(), tensors)
         names = modules.tensor_names(found)
+        for k, value in enumerate(self.flat):
+            if id(value) in by_id and by_id[id(value)].argument is None:
+                raise UnsupportedError(
+                    f"argument {k} is a tensor that the function also refers to by itself"
+                    f" ({names.get(id(value), 'a global')}): one or the other"
+                )
         for leaf in by_version.values():
             leaf.name = names.get(id(leaf.tensor), "")
         return Captured(
             recording.calls, recording.versions, count, by_version, outs, out_spec, tuple(losses),
             [leaf for leaf, _ in pairs], [ref for _, ref in pairs], recording.links, found,
-            modules.paths(found), notes,
+            modules.paths(found), notes, twins=self.twins,
         )  # fmt: skip
 
     def _differentiable(self) -> list[torch.Tensor]:
@@ -207,6 +240,26 @@ def mode_of(function: Callable[..., Any], flat: list[Any]) -> FakeTensorMode:
     for module in candidates.values():
         given += [t for t in (*module.parameters(), *module.buffers()) if isinstance(t, FakeTensor)]
     return given[0].fake_mode if given else FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def _no_draws_of_the_host() -> Iterator[None]:
+    """TapeError where Python's or NumPy's own generator moves."""
+    numpy = sys.modules.get("numpy")
+    own, theirs = random.getstate(), numpy.random.get_state() if numpy else None
+    yield
+    moved = ["random"] if random.getstate() != own else []
+    random.setstate(own)
+    if numpy is not None and theirs is not None:
+        now = numpy.random.get_state()
+        if now[2:] != theirs[2:] or (now[1] != theirs[1]).any():
+            moved.append("numpy.random")
+        numpy.random.set_state(theirs)
+    if moved:
+        raise TapeError(
+            f"the function draws from {moved[0]}, and a plan would freeze what it drew: draw "
+            "random numbers with torch, or pass them as arguments"
+        )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ckpt.torch.capture.capture import mode_of
 from ckpt.torch.capture.kernels import Seen, as_seen
+from ckpt.torch.capture.reach import Reach
 from ckpt.torch.capture.record import AtenCall, Captured, Recording, aten
 
 
@@ -111,6 +112,8 @@ def eager_peak(
 
     ``others``: the flattened arguments, with anything in the place of tensors.
     """
+    reach = Reach()
+    reach.value(function)
     mode = mode_of(function, [leaf.tensor for leaf in captured.leaves.values()])
     known = Recording(mode, lambda: (), seen)
     given = list(others)
@@ -123,6 +126,8 @@ def eager_peak(
                 )
             known._storage(made)
             given[leaf.argument] = made.requires_grad_(like.requires_grad)
+    for k, first in captured.twins.items():
+        given[k] = given[first]
     leaves = [
         given[t.argument] if t.argument is not None else t.tensor for t in captured.targets
     ]  # fmt: skip
@@ -143,6 +148,7 @@ def eager_peak(
         living.high = max(living.high, living.live)
         del gradients, outputs, losses, seeds
     finally:
+        reach.settle()
         torch.clear_autocast_cache()
         for h, own in zip(hooks, kept, strict=True):
             if h is not None:

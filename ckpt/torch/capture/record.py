@@ -472,3 +472,9 @@ class Captured:
     scopes: dict[int, str] = field(default_factory=dict)
     """id of a module -> its path."""
     notes: list[str] = field(default_factory=list)
+    twins: dict[int, int] = field(default_factory=dict)
+    """Arguments that are the same tensor as an earlier one."""
+    effects: list[str] = field(default_factory=list)
+    """Names of what the function sets beside tensors, and a planned step doesn't."""
+    changed: Callable[[], str] = lambda: ""
+    """In words, what the function reads by name that is another value now."""

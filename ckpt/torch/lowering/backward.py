@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -266,8 +266,17 @@ class Backwards:
     def _deliver(self) -> None:
         """Hand gradients over as they come to rest, once there are enough of them."""
         ready: dict[int, list[int]] = {}
+        read = {
+            id(leaf.tensor): k
+            for k, call in enumerate(self.calls)
+            for version in call.reads
+            if (leaf := self.versions[version].leaf) is not None
+        }
         for number, ref in enumerate(self.gradients):
-            ready.setdefault(self.last[self.buffer(ref.version)], []).append(number)
+            # Who has the gradient may change the parameter: an optimizer in a hook.
+            last_read = read.get(id(self.captured.targets[number].tensor), 0)
+            at = max(self.last[self.buffer(ref.version)], last_read)
+            ready.setdefault(at, []).append(number)
         total = sum(self.nbytes[b] for b in self.resting)
         pending: list[int] = []
         waiting, end = 0, max(ready, default=0)
@@ -288,16 +297,17 @@ FOREVER_LATER = 1 << 50
 def _contract(leaf: torch.Tensor, ref: Ref) -> tuple[int, ...]:
     """The strides that the engine gives a gradient: its parameter's, if that is dense."""
     sizes = ref.size
-    want = tuple(leaf.stride()) if _dense(leaf) else _contiguous(sizes)
+    dense = is_dense(leaf.shape, leaf.stride())
+    want = tuple(leaf.stride()) if dense else _contiguous(sizes)
     if all(s == w for s, w, n in zip(ref.stride, want, sizes, strict=True) if n != 1):
         return ref.stride
     return want
 
 
-def _dense(tensor: torch.Tensor) -> bool:
+def is_dense(sizes: Sequence[int], strides: Sequence[int]) -> bool:
     """Does it fill its extent without overlaps, whatever the order of its dimensions?"""
     step = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+    for stride, size in sorted(zip(strides, sizes, strict=True)):
         if size > 1:
             if stride != step:
                 return False

@@ -13,7 +13,7 @@ from ckpt.errors import UnsupportedError
 from ckpt.torch.capture.kernels import UNREAD, Layout, Ref, Seen, arguments_key
 from ckpt.torch.capture.record import AtenCall, Captured, Version
 from ckpt.torch.capture.witness import cuda_among, memory_events, peak_of
-from ckpt.torch.lowering.backward import stand_in
+from ckpt.torch.lowering.backward import is_dense, stand_in
 
 _CLEAN = {
     "mm", "addmm", "bmm", "baddbmm", "t", "clone", "copy_", "_to_copy", "cat", "empty", "filled",
@@ -21,7 +21,8 @@ _CLEAN = {
     "_softmax_backward_data", "_log_softmax", "_log_softmax_backward_data", "nll_loss_forward",
     "nll_loss_backward", "arange", "fill_", "zero_", "scalar_tensor",
 }  # fmt: skip
-"""In float32 and float64 these allocate nothing but their results."""
+"""In float32 and float64 these allocate nothing but their results, where what they read is dense:
+matrix products copy a matrix that is one row many times."""
 
 _MARK, _AGAIN = 12_347, 12_343
 """An allocation of so many bytes stands between two probes, or behind one that is tried again."""
@@ -218,7 +219,8 @@ def _may_allocate(call: AtenCall, on_cpu: bool) -> bool:
         o is None or o.dtype in (torch.float32, torch.float64, torch.bool, torch.int64)
         for o in call.outs
     )
-    return not (on_cpu and wide and call.name in _CLEAN)
+    dense = all(is_dense(a.size, a.stride) for a in call.args if isinstance(a, Ref))
+    return not (on_cpu and wide and dense and call.name in _CLEAN)
 
 
 def _peaks(events: list[int]) -> list[int]:

@@ -78,9 +78,12 @@ class StepWriter:
             "SEEN": seen_as, "CONJ": torch._conj, "NEG": torch._neg_view,
         }  # fmt: skip
         self.leaves: dict[Ref, str] = {}
-        self.after: set[str] = set()
-        """Leaves that are read once the forward is done."""
+        self.read_in: dict[str, set[int]] = {}
+        """Of each leaf that is read once the forward is done, the parts of the backward that do."""
+        self.read_again: set[int] = set()
+        """Storages of the forward that are read once it is done."""
         self.forward_done = False
+        self._part = 0
         self._functions: dict[int, str] = {}
         self._constants: list[Any] = []
         self._stand_ins: dict[Ref, str] = {}
@@ -187,6 +190,7 @@ class StepWriter:
                 self._call(code.call, lines.text, {}, again=False)
                 lines.text += [f"{self._backward_name(buffer)} = None" for buffer in code.dies]
                 lines.delivers = code.delivers
+                self._part += bool(code.delivers)
             case _:
                 assert_never(instruction)
         return lines
@@ -279,8 +283,10 @@ class StepWriter:
         if version.leaf is not None:
             name = self.leaves.setdefault(ref, f"L{len(self.leaves)}")
             if self.forward_done:
-                self.after.add(name)
+                self.read_in.setdefault(name, set()).add(self._part)
             return name
+        if self.forward_done:
+            self.read_again.add(version.storage)
         name = (names or {}).get(ref.version) or self.variable(ref.version)
         base = self._base.get(self.lowered.backwards.buffer(ref.version))
         if base is None or base.geometry != ref.geometry:

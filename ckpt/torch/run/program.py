@@ -144,6 +144,8 @@ class TorchProgram:
                 flat[leaf.argument] = torch.zeros(
                     known.shape, dtype=known.dtype, device=known.device
                 ).requires_grad_(known.requires_grad)
+        for k, first in self.captured.twins.items():
+            flat[k] = flat[first]
         return tree_unflatten(flat, self.spec)
 
     def flat(self, args: tuple[Any, ...], kwargs: Any = None) -> list[Any]:
@@ -163,10 +165,12 @@ class TorchProgram:
                         f"argument {k} is {tuple(flat[k].shape)} {flat[k].dtype}, and "
                         f"{tuple(known.shape)} {known.dtype} was captured"
                     )
-        return [
-            f.detach().requires_grad_() if isinstance(f, torch.Tensor) and f.requires_grad else f
+        own = {
+            id(f): f.detach().requires_grad_()
             for f in flat
-        ]
+            if isinstance(f, torch.Tensor) and f.requires_grad
+        }
+        return [own.get(id(f), f) for f in flat]
 
     def execute(self, schedule: Schedule, *args: Any, observe: Observer | None = None) -> Outcome:
         """Perform the schedule instruction by instruction."""

@@ -14,7 +14,8 @@ import torch
 
 from ckpt.errors import BackwardTwiceError, MutationError, UnsupportedError, UsageError
 from ckpt.schedule import Schedule
-from ckpt.torch.capture.record import Leaf
+from ckpt.torch.capture.kernels import Ref
+from ckpt.torch.capture.record import Captured, Leaf
 from ckpt.torch.lowering.build import Lowered
 from ckpt.torch.run.lines import StepWriter
 
@@ -41,6 +42,8 @@ class Runner:
         """(place among the leaves, argument, Ref)."""
         self.watched: list[Any] = []
         """Tensors read once the forward is done: an argument's number, or the tensor."""
+        self.read_in: list[list[int]] = [[] for _ in self.parts]
+        """Of each part of the backward, which of them it reads."""
         for place, (ref, name) in enumerate(writer.leaves.items()):
             leaf = lowered.versions[ref.version].leaf
             assert leaf is not None
@@ -49,8 +52,18 @@ class Runner:
                 self.fixed.append(None)
             else:
                 self.fixed.append(_as_read(tensor_of(leaf), ref, ref.offset))
-            if name in writer.after:
+            for part in writer.read_in.get(name, ()):
+                self.read_in[part].append(len(self.watched))
+            if name in writer.read_in:
                 self.watched.append(leaf.argument if leaf.argument is not None else tensor_of(leaf))
+        self.outputs_read = [
+            k
+            for k, out in enumerate(captured.outputs)
+            if isinstance(out, Ref) and lowered.versions[out.version].storage in writer.read_again
+        ]
+        """The outputs that backward needs as they were."""
+        self.cast = _cast_by_autocast(captured)
+        """A call of the backward that autocast would run in another dtype."""
         self.seeds = [captured.outputs[k] for k in captured.losses]
         self.losses = set(captured.losses)
 
@@ -98,12 +111,15 @@ class _InFlight:
         self.next_part = 0
         self.watched = [flat[w] if isinstance(w, int) else w for w in runner.watched]
         self.versions: list[int] = []
+        self.outputs: list[tuple[int, Any, int]] = []
+        """Those that backward reads, and their versions."""
 
     def forward(self) -> list[Any]:
         assert self.code is not None
         with _below_autograd(), _no_autocast():
             outputs = next(self.code)
         self.versions = [tensor._version for tensor in self.watched]
+        self.outputs = [(k, outputs[k], outputs[k]._version) for k in self.runner.outputs_read]
         # Aliases: an output that knew its own node would be held by the frame that the node holds.
         return [
             out.detach() if out is not None else given
@@ -115,9 +131,15 @@ class _InFlight:
             raise UnsupportedError(
                 "a planned step has no second-order gradients: create_graph=False"
             )
+        if self.runner.cast and torch._C._is_any_autocast_enabled():
+            raise UsageError(
+                f"backward is called within autocast, which casts what {self.runner.cast} reads "
+                "there: call it outside, as PyTorch advises"
+            )
         keeps = torch._C._autograd._get_current_graph_task_keep_graph()
         if part < self.next_part or self.code is None:
             return self._again(part, seeds)
+        self._unchanged(part)
         if part == 0:
             self._check(seeds)
             if keeps:
@@ -139,7 +161,7 @@ class _InFlight:
         if self.next_part < len(self.runner.parts):
             self.code = code
         else:
-            self.watched = []
+            self.watched, self.outputs = [], []
         found = self.handed[:]
         self.handed.clear()
         if keeps:
@@ -155,7 +177,18 @@ class _InFlight:
                     "gradients would be lost: add it to what backward is called on, or return it "
                     "detached"
                 )
-        for tensor, version in zip(self.watched, self.versions, strict=True):
+
+    def _unchanged(self, part: int) -> None:
+        """MutationError where something that the backward, from this part on, reads is another."""
+        runner = self.runner
+        for k, output, version in self.outputs:
+            if output._version != version:
+                raise MutationError(
+                    f"output {k}, of shape {tuple(output.shape)}, was changed in place between "
+                    "forward and backward, which needs it as it was: change a clone"
+                )
+        for which in runner.read_in[part] if part else range(len(self.watched)):
+            tensor, version = self.watched[which], self.versions[which]
             if tensor._version != version:
                 names = [
                     leaf.name for leaf in runner.captured.leaves.values() if leaf.tensor is tensor
@@ -178,6 +211,22 @@ class _InFlight:
                 "has another cotangent: call the step again"
             )
         return [gradient.clone() for gradient in self.kept[part]]
+
+
+_CAST_DOWN = {"mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "addr", "dot", "matmul"}
+_CAST_UP = {"sum", "pow", "exp", "log", "prod", "cumsum", "_softmax", "_log_softmax", "norm"}
+
+
+def _cast_by_autocast(captured: Captured) -> str:
+    """The name of a call of the backward that reads what autocast casts; else nothing."""
+    on_gpu = any(version.device.type != "cpu" for version in captured.versions)
+    for call in captured.calls[captured.forward :]:
+        dtypes = {a.dtype for a in call.args if isinstance(a, Ref)}
+        down = call.name in _CAST_DOWN and torch.float32 in dtypes
+        up = on_gpu and call.name in _CAST_UP and dtypes & {torch.float16, torch.bfloat16}
+        if down or up:
+            return call.name
+    return ""
 
 
 def _laid_out(seed: torch.Tensor, ref: Any) -> torch.Tensor:
