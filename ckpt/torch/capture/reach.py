@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ckpt.torch.capture import places
-from ckpt.torch.capture.places import NUMBERS, Place
+from ckpt.torch.capture import named_values
+from ckpt.torch.capture.named_values import NUMBERS, Watched
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -39,8 +39,8 @@ _LONGEST = 1000
 class Reach:
     """The places that a function reads, as they are now."""
 
-    places: list[Place] = field(default_factory=list)
-    tensors: list[Place] = field(default_factory=list)
+    places: list[Watched] = field(default_factory=list)
+    tensors: list[Watched] = field(default_factory=list)
     """The parameters and buffers of modules."""
     _seen: set[Any] = field(default_factory=set)
     _held: list[Any] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Reach:
             place.put_back(fakes=True)
 
     def watch(self) -> Callable[[], str]:
-        return places.watch(self.places)
+        return named_values.watch(self.places)
 
     def value(self, value: Any, label: str = "", used: tuple[str, ...] = ()) -> None:
         """Whatever a name stands for; ``used``: the names in the code that came by it."""
@@ -89,7 +89,7 @@ class Reach:
                 self._names(vars(value), used, label)
         elif hasattr(value, "__array_interface__"):
             if value.dtype != object and self._new(value):
-                self.places.append(places.array(value, label))
+                self.places.append(named_values.array(value, label))
         elif not isinstance(value, (torch.Tensor, torch.Generator, *NUMBERS)):
             self._owner(value, used, (), label)
             for name in ("__call__", *used):
@@ -113,7 +113,7 @@ class Reach:
                 self._items(own, f"{label}.{hooks}", ())
         for store in (module._buffers, module._parameters):
             if store:
-                self.tensors.append(places.named(store, tuple(store), label))
+                self.tensors.append(named_values.named(store, tuple(store), label))
         kind = type(module)
         self._names(vars(module), ("forward",), label, to_come=True)
         self._names(next(k for k in kind.__mro__ if "forward" in vars(k)), ("forward",), label)
@@ -123,9 +123,9 @@ class Reach:
         if len(value) > _LONGEST or not self._new(value):
             return
         if isinstance(value, list):
-            self.places.append(places.listed(value, label))
+            self.places.append(named_values.listed(value, label))
         elif isinstance(value, dict):
-            self.places.append(places.keyed(value, label))
+            self.places.append(named_values.keyed(value, label))
         for item in tuple(value.values()) if isinstance(value, dict) else tuple(value):
             self.value(item, label, used)
 
@@ -145,7 +145,7 @@ class Reach:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             if self._new(cell):
                 try:
-                    self.places.append(places.closed_over(cell, name))
+                    self.places.append(named_values.closed_over(cell, name))
                 except ValueError:  # nothing in it yet
                     continue
                 self.value(cell.cell_contents, name, looked_up)
@@ -177,7 +177,7 @@ class Reach:
         space = vars(owner) if isinstance(owner, type) else owner
         found = tuple(n for n in names if (to_come or n in space) and self._new(owner, n))
         if found:
-            place = places.named(space, found, label)
+            place = named_values.named(space, found, label)
             self.places.append(place)
             for name, value in zip(place.names, place.values, strict=True):
                 self.value(value, name, names)

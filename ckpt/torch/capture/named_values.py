@@ -19,7 +19,7 @@ SAMPLED = 1 << 16
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class Watched:
     """Values as they were, and how to see whether they still are. ``gets[k](keys[k])`` is
     ``values[k]``; ``put`` puts one of them back."""
 
@@ -55,16 +55,16 @@ class Place:
             self.put(k)
         return {self.names[k]: self.values[k] for k in found}
 
-    def without(self, names: Container[str]) -> Place:
+    def without(self, names: Container[str]) -> Watched:
         kept = [k for k, name in enumerate(self.names) if name not in names]
 
         def those(of: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(of[k] for k in kept)
 
-        return Place(those(self.names), those(self.gets), those(self.keys), those(self.values))
+        return Watched(those(self.names), those(self.gets), those(self.keys), those(self.values))
 
 
-def named(space: Mapping[str, Any], names: tuple[str, ...], label: str) -> Place:
+def named(space: Mapping[str, Any], names: tuple[str, ...], label: str) -> Watched:
     """Names in a namespace; one that isn't there yet is None."""
     values = tuple(map(space.get, names))
     there = {name for name in names if name in space}
@@ -78,10 +78,10 @@ def named(space: Mapping[str, Any], names: tuple[str, ...], label: str) -> Place
             space.pop(names[k], None)
 
     full = tuple(f"{label}.{name}" if label else name for name in names)
-    return Place(full, (space.get,) * len(names), names, values, put)
+    return Watched(full, (space.get,) * len(names), names, values, put)
 
 
-def listed(items: list[Any], label: str) -> Place:
+def listed(items: list[Any], label: str) -> Watched:
     values = tuple(items)
 
     def put(k: int) -> None:
@@ -90,7 +90,7 @@ def listed(items: list[Any], label: str) -> Place:
     return _whole(items, tuple(range(len(items))), values, label, items.__getitem__, put)
 
 
-def keyed(items: dict[Any, Any], label: str) -> Place:
+def keyed(items: dict[Any, Any], label: str) -> Watched:
     kept = dict(items)
 
     def put(k: int) -> None:
@@ -102,24 +102,24 @@ def keyed(items: dict[Any, Any], label: str) -> Place:
 
 def _whole(
     items: Any, keys: tuple[Any, ...], values: tuple[Any, ...], label: str, get: Any, put: Any
-) -> Place:
+) -> Watched:
     names = (f"the length of {label}", *(f"{label}[{key!r}]" for key in keys))
-    return Place(names, (len, *repeat(get, len(keys))), (items, *keys), (len(keys), *values), put)
+    return Watched(names, (len, *repeat(get, len(keys))), (items, *keys), (len(keys), *values), put)
 
 
-def closed_over(cell: CellType, label: str) -> Place:
+def closed_over(cell: CellType, label: str) -> Watched:
     """ValueError for a cell with nothing in it."""
     value = cell.cell_contents
 
     def put(k: int) -> None:
         cell.cell_contents = value
 
-    return Place((label,), (attrgetter("cell_contents"),), (cell,), (value,), put)
+    return Watched((label,), (attrgetter("cell_contents"),), (cell,), (value,), put)
 
 
-def array(numbers: Any, label: str) -> Place:
+def array(numbers: Any, label: str) -> Watched:
     known = _sample(numbers)
-    return Place((label,), (partial(_sample, known=known),), (numbers,), (known,))
+    return Watched((label,), (partial(_sample, known=known),), (numbers,), (known,))
 
 
 def _sample(numbers: Any, known: bytes = b"") -> bytes:
@@ -128,7 +128,7 @@ def _sample(numbers: Any, known: bytes = b"") -> bytes:
     return known if found == known else found
 
 
-def watch(places: list[Place]) -> Callable[[], str]:
+def watch(places: list[Watched]) -> Callable[[], str]:
     """A function that says, in words, what is another value than now; nothing, if all is as it was:
     it takes some 50 ns a value."""
     gets, keys, values = (
