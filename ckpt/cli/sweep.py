@@ -58,8 +58,8 @@ def sweep(
     Every point is predicted and executed, and its gradients compared bit for bit. Writes
     plots/sweep.png, .svg and .csv, or plots/sweep-MODEL.*, unless -o says otherwise. A sweep that
     was stopped goes on where it was when the same command is given again. Without --jobs and
-    --cluster it takes a process a CPU. Times are shown for --jobs 1 --repeats 5 or more: with less,
-    noise is larger than the differences.
+    --cluster it takes a process a CPU. CPU time is shown for --jobs 1 --repeats 5 or more:
+    with less, noise is larger than the differences. By the clock it is in the files.
     """
     from ckpt.cli import outputs
     from ckpt.cli.progress import progress
@@ -107,7 +107,7 @@ def sweep(
     else:
         print("\n".join(study.verdict(rows)), end="\n\n")
         timed = jobs == 1 and repeats >= 5
-        columns = [c for c in table.SWEEP_COLUMNS if timed or c != "seconds"]
+        columns = [c for c in table.SWEEP_COLUMNS if timed or c != "cpu_seconds"]
         table.show([row for row in rows if row["strategy"] not in study.BEST], columns)
     for remark in study.remarks(rows):
         note(f"note: {remark}")

@@ -46,7 +46,7 @@ SWEEP_COLUMNS = (
     "measured_whole_peak_nbytes",
     "overhead",
     "step_flops",
-    "seconds",
+    "cpu_seconds",
     "gradients_equal",
 )
 FRONTIER_COLUMNS = (
@@ -206,7 +206,7 @@ def _unit(column: str) -> str:
 
 def heading(column: str) -> str:
     """A column's name for people; its unit moves into the cells: ``peak_nbytes -> peak``."""
-    alone = {"nbytes": "bytes", "flops": "FLOPs", "seconds": "time"}
+    alone = {"nbytes": "bytes", "flops": "FLOPs", "seconds": "time", "cpu_seconds": "CPU time"}
     if column in alone:
         return alone[column]
     if _unit(column) == "seconds":

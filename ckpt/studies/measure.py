@@ -7,7 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckpt.errors import UsageError
 from ckpt.program import Execution, Program, execute
@@ -17,10 +17,17 @@ from ckpt.units import KIB, format_bytes
 from ckpt.witness import WITNESSES, available
 
 
-def seconds_of(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+class Seconds(NamedTuple):
+    """What a run took: by the clock, and of CPU time, in which no other process has a part."""
+
+    clock: float
+    cpu: float
+
+
+def seconds_of(run: Callable[[], Any]) -> Seconds:
+    start, cpu = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return Seconds(time.perf_counter() - start, time.process_time() - cpu)
 
 
 def witnesses(program: Program, name: str | None) -> list[Any]:
@@ -60,12 +67,11 @@ def measured(
     *,
     repeats: int = 1,
     witness: Any = None,
-) -> tuple[Execution, float]:
+) -> tuple[Execution, Seconds]:
     """The run under ``witness``, by default the program's, and the median seconds of ``repeats``
     runs without."""
-    seconds = statistics.median(
-        seconds_of(lambda: program.execute(schedule, *args)) for _ in range(repeats)
-    )
+    taken = [seconds_of(lambda: program.execute(schedule, *args)) for _ in range(repeats)]
+    seconds = Seconds(*map(statistics.median, zip(*taken, strict=True)))
     run = execute(program, schedule, *args, trace_memory=True, witness=witness)
     if program.witness is None:  # it is seen how high the run came, and not when
         high = run.timeline.columns["high"]

@@ -56,6 +56,7 @@ COLUMNS = (
     "bound_flops",
     "recomputations",
     "seconds",
+    "cpu_seconds",
     "gradients_equal",
     "agrees",
     "nodes",
@@ -78,11 +79,11 @@ COLUMNS = (
 _TEXTS = ("model", "strategy", "planner", "dtype", "gradients_digest", "witness", "untrusted",
           "error")  # fmt: skip
 _FLAGS = ("gradients_equal", "agrees")
-_REALS = ("seconds", "overhead")
+_REALS = ("seconds", "cpu_seconds", "overhead")
 _MAY_LACK = (
     "segments", "measured_peak_nbytes", "measured_whole_peak_nbytes", "eager_peak_nbytes",
-    "seconds", "gradients_equal", "agrees", "gradients_digest", "width", "batch", "exit_code",
-    "bound_flops", "witness", "process_peak_nbytes", "memray_peak_nbytes", "untrusted",
+    "seconds", "cpu_seconds", "gradients_equal", "agrees", "gradients_digest", "width", "batch",
+    "exit_code", "bound_flops", "witness", "process_peak_nbytes", "memray_peak_nbytes", "untrusted",
     "error",
 )  # fmt: skip
 
@@ -294,12 +295,13 @@ def _measured(
 ) -> dict[str, Any]:
     arrays = workload.arrays(point.seed)
     first, *others = witnesses(program, point.witness) or [None]
-    execution, seconds = measured(program, schedule, arrays, repeats=point.repeats, witness=first)
+    execution, taken = measured(program, schedule, arrays, repeats=point.repeats, witness=first)
     found = execution.timeline
     row = {
         "measured_peak_nbytes": found.peak,
         "measured_whole_peak_nbytes": found.whole_peak,
-        "seconds": seconds,
+        "seconds": taken.clock,
+        "cpu_seconds": taken.cpu,
         "witness": first.name if first is not None else None,
         "agrees": agrees(program, timeline, found),
         "gradients_digest": program.digest(execution.result),

@@ -365,14 +365,12 @@ def profile(
             raise UsageError("shapes alone can't be run: pass arrays, or measure=False")
         with program.restored(*args):
             first, *others = witnesses(program, witness) or [None]
-            execution, found.seconds = measured(
-                program, schedule, args, repeats=repeats, witness=first
-            )
-            found.measured = execution.timeline
+            execution, taken = measured(program, schedule, args, repeats=repeats, witness=first)
+            found.measured, found.seconds = execution.timeline, taken.clock
             del execution
             if first is not None:
                 found.peaks = {first.name: found.measured.peak}
                 found.peaks |= peaks(program, schedule, args, others)
-            found.eager_seconds = seconds_of(lambda: program.plain(*args))
+            found.eager_seconds = seconds_of(lambda: program.plain(*args)).clock
             _, found.eager_peak_nbytes = program.measure(program.plain, *args)
     return found

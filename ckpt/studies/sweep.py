@@ -59,10 +59,10 @@ def sweep(
     recompute that no schedule in its memory can do without (``bound_flops``). ``options`` are the
     model's (width, batch, dtype, ...).
 
-    With ``measure``, each point is executed: peak under ``witness`` (`ckpt.witness`), the median
-    time of ``repeats`` untraced steps, the peak of an eager step, and its gradients, which are
-    compared with those of store_all at the same depth, bit for bit. Points of one process take
-    turns, be it in threads. Without, nothing is allocated.
+    With ``measure``, each point is executed: peak under ``witness`` (`ckpt.witness`), the median of
+    ``repeats`` untraced steps by the clock and in CPU time, the peak of an eager step, and its
+    gradients, which are compared with those of store_all at the same depth, bit for bit. Points of
+    one process take turns, be it in threads. Without, nothing is allocated.
 
     ``jobs`` (processes), ``executor`` (any of `concurrent.futures`) or ``cluster`` (the address of
     a Dask scheduler) say where points run (see `workers.pool`; a script that asks for ``jobs``

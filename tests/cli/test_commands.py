@@ -101,13 +101,24 @@ def test_sweep_writes_its_files_and_leaves_no_other(
     assert {row["agrees"] for row in run_ones} == {"true"}
     assert result.out.startswith("residual_mlp, 9 layers: ")
     assert max(map(len, result.out.splitlines())) <= 80
-    assert " time" not in result.out  # one untraced step is noise
+    assert "CPU" not in result.out  # one untraced step is noise
     follow = result.err.splitlines()[-1].removeprefix("next: ckpt ")
     assert follow.startswith("plan residual_mlp --width 16 --batch 64 --depth 9 --budget ")
     assert run(capsys, follow).code == 0
     about = json.loads((folder / "plots/sweep.csv.meta.json").read_text())
     assert about["arguments"]["width"] == 16
     assert about["threads"]["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_a_sweep_of_five_repeats_in_one_process_says_the_cpu_time(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = "--depths 3 --width 16 --batch 32 --strategies store_all,sqrt"
+    result = run(capsys, f"sweep {sizes} --jobs 1 --repeats 5 -o times.csv")
+    heads = [line.split()[-1] for line in result.out.split("\n\n")[1].splitlines()[:3]]
+    assert heads[:2] == ["CPU", "time"]
+    assert heads[2] in ("us", "ms")
+    assert all(float(row["cpu_seconds"]) > 0 for row in read_csv(folder / "times.csv"))
 
 
 def test_models_fit_80_columns_and_tell_their_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,7 @@ def test_rows_are_true(dtype: str) -> None:
         assert row["agrees"] is True
         assert row["error"] is None
         assert row["seconds"] > 0
+        assert row["cpu_seconds"] > 0
         assert row["dtype"] == dtype
         assert abs(row["measured_peak_nbytes"] / row["predicted_peak_nbytes"] - 1) < 0.6
         assert row["step_flops"] == sum(
@@ -113,7 +114,7 @@ def test_recompute_of_a_tanh_chain_is_exact() -> None:
 def test_nothing_is_measured_when_it_need_not_be() -> None:
     for row in sweep(depth=5, points=2, measure=False, **SMALL):
         assert row["predicted_peak_nbytes"] > 0
-        for column in ("measured_peak_nbytes", "seconds", "gradients_equal", "agrees"):
+        for column in ("measured_peak_nbytes", "cpu_seconds", "gradients_equal", "agrees"):
             assert row[column] is None
 
 
