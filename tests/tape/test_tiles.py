@@ -30,8 +30,8 @@ from ckpt.tape.traced import joined, tiled
 from tests.programs import choices, make
 from tests.test_agreement import check
 
-LARGE = (1024, 300)
-"""A float32 array of 1.2 MB; of float64, two lanes."""
+LARGE = (2048, 300)
+"""A float32 array of 2.4 MB; of float64, two lanes."""
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_layers_that_are_alike_share_a_run() -> None:
             x = np.sin(x @ w) * 0.5
         return np.sum(x)
 
-    _, code = code_of(loss, *normal((1024, 256), (256, 256)))
+    _, code = code_of(loss, *normal((2048, 256), (256, 256)))
     made = [x.function for x in code.lines if isinstance(x.function, tiled.TiledRun)]
     assert len(made) == 12
     assert len(set(made)) <= 3

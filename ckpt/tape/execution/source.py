@@ -20,14 +20,9 @@ from ckpt.tape.core.op import NUMPY
 from ckpt.tape.core.value import Value
 from ckpt.tape.execution.arguments import expression, structured
 from ckpt.tape.execution.lines import Code, Line, Var
+from ckpt.tape.traced.calling import as_array, out_of
 from ckpt.tape.traced.trace import Traced
 from ckpt.text import printable
-
-KEYWORD_OUT = (np.maximum, np.minimum)
-"""Ufuncs that warn of an ``out`` that is passed by position, which is quicker."""
-
-ARITHMETIC = (np.add, np.subtract, np.multiply, np.true_divide)
-"""Ufuncs by whose dtype a Python number is that of the arrays beside it."""
 
 
 class Place(NamedTuple):
@@ -160,8 +155,7 @@ class _Text:
             return f"{result.name} = {sources[0]}.dot({sources[1]})"
         if line.kind == "over" or result.placed:
             writes = line.function if line.kind == "over" else line.writes
-            positional = isinstance(writes, np.ufunc) and writes not in KEYWORD_OUT
-            out = result.name if positional else f"out={result.name}"
+            out = out_of(writes, result.name)
             return f"{self._function(writes)}({', '.join([*sources, out, *options])})"
         result.name = f"v{at}"
         if line.kind == "view" and _is_transpose(line):
@@ -259,18 +253,11 @@ def _is_transpose(line: Line) -> bool:
 
 
 def _as_array(line: Line, source: Any) -> Any:
-    """A Python number beside arrays of the result's dtype as one of them: NumPy would convert it
-    at each call."""
+    if line.result is None or isinstance(line.result.array, tuple):
+        return source
     function = line.function if line.kind == "over" else line.writes
-    if type(source) not in (int, float) or function not in ARITHMETIC or line.result is None:
-        return source
-    dtype = line.result.array.dtype
-    others = [s for s in line.sources if s is not source]
-    if dtype.kind != "f" or not all(isinstance(s, Var) and s.dtype == dtype for s in others):
-        return source
-    with np.errstate(over="ignore"):
-        number = np.array(source, dtype)
-    return number if others and np.isfinite(number) else source
+    others = [s.dtype if isinstance(s, Var) else None for s in line.sources if s is not source]
+    return as_array(function, source, line.result.dtype, others)
 
 
 def _by_dot(line: Line) -> bool:

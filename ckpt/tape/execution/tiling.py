@@ -19,7 +19,10 @@ from ckpt.tape.core.op import NUMPY
 from ckpt.tape.execution.lines import Code, Line, Var
 from ckpt.tape.ops.tiles import lanes_of
 from ckpt.tape.traced.joined import Joined
-from ckpt.tape.traced.tiled import LEAST, Elementwise, Operand, TiledRun, depth, is_piece
+from ckpt.tape.traced.tiled import Elementwise, Operand, TiledRun, depth, is_piece
+
+LEAST = 1 << 21
+"""Bytes of an array from which on that is quicker: smaller ones are passed on by a cache."""
 
 LONGEST = 64
 """Lines of a run: what they read and make together should stay in the cache."""

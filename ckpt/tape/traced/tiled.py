@@ -19,9 +19,10 @@ import numpy as np
 from ckpt.tape.core.abstract import AbstractArray, contiguous
 from ckpt.tape.core.op import Fill, Op
 from ckpt.tape.ops.tiles import TILE, lanes_of, share
+from ckpt.tape.traced.calling import as_array, out_of
 
 LEAST = 1 << 20
-"""Bytes of an array from which on tiles pay: smaller ones are in the cache as they are."""
+"""Bytes of an array from which on the temporaries of a rule are tiles, which take no longer."""
 
 ALIGNMENT = 64
 
@@ -210,7 +211,8 @@ class _Work:
     def _piece(self, k: int, piece: Elementwise) -> str:
         fill, target = piece.fill, piece.target
         sources = [
-            self.operands[s] if isinstance(s, Operand) else self._constant(s) for s in piece.sources
+            self.operands[s] if isinstance(s, Operand) else self._number(piece, s)
+            for s in piece.sources
         ]
         ends = [s for s in dict.fromkeys(piece.operands()) if s in self.lies and self.last[s] == k]
         for operand in ends:  # one that ends here makes room for the result, where that may be
@@ -225,7 +227,7 @@ class _Work:
             self._release(room)
         function, out = self._constant(fill.function), self.operands[target]
         if fill.is_ufunc:
-            return f"{function}({', '.join([*sources, f'out={out}'])})"
+            return f"{function}({', '.join([*sources, out_of(fill.function, out)])})"
         given = [out, *names, *sources]
         if self.run.rest:
             given = [f"{name}.reshape(-1)" for name in given]
@@ -273,6 +275,15 @@ class _Work:
         """A slot as such a tile."""
         dtype = self._constant(tile.dtype)
         return f"slots[{slot}][: {tile.nbytes}].view({dtype}).reshape({tile.shape})"
+
+    def _number(self, piece: Elementwise, number: Any) -> str:
+        others = [
+            s.array.dtype if isinstance(s, Operand) else None
+            for s in piece.sources
+            if s is not number
+        ]
+        dtype = piece.target.array.dtype
+        return self._constant(as_array(piece.fill.function, number, dtype, others))
 
     def _constant(self, value: Any) -> str:
         name = f"k{len(self.names)}"
