@@ -20,27 +20,30 @@ from ckpt.errors import UsageError
 from ckpt.nn import blocks
 from ckpt.planners import make_schedule
 from ckpt.tape.core import tree
+from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import BY_NAME
 from ckpt.tape.execution import tiling
 from ckpt.tape.execution.arena import place
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.lines import Code, write
 from ckpt.tape.ops import tiles
-from ckpt.tape.traced import joined, tiled
+from ckpt.tape.traced import joined, pieces, tiled
 from tests.programs import choices, make
 from tests.test_agreement import check
 
-LARGE = (2048, 300)
-"""A float32 array of 2.4 MB; of float64, two lanes."""
+LARGE = (4096, 300)
+"""A float32 array of 4.9 MB, two lanes."""
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Arrays of 64 bytes are large, and eight elements a tile."""
-    monkeypatch.setattr(tiled, "TILE", 8)
+    for module in (pieces, joined):
+        monkeypatch.setattr(module, "TILE", 8)
+    monkeypatch.setattr(tiling, "TILES", (16, 8))
     monkeypatch.setattr(blocks, "BLOCK", 8)
     monkeypatch.setattr(tiles, "LANE_NBYTES", 256)
-    for module in (tiled, joined, tiling):
+    for module in (pieces, joined, tiling):
         monkeypatch.setattr(module, "LEAST", 64)
     _forget()
     yield
@@ -169,7 +172,7 @@ def test_temporaries_of_a_rule_are_tiles() -> None:
     def loss(x: Any, w: Any) -> Any:
         return np.sum(np.tanh(x * w) * w)
 
-    args = normal(LARGE, LARGE)
+    args = normal((1024, 300), (1024, 300))
     graph = ckpt.trace(loss, *args).graph
     step = next(s for s in graph.steps if s.label == "tanh")
     array = graph[2].nbytes
@@ -210,6 +213,78 @@ def test_agreement_and_bits_with_any_number_of_threads(
     check(program, make_schedule(program.graph, planner), args, expected)
 
 
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def softmax(x: Any) -> Any:
+    y = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return y / np.sum(y, axis=-1, keepdims=True)
+
+
+def normed(x: Any) -> Any:
+    z = x - np.mean(x, axis=-1, keepdims=True)
+    return z / np.sqrt(np.mean(z * z, axis=-1, keepdims=True) + 1e-5)
+
+
+def log_sum_exp(x: Any) -> Any:
+    most = np.max(x, axis=-1)
+    return x * (np.log(np.sum(np.exp(x - most[..., None]), axis=-1)) + most)[..., None]
+
+
+def spread(x: Any) -> Any:
+    """Over two axes, and over one of them."""
+    y = np.sin(x) * 0.5
+    total = np.sum(y, axis=(-2, -1), keepdims=True)
+    return y * total - np.prod(1 + y * 1e-3, axis=-1, keepdims=True) * total
+
+
+@pytest.mark.parametrize("function", [softmax, normed, log_sum_exp, spread])
+@pytest.mark.parametrize(("shape", "dtype"), [((64, 150, 130), "f4"), ((48, 90, 131), "f8")])
+def test_rows_are_reduced_in_tiles(function: Any, shape: Any, dtype: str) -> None:
+    def loss(x: Any, w: Any) -> Any:
+        return np.sum(function(np.tanh(x)) * w)
+
+    args = normal(shape, shape, dtype=dtype)
+    plain, code = code_of(loss, *args)
+    made = [line.function for line in code.lines if isinstance(line.function, tiled.TiledRun)]
+    assert max(sum(piece.reduced > 0 for piece in run.pieces) for run in made) >= 2
+    assert place(code) < place(plain)
+    expected = ckpt.value_and_grad(loss)(*args)
+    program = ckpt.trace(loss, *args)
+    for n in (1, 2):
+        ckpt.threads(n)
+        check(program, make_schedule(program.graph, "store_all"), args, expected)
+
+
+@pytest.mark.parametrize("layout", ["F", "reversed", "broadcast"])
+def test_rows_that_lie_otherwise_are_reduced_as_they_lie(layout: str) -> None:
+    [x] = normal((1300, 900))
+    there = {"F": np.asfortranarray(x), "reversed": x[:, ::-1], "broadcast": x[:1].repeat(1300, 0)}
+    args = [np.broadcast_to(x[:1], x.shape) if layout == "broadcast" else there[layout]]
+
+    def loss(x: Any) -> Any:
+        return np.sum(softmax(x * 2) * normed(x))
+
+    program = ckpt.trace(loss, *args)
+    schedule = make_schedule(program.graph, "store_all")
+    check(program, schedule, args, ckpt.value_and_grad(loss)(*args))
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "prod"])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "longdouble"])
+def test_a_row_of_any_length_has_numpys_bits(name: str, dtype: str) -> None:
+    for rest in [(n,) for n in (1, 2, 7, 8, 9, 127, 128, 129, 1000)] + [(3, 5), (17, 9), (1, 8)]:
+        [x] = normal((37, *rest), dtype=dtype)
+        x[3] = -0.0
+        made = getattr(np, name)(x, axis=tuple(range(1, x.ndim)))
+        source = pieces.Operand(AbstractArray(x.shape, dtype))
+        target = pieces.Operand(AbstractArray(made.shape, dtype), len(rest))
+        piece = pieces.Elementwise(BY_NAME[name], (source,), {}, target, len(rest))
+        out = np.full_like(made, np.nan)
+        tiled.TiledRun([piece], [source, target], 2048)(x, out)
+        assert out.tobytes() == made.tobytes()
+
+
 # -- across instructions ---------------------------------------------------------------------------
 
 
@@ -230,7 +305,7 @@ def test_layers_that_are_alike_share_a_run() -> None:
             x = np.sin(x @ w) * 0.5
         return np.sum(x)
 
-    _, code = code_of(loss, *normal((2048, 256), (256, 256)))
+    _, code = code_of(loss, *normal((4096, 256), (256, 256)))
     made = [x.function for x in code.lines if isinstance(x.function, tiled.TiledRun)]
     assert len(made) == 12
     assert len(set(made)) <= 3

@@ -57,13 +57,16 @@ class Source(NamedTuple):
 
 class Fill(NamedTuple):
     """How a result is filled in that follows element by element: a ufunc, or
-    ``function(out, *scratch, *operands, **static)`` on one-dimensional arrays of one length."""
+    ``function(out, *scratch, *operands, **static)`` on one-dimensional arrays of one length; or row
+    by row, by ``function(x, axes, None, out, True)``, as ``reduce`` of a ufunc is called."""
 
     function: Callable[..., Any]
     scratch: int = 0
     """How many arrays of temporaries it takes."""
     over: tuple[int, ...] = ()
     """Operands that ``out`` may be; a ufunc's may be any."""
+    reduces: bool = False
+    """Does it reduce rows?"""
 
     @property
     def is_ufunc(self) -> bool:

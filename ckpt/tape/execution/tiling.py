@@ -15,14 +15,27 @@ from typing import Any
 
 import numpy as np
 
+from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import NUMPY
 from ckpt.tape.execution.lines import Code, Line, Var
-from ckpt.tape.ops.tiles import lanes_of
+from ckpt.tape.ops.tiles import TILE, lanes_of
 from ckpt.tape.traced.joined import Joined
-from ckpt.tape.traced.tiled import Elementwise, Operand, TiledRun, depth, is_piece
+from ckpt.tape.traced.pieces import (
+    Elementwise,
+    Operand,
+    depth,
+    is_piece,
+    lifted,
+    part_of,
+    rows_of,
+)  # fmt: skip
+from ckpt.tape.traced.tiled import TiledRun
 
-LEAST = 1 << 21
+LEAST = 1 << 22
 """Bytes of an array from which on that is quicker: smaller ones are passed on by a cache."""
+
+TILES = (1 << 17, TILE)
+"""Elements a tile: where there is room for them, as many as are quickest."""
 
 LONGEST = 64
 """Lines of a run: what they read and make together should stay in the cache."""
@@ -84,32 +97,32 @@ class _Lives:
 
 def _longest(lines: Sequence[Line], start: int, lives: _Lives, limit: int) -> _Joining | None:
     """The longest run from there that pays, and that memory allows."""
-    members: list[int] = []
-    run = _Joining()
-    for at in range(start, len(lines)):
-        if members and lines[at].kind in ("drop", "view"):
-            continue
-        if len(members) == LONGEST or not run.add(lines[at]):
-            break
-        members.append(at)
-    while members and run.pays():
-        run.finish(lines[start : members[-1] + 1], lives, members[-1])
-        if run.live <= limit:
-            return run
-        members.pop()
+    end = len(lines)
+    while True:
         run = _Joining()
-        for at in members:
-            run.add(lines[at])
-    return None
+        at = run.take(lines, start, end)
+        if not run.pays():
+            return None
+        for tile in TILES:
+            run.finish(lines[start : at + 1], lives, at, tile)
+            if run.live <= limit:
+                return run
+        end = at
 
 
 class _Joining:
-    """Elementwise lines on their way to be one."""
+    """Elementwise lines, and reductions of rows, on their way to be one."""
 
     def __init__(self) -> None:
+        self.shape: tuple[int, ...] = ()
+        """Of what is cut into tiles."""
+        self.reduced: set[int] = {0}
+        """Over how many axes rows were reduced."""
         self.members: list[Line] = []
         self.pieces: list[Elementwise] = []
         self.operands: dict[Var, Operand] = {}
+        self.alike: set[Var] = set()
+        """Views of all of an operand, which is that operand in the run."""
         self.roots: dict[Var, set[Operand]] = {}
         """Of each buffer that is read or written, where."""
         self.changed: set[Var] = set()
@@ -117,27 +130,61 @@ class _Joining:
         self.made: dict[Var, None] = {}
         """Those of them that are none before."""
 
-    def add(self, line: Line) -> bool:
+    def take(self, lines: Sequence[Line], start: int, end: int) -> int:
+        """Take in the lines from ``start`` on, as far as they can be; the place of the last one."""
+        last = start
+        for at in range(start, end):
+            kind = lines[at].kind
+            if self.members and kind == "view":
+                self._see(lines[at])
+            elif not self.members or kind != "drop":
+                if len(self.members) == LONGEST or not self._add(lines[at]):
+                    break
+                last = at
+        return last
+
+    def _see(self, line: Line) -> None:
+        """A view between: of all of an operand it is the operand, as it may be seen in a tile."""
+        source, result = line.sources[0], line.result
+        operand = self.operands.get(source) if isinstance(source, Var) else None
+        if operand is None or result is None or type(result.array) is not AbstractArray:
+            return
+        if any(lifted(result.array, lift) == operand.array for lift in self.reduced):
+            self.operands[result] = operand
+            self.alike.add(result)
+
+    def _add(self, line: Line) -> bool:
         """Take the line in; False where it can't be one of these."""
         op, result = line.op, line.result
         if op is None or result is None or line.kind not in ("call", "over"):
             return False
         given = [s.array if isinstance(s, Var) else s for s in line.sources]
-        if not (isinstance(op, Joined) or is_piece(op, given, result.array)):
+        reduced = rows_of(op, given, line.params, result.array)
+        whole = reduced > 0 or isinstance(op, Joined)
+        if not (whole or is_piece(op, given, result.array)):
             return False
-        if result.array.nbytes < LEAST:
+        widest = given[0] if reduced else result.array
+        shape = self.shape or widest.shape
+        lift = self._lift(widest.shape, shape)
+        if lift is None or (whole and widest.shape != shape):
+            return False
+        if not self.members and widest.nbytes < LEAST:
             return False
         read = [s for s in line.sources if isinstance(s, Var)]
-        operands = {var: self.operands.get(var) or Operand(var.array) for var in read}
-        operands[result] = operands[line.target] if line.kind == "over" else Operand(result.array)
-        if not self._are_apart(operands, result):
+        operands = {var: self.operands.get(var) or Operand(var.array, lift) for var in read}
+        if any(operand.array != lifted(var.array, lift) for var, operand in operands.items()):
             return False
-        shape = self.pieces[0].target.array.shape if self.pieces else result.shape
+        if line.kind == "over":
+            operands[result] = operands[line.target]
+        else:
+            operands[result] = Operand(result.array, lift + widest.ndim - result.array.ndim)
         arrays = [operand.array for operand in (*self.operands.values(), *operands.values())]
         if isinstance(op, Joined):
             arrays += [operand.array for p in op.run.pieces for operand in p.operands()]
-        if result.shape != shape or not depth(shape, arrays):
+        every = {*self.reduced, reduced}
+        if not (self._are_apart(operands, result) and depth(shape, arrays, max(every))):
             return False
+        self.shape, self.reduced = shape, every
         for var, operand in operands.items():
             self.roots.setdefault(var.root, set()).add(operand)
         self.operands.update(operands)
@@ -145,8 +192,19 @@ class _Joining:
         if line.kind == "call":
             self.made[result] = None
         self.members.append(line)
-        self.pieces.extend(_pieces(line, op, operands))
+        self.pieces.extend(_pieces(line, op, operands, reduced))
         return True
+
+    def _lift(self, made: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
+        """How many axes what has such a shape lacks behind, of what is left of rows of ``shape``;
+        None: it is neither that nor rows."""
+        for reduced in self.reduced:
+            left = shape[: len(shape) - reduced]
+            if made == (*left, *[1] * reduced):
+                return 0
+            if made == left:
+                return reduced
+        return None
 
     def _are_apart(self, operands: dict[Var, Operand], result: Var) -> bool:
         """Is what is written read through one operand alone? Two views of a buffer may be shifted
@@ -159,26 +217,31 @@ class _Joining:
 
     def pays(self) -> bool:
         """Is it more than one call, or one for several threads?"""
-        (first, *others) = self.members
-        assert first.op is not None and first.result is not None
-        single = first.op.fill is not None and first.op.fill.is_ufunc
-        return bool(others) or (single and lanes_of(first.result.array.nbytes) > 1)
+        if len(self.members) != 1:
+            return bool(self.members)
+        (piece, *_) = self.pieces
+        nbytes = max(operand.array.nbytes for operand in piece.operands())
+        return (piece.fill.is_ufunc or piece.fill.reduces) and lanes_of(nbytes) > 1
 
-    def finish(self, lines: Sequence[Line], lives: _Lives, at: int) -> None:
+    def finish(self, lines: Sequence[Line], lives: _Lives, at: int, tile: int) -> None:
         """These are its lines, the last of them line ``at``, and what lies between them."""
         self.lines = lines
-        between = [line for line in lines if line.kind == "view"]
+        between = [x for x in lines if x.kind == "view" and x.result not in self.alike]
         seen = {var.root for line in between for var in line.variables()}
         self.temporary = {r for r in self.made if lives.last[r] <= at and r not in seen}
         """Buffers that nobody sees outside."""
         latest = {
-            operand: var for var, operand in self.operands.items() if var.root not in self.temporary
+            operand: var
+            for var, operand in self.operands.items()
+            if var.root not in self.temporary and var not in self.alike
         }
+        for operand, var in latest.items():
+            operand.part = part_of(var.array)
         self.given = list(latest.values())
         """The variables that it reads and writes, each as it was named last."""
-        key = _likeness(self.pieces, list(latest))
+        key = tile, _likeness(self.pieces, list(latest))
         if key not in lives.runs:
-            lives.runs[key] = TiledRun(self.pieces, list(latest))
+            lives.runs[key] = TiledRun(self.pieces, list(latest), tile)
         self.run = lives.runs[key]
         late = {r for r in self.roots if lives.last[r] < at and r not in self.temporary}
         least = {r for r in self.temporary if lives.last[r] == at}
@@ -202,7 +265,7 @@ class _Joining:
         return lines
 
 
-def _pieces(line: Line, op: Any, operands: dict[Var, Operand]) -> list[Elementwise]:
+def _pieces(line: Line, op: Any, operands: dict[Var, Operand], reduced: int) -> list[Elementwise]:
     """The line as pieces."""
     assert line.result is not None
     sources = tuple(operands[s] if isinstance(s, Var) else s for s in line.sources)
@@ -210,8 +273,8 @@ def _pieces(line: Line, op: Any, operands: dict[Var, Operand]) -> list[Elementwi
     if isinstance(op, Joined):
         known = dict(zip(op.run.given, (*sources, target), strict=True))
         return [_moved(piece, known) for piece in op.run.pieces]
-    piece = Elementwise(op, sources, line.params or {}, target)
-    if target not in sources or piece.may_write_over(target):
+    piece = Elementwise(op, sources, line.params or {}, target, reduced)
+    if reduced or target not in sources or piece.may_write_over(target):
         return [piece]
     beside = Operand(target.array)
     made = Elementwise(op, sources, line.params or {}, beside)

@@ -10,7 +10,9 @@ import numpy as np
 
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import Op
-from ckpt.tape.traced.tiled import LEAST, Elementwise, Operand, TiledRun, depth, is_piece
+from ckpt.tape.ops.tiles import TILE
+from ckpt.tape.traced.pieces import LEAST, Elementwise, Operand, depth, is_piece
+from ckpt.tape.traced.tiled import TiledRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +116,17 @@ class Joined(Op):
     def __init__(self, pieces: Sequence[Elementwise], read: dict[int, Operand]) -> None:
         made = pieces[-1].target.array
         given = list(read.values())
-        run = TiledRun(pieces, [*given, pieces[-1].target])
+        run = TiledRun(pieces, [*given, pieces[-1].target], TILE)
         prices = {
-            operand: TiledRun(_over(pieces, operand), given).nbytes - run.nbytes
+            operand: TiledRun(_over(pieces, operand), given, TILE).nbytes - run.nbytes
             for operand in given
             if operand.array == made and pieces[-1].may_write_over(operand)
         }
         self.read = dict(sorted(read.items(), key=lambda pair: prices.get(pair[1], made.nbytes)))
         """What it reads, by position: first what its result is best written over."""
         given = list(self.read.values())
-        self.run = run = TiledRun(pieces, [*given, pieces[-1].target])
-        over = [TiledRun(_over(pieces, p), given) if p in prices else None for p in given]
+        self.run = run = TiledRun(pieces, [*given, pieces[-1].target], TILE)
+        over = [TiledRun(_over(pieces, p), given, TILE) if p in prices else None for p in given]
 
         def forward(*arrays: Any, out: Any = None) -> Any:
             for array, found in zip(arrays, over, strict=True):

@@ -3,131 +3,41 @@
 What is made and read within a run of such calls is no larger than a tile (see `ops.tiles`), and
 each tile is in the cache when the next call comes to it. An array is cut along its first axes; what
 is broadcast along those is read as it is by each tile. The order in which an element is treated,
-and so its bits, are those of the calls one by one.
+and so its bits, are those of the calls one by one. Reductions of rows are among them: a tile is of
+whole rows then, and NumPy reduces each row by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import AbstractArray, contiguous
-from ckpt.tape.core.op import Fill, Op
-from ckpt.tape.ops.tiles import TILE, lanes_of, share
+from ckpt.tape.core.abstract import AbstractArray
+from ckpt.tape.ops.tiles import lanes_of, share
 from ckpt.tape.traced.calling import as_array, out_of
-
-LEAST = 1 << 20
-"""Bytes of an array from which on the temporaries of a rule are tiles, which take no longer."""
+from ckpt.tape.traced.pieces import Elementwise, Operand, depth, is_cut
 
 ALIGNMENT = 64
 
 
-class Operand:
-    """An array that a run reads or makes; of one that is broadcast, what it is broadcast from."""
-
-    __slots__ = ("array", "part")
-
-    def __init__(self, array: AbstractArray) -> None:
-        self.part = tuple(
-            slice(1) if n > 1 and not stride else slice(None)
-            for n, stride in zip(array.shape, array.strides, strict=True)
-        )
-        self.array = _apart(array)
-
-
-def _apart(array: AbstractArray) -> AbstractArray:
-    """The array with those axes of length one along which it is broadcast."""
-    pairs = list(zip(array.shape, array.strides, strict=True))
-    if all(stride or n <= 1 for n, stride in pairs):
-        return array
-    shape = tuple(n if stride else min(n, 1) for n, stride in pairs)
-    dense = contiguous(shape, array.itemsize)
-    alike = all(n <= 1 or a == b for n, (_, a), b in zip(shape, pairs, dense, strict=True))
-    return AbstractArray(shape, array.dtype, dense if alike else array.strides)
-
-
-@dataclass(frozen=True, slots=True)
-class Elementwise:
-    """One call of a run: what it reads (operands, and numbers), and where its result goes."""
-
-    op: Op
-    sources: tuple[Any, ...]
-    params: dict[str, Any]
-    target: Operand
-
-    @property
-    def fill(self) -> Fill:
-        assert self.op.fill is not None
-        return self.op.fill
-
-    def operands(self) -> Iterator[Operand]:
-        yield from (s for s in self.sources if isinstance(s, Operand))
-        yield self.target
-
-    def may_write_over(self, operand: Operand) -> bool:
-        """May its result lie where it reads that operand?"""
-        fill = self.fill
-        read = [k for k, source in enumerate(self.sources) if source is operand]
-        return fill.is_ufunc or all(k in fill.over for k in read)
-
-
-def is_piece(op: Op, sources: Sequence[Any], made: Any) -> bool:
-    """Is that a call which treats each element of dense arrays of real numbers by itself?
-
-    (NumPy multiplies a single complex number in another loop than many.)
-    """
-    if op.fill is None or type(made) is not AbstractArray:
-        return False
-    arrays = [_apart(s) for s in sources if type(s) is AbstractArray]
-    numbers = [s for s in sources if type(s) is not AbstractArray]
-    return (
-        all(isinstance(n, (int, float, np.number, np.bool_)) for n in numbers)
-        and all(_is_plain(a) for a in (made, *arrays))
-        and (op.fill.is_ufunc or (not numbers and all(a.shape == made.shape for a in arrays)))
-    )
-
-
-def _is_plain(array: AbstractArray) -> bool:
-    dense = contiguous(array.shape, array.itemsize)
-    return array.dtype.kind in "fbiu" and array.strides == dense
-
-
-def depth(shape: tuple[int, ...], arrays: Iterable[AbstractArray]) -> int:
-    """Along how many of the first axes such arrays are cut into tiles; 0: they can't be."""
-    arrays = list(arrays)
-    for k in range(len(shape), 0, -1):
-        if prod(shape[k:]) > TILE:
-            break
-        if all(_is_cut(a, shape, k) is not None for a in arrays):
-            return k
-    return 0
-
-
-def _is_cut(array: AbstractArray, shape: tuple[int, ...], k: int) -> bool | None:
-    """Has the array the first k axes of the shape (True), none of them (False), or some?"""
-    first = ((1,) * (len(shape) - array.ndim) + array.shape)[:k]
-    if first == shape[:k]:
-        return True
-    return False if all(n == 1 for n in first) else None
-
-
 class TiledRun:
     """Pieces, as a function of the arrays of ``given`` that are there beforehand: it reads them,
-    and writes those that are targets. The other operands are temporaries, of one tile a lane."""
+    and writes those that are targets. The other operands are temporaries, of one tile a lane.
+    ``tile``: how many elements that is."""
 
-    def __init__(self, pieces: Sequence[Elementwise], given: Sequence[Operand]) -> None:
+    def __init__(self, pieces: Sequence[Elementwise], given: Sequence[Operand], tile: int) -> None:
         self.pieces, self.given = pieces, given
-        largest = max((p.target.array for p in pieces), key=lambda a: a.size)
+        arrays = [s.array for p in pieces for s in p.operands()]
+        largest = max(arrays, key=lambda a: (a.size, a.nbytes))
         self.shape: tuple[int, ...] = largest.shape
-        self.depth = depth(self.shape, (s.array for p in pieces for s in p.operands()))
+        self.depth = depth(self.shape, arrays, max(p.reduced for p in pieces))
         self.count = prod(self.shape[: self.depth])
         self.rest = self.shape[self.depth :]
-        self.rows = min(max(1, TILE // prod(self.rest)), self.count)
+        self.rows = min(max(1, tile // prod(self.rest)), self.count)
         self.lanes = lanes_of(largest.nbytes)
         writer = _Work(self)
         self.slots = writer.slots
@@ -146,7 +56,7 @@ class TiledRun:
         share(partial(self._work, seen, memory), -(-self.count // self.rows), self.lanes)
 
     def cuts(self, array: AbstractArray) -> bool:
-        return bool(_is_cut(array, self.shape, self.depth))
+        return bool(is_cut(array, self.shape, self.depth))
 
     def seen(self, array: AbstractArray, rows: int) -> tuple[int, ...]:
         """The shape of so many rows of an array, or of one that is the same for all."""
@@ -226,6 +136,9 @@ class _Work:
         for room in (*scratch, *[self.lies.pop(s) for s in ends if s in self.lies]):
             self._release(room)
         function, out = self._constant(fill.function), self.operands[target]
+        if piece.reduced:
+            axes = tuple(range(-piece.reduced, 0))
+            return f"{function}({sources[0]}, {axes}, None, {out}, True)"
         if fill.is_ufunc:
             return f"{function}({', '.join([*sources, out_of(fill.function, out)])})"
         given = [out, *names, *sources]

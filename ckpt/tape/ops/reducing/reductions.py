@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.tape.core.abstract import AbstractArray, abstract, contiguous, fresh
-from ckpt.tape.core.op import Op, adapt, op
+from ckpt.tape.core.op import Fill, Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import buffer, buffers
 from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
@@ -90,12 +90,19 @@ REDUCES: dict[Any, Callable[..., Any]] = {
 """What these do, without what they wrap around it."""
 
 
+def _mean(x: Any, axes: tuple[int, ...], dtype: Any, out: Any, keepdims: bool) -> None:
+    """`np.mean`, but of float16, whose sums are float32."""
+    REDUCES[np.sum](x, axes, dtype, out, keepdims)
+    np.true_divide(out, count(x.shape, axes), out)
+
+
 def _reduction(
     *functions: Any, workspace: Callable[..., int] | None = whole_buffer, dtype: bool = False
 ) -> Op:
     """The op of a NumPy function, and its other names, with axis and keepdims, and maybe dtype."""
     function = functions[0]
     made = REDUCES.get(function, function)
+    reduce = _mean if function is np.mean else REDUCES.get(function)
 
     def forward(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
         return made(x, axis=axis, keepdims=keepdims)
@@ -109,6 +116,7 @@ def _reduction(
         infer=_infer_reduced(function),
         flops=every,
         workspace=workspace,
+        fill=Fill(reduce, reduces=True) if reduce else None,
     )
     return declare(forward_as if dtype else forward)  # type: ignore[no-any-return]
 
