@@ -13,7 +13,7 @@ import numpy as np
 
 from ckpt.errors import AbstractError, MutationError, TapeError, UnsupportedError
 from ckpt.tape.core.abstract import check_class
-from ckpt.tape.core.node import Gradient, TapeNode
+from ckpt.tape.core.node import Gradient, TapeNode, count
 from ckpt.tape.core.sources import called
 
 
@@ -189,6 +189,7 @@ class Value:
         )
 
 
+_new_node, _new_value = TapeNode.__new__, Value.__new__
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -198,10 +199,16 @@ def leaf(array: Any) -> Value:
         return Value(array)
     if array.dtype is not _FLOAT32 and array.dtype is not _FLOAT64:
         return Value(array)
-    node = TapeNode(None, (), None, 0, array)
-    node.requires_grad = True
+    node = _new_node(TapeNode)  # as TapeNode(None, (), None, 0, array), without the call
+    node.position = count()
+    node.inputs = ()
+    node.mask = 0
+    node.requires_grad = node.given = True
+    node.shape = array.shape
+    node.dtype = array.dtype
+    node.op = node.params = node.value = node.cotangent = node.region = node.watched = None
     node.gradient = Gradient()
-    value = Value.__new__(Value)
+    value = _new_value(Value)
     value._array = array
     value._node = node
     return value

@@ -24,6 +24,8 @@ from ckpt.tape.eager.backward import TURN, Descent, finite_observer, seed
 from ckpt.tape.eager.interpreter import NodeObserver
 from ckpt.tape.ops.parts import add_parts
 
+ndarray = np.ndarray
+
 
 @op(infer=lambda x: view(lambda d: d[...], x), view=True)
 def stopped(x: Any) -> Any:
@@ -124,7 +126,22 @@ class _Followed:
         """Of each differentiated argument, its leaves."""
         for k in sorted(set(numbers)):
             self.values[k] = []
-            self.args[k] = tree.rebuild(given[k], functools.partial(self.follow, self.values[k]))
+            self.args[k] = tree.rebuild(given[k], self.following(self.values[k]))
+
+    def following(self, here: list[Value]) -> Callable[[Any], Value]:
+        """`follow` for leaves that are added to ``here``: of plain arrays, outside of a trace, in
+        fewer calls."""
+        add, borrow, tracing = here.append, self.borrowed.append, self.tracing
+
+        def follow(item: Any) -> Value:
+            if tracing or type(item) is not ndarray:
+                return self.follow(here, item)
+            value = leaf(item)
+            add(value)
+            borrow(value._node)
+            return value
+
+        return follow
 
     def follow(self, here: list[Value], item: Any) -> Value:
         """A Value for one leaf, added to ``here``: a new one, or of a Value a copy."""
@@ -184,12 +201,10 @@ def grad(
 
 def _reads_others(root: TapeNode, own: set[TapeNode]) -> bool:
     """Does a gradient flow from here to a leaf that isn't among ``own``?"""
-    seen = {root}
-    stack = [root]
+    seen = {root, *own}
+    stack = [] if root in own else [root]
     while stack:
         node = stack.pop()
-        if node in own:
-            continue
         if node.op is None:
             return True
         for source in node.inputs or ():
