@@ -13,8 +13,7 @@ import numpy as np
 from ckpt.errors import MutationError, UnsupportedError
 from ckpt.tape.core.abstract import check_class
 from ckpt.tape.core.apply import apply, call_of
-from ckpt.tape.core.context import CURRENT
-from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, Op
+from ckpt.tape.core.op import ADAPTERS, LEARNERS, NUMPY, ROUNDED, Op
 from ckpt.tape.core.value import Value
 
 _PLAIN = (np.ndarray, np.generic, bool, int, float, complex)
@@ -110,6 +109,13 @@ def call_ufunc(self: Value, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs
     return apply(found, operands, params or None)
 
 
+def as_numpy(function: Any, args: Any, kwargs: Any) -> Any:
+    """NumPy's own result of a call that needs no gradient, if that of our ops differs, or None."""
+    if function not in ROUNDED or any(type(x) is Value and x._node.requires_grad for x in args):
+        return None
+    return ROUNDED[function](function, args, kwargs)
+
+
 def _learned(ufunc: Any) -> Op | None:
     """The op of a ufunc of another library, whose ops are declared when the first one is met."""
     learned = [learn() for learn in LEARNERS]
@@ -125,11 +131,9 @@ def call_function(self: Value, function: Any, types: Any, args: Any, kwargs: Any
     if kwargs.get("out") is not None:
         raise MutationError(f"{name_of(function)} of a Value can't write into out=; drop it")
     kwargs.pop("out", None)
-    context = CURRENT.get()
-    if context is not None and context.recorder is not None:
-        made = context.recorder.as_numpy(function, args, kwargs)
-        if made is not None:
-            return made
+    made = as_numpy(function, args, kwargs)
+    if made is not None:
+        return made
     if function in ADAPTERS:
         return _adapted(function, args, kwargs)
     op = NUMPY.get(function)

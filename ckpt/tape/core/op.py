@@ -39,6 +39,10 @@ ADAPTERS: dict[Any, Callable[..., Any]] = {}
 """NumPy function -> what to do instead when it is called on Values: for those whose arguments are
 not simply operands and options."""
 
+ROUNDED: dict[Any, Callable[..., Any]] = {}
+"""NumPy function -> ``call(function, args, kwargs)``: its own result where no operand needs a
+gradient, or None. For those that our ops round otherwise, or that leave elements in other order."""
+
 LEARNERS: list[Callable[[], bool]] = []
 """What may declare more ops when an unknown ufunc is met; True if it did."""
 

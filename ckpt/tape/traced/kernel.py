@@ -93,6 +93,8 @@ class Kernel:
 class _KernelRecorder:
     """Stands in for a trace while a kernel is made: primitives are listed, the rest is run."""
 
+    kernel_of = None
+
     def __init__(self, arguments: list[Any]) -> None:
         self.positions: dict[TapeNode, int] = {}
         self.calls: list[Call] = []
@@ -103,9 +105,6 @@ class _KernelRecorder:
         value = constant(array)
         self.positions[value._node] = position
         return value
-
-    def as_numpy(self, function: Any, args: Any, kwargs: Any) -> None:
-        """Every call is of our ops here."""
 
     def record(self, op: Op, arrays: list[Any], inputs: list[Any], params: Any, mask: int) -> Value:
         if op.infer is None:

@@ -18,7 +18,6 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.graph import Graph, Node
 from ckpt.tape.core import tree
 from ckpt.tape.core.abstract import AbstractArray, AbstractParts, abstract
-from ckpt.tape.core.apply import apply
 from ckpt.tape.core.changes import Watch, arrays_among, verify, watch
 from ckpt.tape.core.context import CURRENT, inside, run_inside
 from ckpt.tape.core.generators import Generators
@@ -29,8 +28,7 @@ from ckpt.tape.core.value import Value
 from ckpt.tape.ops.parts import item
 from ckpt.tape.traced.derived import forward_kernel
 from ckpt.tape.traced.flow import Flow
-from ckpt.tape.traced.kernel import Kernel
-from ckpt.tape.traced.plain import ROUNDED, NumpyCall, as_numpy
+from ckpt.tape.traced.kernel import Kernel, trace_kernel
 
 
 @dataclass(eq=False, slots=True)
@@ -52,6 +50,8 @@ class Entry:
 class Recorder:
     """Collects the nodes of a trace, in the order of the program."""
 
+    kernel_of = staticmethod(trace_kernel)
+
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.positions: dict[TapeNode, int] = {}
@@ -62,8 +62,6 @@ class Recorder:
         """Each reading of a plain array."""
         self.kernels: dict[Op, dict[Any, Kernel]] = {}
         """Of the user's ops, which may depend on what changes from trace to trace."""
-        self.plain: set[TapeNode] = set()
-        """What is a plain array in an eager step: made of undifferentiated arguments alone."""
 
     def _kernels(self, op: Op) -> dict[Any, Kernel]:
         return op.kernels if op.is_ours else self.kernels.setdefault(op, {})
@@ -77,8 +75,6 @@ class Recorder:
         node = TapeNode(None, (), None, 0, array)
         node.requires_grad = role == "parameter"
         node.value = array
-        if role == "input":
-            self.plain.add(node)
         self.add(Entry(node, role=role, name=name))
         return Value(array, node)
 
@@ -88,7 +84,6 @@ class Recorder:
             node = TapeNode(None, (), None, 0, array)
             node.value = abstract(array)
             self.captured[id(array)] = node
-            self.plain.add(node)
             self.add(Entry(node, role="captured", captured=np.asarray(array), source=caller()))
         return self.captured[id(array)]
 
@@ -140,29 +135,12 @@ class Recorder:
         name = str(params["name"]) if params and "name" in params else op.name
         self.add(Entry(node, kernel, scope=context.scope, source=caller(), keep=keep, name=name))
         value = Value(array, node)
-        if not op.random and self.plain.issuperset(s for s in inputs if type(s) is TapeNode):
-            self.plain.add(node)
         if several:
             mask = int(node.requires_grad)
             self.results[node] = [
                 self.record(item, [array], [node], {"k": k}, mask) for k in range(len(array))
             ]
         return value
-
-    def as_numpy(self, function: Any, args: Any, kwargs: Any) -> Value | None:
-        """The result of a call that an eager step makes on plain arrays alone, if NumPy's differs
-        from that of our ops; see `plain`."""
-        if function not in ROUNDED:
-            return None
-        call = NumpyCall(function, args, kwargs)
-        operands = call.operands()
-        if not self.plain.issuperset(x._node for x in operands if isinstance(x, Value)):
-            return None
-        try:
-            call.infer(*(x.data if isinstance(x, Value) else abstract(x) for x in operands))
-        except Exception:  # several results, or a call that goes wrong: our ops say how
-            return None
-        return apply(as_numpy, operands, {"call": call, "name": function.__name__})
 
     # -- the graph ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ g becomes g f'(z). The functions that aren't holomorphic are in `complex`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import factorial
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, elementwise, fresh
 from ckpt.tape.core.op import Fill, Op, adapt, op
-from ckpt.tape.ops.pointwise.buffers import buffers
+from ckpt.tape.ops.pointwise.buffers import casts
 
 LN2 = float(np.log(2.0))
 LN10 = float(np.log(10.0))
@@ -45,7 +45,7 @@ def ufunc(
         name=function.__name__,
         infer=elementwise(function),
         flops=flops,
-        workspace=buffers,
+        workspace=casts(function),
         writes=function,
         over=anywhere,
         fill=Fill(function),
@@ -130,10 +130,17 @@ def _power_y(g: Any, out: Any, x: Any, y: Any) -> Any:
 ufunc(np.power).vjp(x=_power_x, y=_power_y)
 
 
-@adapt(np.float_power)
-def _float_power(x: Any, y: Any) -> Any:
-    dtype = np.result_type(np.float64, *(v.dtype for v in (x, y) if hasattr(v, "dtype")))
-    return np.power(*(np.astype(v, dtype) if hasattr(v, "dtype") else v for v in (x, y)))
+def _wide(*operands: Any) -> Iterator[Any]:
+    """What np.float_power makes of its operands: double precision."""
+    for x in operands:
+        dtype = np.result_type(np.float64, getattr(x, "dtype", np.float64))
+        yield np.astype(x, dtype, copy=False) if hasattr(x, "dtype") else x
+
+
+ufunc(np.float_power).vjp(
+    x=lambda g, x, y: _power_x(g, *_wide(x, y)),
+    y=lambda g, out, x, y: _power_y(g, out, *_wide(x, y)),
+)
 
 
 # -- operand x -------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ Measured on NumPy 2.4.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,31 @@ def buffers(out: Any, *operands: Any, **params: Any) -> int:
     dtypes = (x.dtype if hasattr(x, "shape") else x for x in operands)
     common = arrays[0].dtype if len(arrays) == len(operands) == 1 else np.result_type(*dtypes)
     return sum(buffer(out, x, common) for x in arrays)
+
+
+def casts(function: np.ufunc) -> Callable[..., int]:
+    """The ``workspace`` of a ufunc, which may take its operands as another dtype than their own:
+    np.sqrt takes integers as float64."""
+
+    def workspace(out: Any, *operands: Any, **params: Any) -> int:
+        if not out.size:
+            return 0
+        kinds: list[Any] = [getattr(x, "dtype", type(x)) for x in operands]
+        taken = _taken(function, *kinds)
+        return sum(
+            buffer(out, x, dtype)
+            for x, dtype in zip(operands, taken, strict=False)
+            if hasattr(x, "shape")
+        )
+
+    return workspace
+
+
+@cache
+def _taken(function: np.ufunc, *dtypes: Any) -> tuple[np.dtype[Any], ...]:
+    """What a ufunc takes operands of these dtypes as; Python's numbers are given by their type."""
+    weak = (np.dtype(bool) if kind is bool else kind for kind in dtypes)
+    return function.resolve_dtypes((*weak, *[None] * function.nout))
 
 
 def buffer(out: Any, x: Any, dtype: Any) -> int:

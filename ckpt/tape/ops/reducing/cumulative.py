@@ -124,6 +124,8 @@ def _gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> A
     if edge_order not in (1, 2):
         raise ValueError("np.gradient: edge_order is 1 or 2")
     spacings = varargs if len(varargs) == len(axes) else (varargs or (1.0,)) * len(axes)
+    if f.dtype.kind not in "fc":
+        f = np.astype(f, np.float64)
     found = [_gradient_along(f, k, h, edge_order) for k, h in zip(axes, spacings, strict=True)]
     return found[0] if len(axes) == 1 else tuple(found)
 
@@ -138,39 +140,53 @@ def _gradient_along(f: Any, axis: int, spacing: Any, edge_order: int) -> Any:
     def at(start: int | None, stop: int | None) -> Any:
         return f[_along(axis, ndim, slice(start, stop))[0]]
 
-    def row(coefficients: Any) -> Any:
-        return np.reshape(coefficients, (-1, *[1] * (ndim - axis - 1)))
-
-    if np.ndim(spacing) == 0:
-        interior = (at(2, None) - at(None, -2)) / (2 * spacing)
-        ends = [spacing] * 4
-    else:
-        steps = np.diff(spacing)
-        if not isinstance(steps, np.ndarray):
-            raise UnsupportedError("np.gradient: coordinates that are Values have no rule")
-        if f.dtype.kind == "f":
-            steps = steps.astype(f.dtype)
-        h, k = steps[:-1], steps[1:]
-        interior = (
-            row(-k / (h * (h + k))) * at(None, -2)
-            + row((k - h) / (h * k)) * at(1, -1)
-            + row(h / (k * (h + k))) * at(2, None)
+    def weighed(coefficients: Any, points: Any) -> Any:
+        a, b, c = (
+            np.reshape(x, (-1, *[1] * (ndim - axis - 1))) if np.ndim(x) else x for x in coefficients
         )
-        ends = [steps[i % len(steps)].item() for i in (0, 1, -2, -1)]
-    if edge_order == 1:
-        start = (at(1, 2) - at(0, 1)) / ends[0]
-        stop = (at(length - 1, length) - at(length - 2, length - 1)) / ends[3]
+        return a * points[0] + b * points[1] + c * points[2]
+
+    if np.ndim(spacing):
+        spacing = np.diff(spacing)
+        if not isinstance(spacing, np.ndarray):
+            raise UnsupportedError("np.gradient: coordinates that are Values have no rule")
+        if (spacing == spacing[0]).all():
+            spacing = spacing[0]
+    if np.ndim(spacing):
+        steps = [spacing[k] for k in (0, 1, -2, -1)]
+        h, k = spacing[:-1], spacing[1:]
+        interior = weighed(
+            (-k / (h * (h + k)), (k - h) / (h * k), h / (k * (h + k))),
+            (at(None, -2), at(1, -1), at(2, None)),
+        )
     else:
-        start = _one_sided([at(k, k + 1) for k in range(3)], ends[0], ends[1])
-        backwards = [at(length - 1 - k, length - k) for k in range(3)]
-        stop = -_one_sided(backwards, ends[3], ends[2])
-    return np.concatenate([start, interior, stop], axis=axis)
+        steps = [spacing] * 4
+        interior = (at(2, None) - at(None, -2)) / (2.0 * spacing)
+    if edge_order == 1:
+        start = (at(1, 2) - at(0, 1)) / steps[0]
+        stop = (at(length - 1, length) - at(length - 2, length - 1)) / steps[3]
+    else:
+        first, last = _one_sided(*steps) if np.ndim(spacing) else _one_sided_evenly(spacing)
+        start = weighed(first, [at(k, k + 1) for k in range(3)])
+        stop = weighed(last, [at(length - k, length - k + 1) for k in (3, 2, 1)])
+    parts = (x if x.dtype == f.dtype else np.astype(x, f.dtype) for x in (start, interior, stop))
+    return np.concatenate(tuple(parts), axis=axis)
 
 
-def _one_sided(f: list[Any], h: Any, k: Any) -> Any:
-    """The derivative at the first of three points, h and k apart."""
-    near, next_, far = f
-    return -(2 * h + k) / (h * (h + k)) * near + (h + k) / (h * k) * next_ - h / (k * (h + k)) * far
+Three = tuple[Any, Any, Any]
+
+
+def _one_sided_evenly(h: Any) -> tuple[Three, Three]:
+    """Weights of the first three points, and of the last three, for the derivative at the end."""
+    return (-1.5 / h, 2.0 / h, -0.5 / h), (0.5 / h, -2.0 / h, 1.5 / h)
+
+
+def _one_sided(h: Any, k: Any, m: Any, n: Any) -> tuple[Three, Three]:
+    """The same of points h and k apart, and m and n."""
+    return (
+        (-(2.0 * h + k) / (h * (h + k)), (h + k) / (h * k), -h / (k * (h + k))),
+        (n / (m * (m + n)), -(n + m) / (m * n), (2.0 * n + m) / (n * (m + n))),
+    )
 
 
 @adapt(np.trapezoid)
