@@ -137,7 +137,9 @@ def convolution_w(dy: Any, x: Any, *, plan: Convolution) -> Any:
     """What the cotangent dy of a convolution gives for w."""
     height, width = plan.windows.kernel
     dtype = float_dtype(dy, x)
-    sums = np.zeros((height, plan.g, plan.o, width * plan.c), dtype)
+    turned = width * plan.c >= plan.o  # BLAS is quicker with the longer side first
+    sides = (width * plan.c, plan.o) if turned else (plan.o, width * plan.c)
+    sums = np.zeros((height, plan.g, *sides), dtype)
     product = np.empty(sums.shape[1:], dtype)
     buffer = np.empty(plan.rows_size, dtype)
     incoming = np.empty(_incoming_size(plan, dy, dtype), dtype)
@@ -145,8 +147,11 @@ def convolution_w(dy: Any, x: Any, *, plan: Convolution) -> Any:
         g = plan.incoming(dy, block, incoming)
         rows = plan.gather(x, block, buffer)
         for i in range(height):
-            across = np.swapaxes(plan.matrix(rows, i, block), -1, -2)
-            sums[i] += np.matmul(g, across, out=product)
+            across = plan.matrix(rows, i, block)
+            first, second = (across, g) if turned else (g, across)
+            sums[i] += np.matmul(first, np.swapaxes(second, -1, -2), out=product)
+    if turned:
+        sums = np.swapaxes(sums, -1, -2)
     parts = sums.reshape(height, plan.g, plan.o, width, plan.c).transpose(1, 2, 4, 0, 3)
     return np.ascontiguousarray(parts).reshape(plan.w_shape)
 
