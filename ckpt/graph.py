@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate, pairwise
 from sys import intern
@@ -148,6 +148,8 @@ class Graph:
     gradients: str = "beforehand"
     """One of GRADIENTS."""
     name: str = ""
+    lines: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """What the source says, by the sources of nodes and steps, as far as it was saved."""
 
     def __post_init__(self) -> None:
         for name in ("nodes", "steps", "rows"):
@@ -342,6 +344,7 @@ class Graph:
             "nodes": [_as_dict(node) for node in self.nodes],
             "steps": [_as_dict(step) for step in self.steps],
             "rows": [_as_dict(row) for row in self.rows],
+            **({"lines": self.lines} if self.lines else {}),
         }
 
     @classmethod
@@ -356,6 +359,7 @@ class Graph:
                 outputs=checked("outputs", "tuple[int, ...]", _tuples(data["outputs"])),
                 gradients=checked("gradients", "str", data["gradients"]),
                 name=checked("name", "str", data["name"]),
+                lines=checked("lines", "dict[str, str]", data.get("lines", {})),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise GraphError(f"this {FORMAT} document is damaged: {error!r}") from None
@@ -432,6 +436,7 @@ _IS_A: dict[Any, Callable[[Any], bool]] = {
     "int": _is_int,
     "bool": lambda value: isinstance(value, bool),
     "dict": lambda value: isinstance(value, dict),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "int | None": lambda value: value is None or _is_int(value),
     "tuple[int, ...]": _are_ints,
     "Overwrites": lambda value: (

@@ -312,6 +312,18 @@ def test_the_digest_does_not_know_labels() -> None:
     assert replace(GRAPH, name="other").digest == GRAPH.digest
 
 
+def test_the_lines_of_source_are_texts_and_no_part_of_what_a_graph_is() -> None:
+    lines = {"net.py:3": "return x @ w"}
+    found = Graph.from_json(written(replace(GRAPH, lines=lines).to_json()))
+    assert found.lines == lines
+    assert found == GRAPH
+    assert found.digest == GRAPH.digest
+    assert "lines" not in GRAPH.to_json()
+    for junk in ({"net.py:3": 3}, ["net.py:3"], None):
+        with pytest.raises(GraphError, match="lines is"):
+            Graph.from_json({**GRAPH.to_json(), "lines": junk})
+
+
 def test_a_digest_is_sixteen_hexadecimal_digits() -> None:
     assert len(GRAPH.digest) == 16
     int(GRAPH.digest, 16)

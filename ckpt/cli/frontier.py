@@ -129,7 +129,7 @@ def frontier(
             raise
     ran = max((row["measured_peak_nbytes"] or 0 for row in found.rows), default=0)
     if told := malloc.hint(ran):
-        note(told)
+        note(f"note: {told}")
     if found.untrusted:
         note(f"note: measured peaks are untrusted: {found.untrusted}")
     title = f"{chosen.name}: every planner"

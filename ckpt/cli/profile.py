@@ -98,7 +98,7 @@ def profile(
             arrays = chosen.arrays()
             found = run(program, *arrays, measure=True, repeats=repeats, witness=witness, **common)
         if told := malloc.hint(found.simulated.peak):
-            note(told)
+            note(f"note: {told}")
     own = chosen.own_terms(program, found.measured is not None)
     if json:
         document(dumps(found.to_dict() | ({"plain": own.to_dict()} if own else {})))

@@ -15,6 +15,7 @@ from ckpt.machine import simulate
 from ckpt.reports.files import acyclic, read_json, read_text
 from ckpt.reports.ledger import why
 from ckpt.reports.table import render
+from ckpt.reports.words import line_of
 from ckpt.schedule import Schedule, describe_instruction
 from ckpt.text import filled, printable
 from ckpt.timeline import Timeline, holdings
@@ -181,7 +182,8 @@ def explained(graph: Graph, timeline: Timeline, top: int | None = 10) -> list[st
     held = holdings(graph, timeline, position)
     return [
         *totals(timeline),
-        f"the peak is at instruction {position}, {describe_instruction(instruction, graph)}; "
-        "live then:",
+        f"the peak is at instruction {position}, {describe_instruction(instruction, graph)}:",
+        *(f"    {text}" for text in [line_of(instruction, graph)] if text),
+        "live then, largest first, and for whose backward:",
         *(f"  {line}" for line in why(graph, held, peak=timeline.peak, top=top)),
     ]

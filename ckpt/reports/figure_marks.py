@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ckpt.graph import Graph
 from ckpt.reports.canvas import byte_axis
-from ckpt.reports.pages import source_lines
 from ckpt.reports.style import BLACK, GREY, TEXT, VERMILLION, ink, words
-from ckpt.schedule import Backward, Compute, Free, Instruction, describe_instruction, spell
-from ckpt.text import printable
+from ckpt.reports.words import line_of
+from ckpt.schedule import describe_instruction, spell
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
@@ -73,7 +72,7 @@ def mark_peak(
     if instant.phase == "recompute":
         what = f"re{what}"
     said = textwrap.wrap(what, width)
-    if graph is not None and (line := _line_of(instruction, graph)):
+    if graph is not None and (line := line_of(instruction, graph)):
         said.append(textwrap.shorten(line, width, placeholder=" …"))
     text = f"peak {format_bytes(timeline.peak)}, instruction {position}\n" + "\n".join(said)
     end = len(timeline) if along is None else along[-1]
@@ -151,15 +150,3 @@ def draw_measured(axes: Axes, measured: Timeline, along: Any) -> None:
         label=f"measured ({how})",
         zorder=5,
     )
-
-
-def _line_of(instruction: Instruction, graph: Graph) -> str:
-    """What the source says where the instruction comes from; empty where that isn't known."""
-    match instruction:
-        case Compute(i) | Free(i):
-            source = graph[i].source
-        case Backward(k):
-            source = graph.steps[k].source
-        case _:
-            assert_never(instruction)
-    return source_lines(graph).get(printable(source), "")

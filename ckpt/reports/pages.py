@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import html
 import json
-import linecache
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from ckpt.graph import Graph
+from ckpt.reports.words import source_lines
 from ckpt.schedule import Backward, Compute, Free
 from ckpt.text import printable
 from ckpt.timeline import KINDS, Timeline
@@ -180,23 +178,6 @@ def _graph(graph: Graph) -> dict[str, Any]:
         "counts_gradients": graph.counts_gradients,
         "texts": list(texts),
     }
-
-
-def source_lines(graph: Graph) -> dict[str, str]:
-    """The text of each line that nodes come from, where its file is loaded here, and only one of
-    that name."""
-    known: dict[str, set[str]] = {}
-    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    for path in {*filter(None, loaded), *linecache.cache}:
-        known.setdefault(os.path.basename(path), set()).add(path)
-    found: dict[str, str] = {}
-    for source in dict.fromkeys(place.source for place in (*graph, *graph.steps)):
-        name, _, line = source.rpartition(":")
-        paths = list(known.get(name, ()))
-        if len(paths) == 1 and line.isdecimal():
-            text = linecache.getline(paths[0], int(line)).strip()
-            found |= {printable(source): printable(text)} if text else {}
-    return found
 
 
 def _reel(reel: Reel, graph: int, at: list[int]) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import linecache
+import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from ckpt.graph import Graph
 from ckpt.reports.table import render
-from ckpt.schedule import describe_instruction
+from ckpt.schedule import Backward, Compute, Free, Instruction, describe_instruction
+from ckpt.text import printable
 from ckpt.timeline import Timeline
 from ckpt.units import format_bytes
 
@@ -17,11 +21,9 @@ AGAIN = (
 )  # fmt: skip
 
 
-def in_words(
-    graph: Graph, timeline: Timeline, texts: dict[str, str] | None = None, top: int = 12
-) -> list[str]:
-    """The lines of a plan's summary. Values alike (op, line of source, shape, dtype) share a row;
-    ``texts`` are what lines of source say."""
+def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
+    """The lines of a plan's summary. Values alike (op, source, shape, dtype) share a row."""
+    texts = source_lines(graph)
     schedule, counts = timeline.schedule, timeline.counts
     kept: dict[tuple[str, ...], list[int]] = {}
     again: dict[tuple[str, ...], list[int]] = {}
@@ -39,13 +41,14 @@ def in_words(
     return [
         f"{graph.name or 'program'} by {schedule.planner}{budget}: {len(schedule)} instructions",
         f"  predicted peak set by {describe_instruction(peak, graph)}",
+        *(f"      {text}" for text in [line_of(peak, graph)] if text),
         *([f"  {note}"] if note else []),
         *_table(
             "kept from forward to backward",
             KEPT,
             kept,
             lambda i: {"kept_nbytes": graph[i].nbytes},
-            texts or {},
+            texts,
             top,
         ),
         *_table(
@@ -57,10 +60,41 @@ def in_words(
                 "freed_nbytes": graph[i].nbytes,
                 "times": counts[i] - 1,
             },
-            texts or {},
+            texts,
             top,
         ),
     ]
+
+
+def source_lines(graph: Graph) -> dict[str, str]:
+    """The text of each line that nodes come from: as it was saved, or where its file is loaded
+    here, and only one of that name."""
+    if graph.lines:
+        return {printable(source): printable(text) for source, text in graph.lines.items()}
+    known: dict[str, set[str]] = {}
+    loaded = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    for path in {*filter(None, loaded), *linecache.cache}:
+        known.setdefault(os.path.basename(path), set()).add(path)
+    found: dict[str, str] = {}
+    for source in dict.fromkeys(place.source for place in (*graph, *graph.steps)):
+        name, _, line = source.rpartition(":")
+        paths = list(known.get(name, ()))
+        if len(paths) == 1 and line.isdecimal():
+            text = linecache.getline(paths[0], int(line)).strip()
+            found |= {printable(source): printable(text)} if text else {}
+    return found
+
+
+def line_of(instruction: Instruction, graph: Graph) -> str:
+    """What the source says where the instruction comes from; empty where that isn't known."""
+    match instruction:
+        case Compute(i) | Free(i):
+            source = graph[i].source
+        case Backward(k):
+            source = graph.steps[k].source
+        case _:
+            assert_never(instruction)
+    return source_lines(graph).get(printable(source), "")
 
 
 def _table(

@@ -55,6 +55,10 @@ def is_row(row: Mapping[str, Any]) -> bool:
     )
 
 
+REFUSED_COLUMNS = ("planner", "refused", "largest_budget_nbytes", "error")
+"""Of budgets that a planner refused: how many, the largest, and what was said of that."""
+
+
 @dataclass(eq=False, repr=False)
 class Frontier(Shown):
     """What each planner makes of each budget, what is proved impossible, and where it bends."""
@@ -275,8 +279,6 @@ class Frontier(Shown):
                 name, bound = row["planner"], bounds.get(budget)
                 reels.append(Reel(self.graph, within, at, self.store_all, name, bound))
         planned = [row for row in self.rows if row["error"] is None]
-        refused = [row for row in self.rows if row["error"] is not None]
-        columns = ("planner", "budget_nbytes", "error")
         bends = self.knee and self.knee["predicted_peak_nbytes"]
         return page(
             self.title,
@@ -289,9 +291,19 @@ class Frontier(Shown):
             parts={
                 "Plans that no other beats": self.table(),
                 "Every planner": to_html(planned, FRONTIER_COLUMNS),
-                "Where there was no plan": to_html(refused, columns),
+                "Where there was no plan": to_html(self._refused(), REFUSED_COLUMNS),
             },
         )
+
+    def _refused(self) -> list[Row]:
+        """A row a planner that found no plan somewhere."""
+        found: dict[str, Row] = {}
+        for row in sorted(self.rows, key=lambda row: int(row["budget_nbytes"])):
+            if row["error"] is not None:
+                told = found.setdefault(row["planner"], {"planner": row["planner"], "refused": 0})
+                told |= {"largest_budget_nbytes": row["budget_nbytes"], "error": row["error"]}
+                told["refused"] += 1
+        return list(found.values())
 
     def figure(self) -> Any:
         """Peak memory against recompute cost, every planner."""

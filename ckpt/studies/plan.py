@@ -21,9 +21,9 @@ from ckpt.reports.exports import dumps, plain, to_html
 from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ledger, step_rows
-from ckpt.reports.pages import Reel, as_text, page, source_lines
+from ckpt.reports.pages import Reel, as_text, page
 from ckpt.reports.reproduce import environment
-from ckpt.reports.words import in_words
+from ckpt.reports.words import in_words, source_lines
 from ckpt.schedule import Schedule
 from ckpt.studies.given import graph_of, program_of
 from ckpt.studies.measure import judged, peaks, witnesses
@@ -60,7 +60,7 @@ class Plan(Shown):
         return simulate(self.graph, self.schedule)
 
     def __str__(self) -> str:
-        lines = [self.verdict, *in_words(self.graph, self.timeline, source_lines(self.graph))]
+        lines = [self.verdict, *in_words(self.graph, self.timeline)]
         if reason := self.schedule.notes.get("stopped_early"):
             lines.append(f"stopped early ({reason}): more time may find a cheaper plan")
         return filled([*lines, *self.certificate.details])
@@ -129,7 +129,7 @@ class Plan(Shown):
         data = {
             "format": FORMAT,
             "version": VERSION,
-            "graph": self.graph.to_json(),
+            "graph": {**self.graph.to_json(), "lines": source_lines(self.graph)},
             "schedule": self.schedule.to_json(),
             "certificate": self.certificate.to_json(),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, assert_never
+from typing import Any, ClassVar
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph, check_format
@@ -17,9 +17,10 @@ from ckpt.reports.exports import dumps, to_html
 from ckpt.reports.files import write_text
 from ckpt.reports.formats.shown import Shown
 from ckpt.reports.ledger import ALIKE, BY_LINE, ledger, step_rows, why
-from ckpt.reports.pages import Reel, as_text, page, source_lines
+from ckpt.reports.pages import Reel, as_text, page
 from ckpt.reports.reproduce import environment
-from ckpt.schedule import Backward, Compute, Free, Schedule, describe_instruction
+from ckpt.reports.words import line_of, source_lines
+from ckpt.schedule import Instruction, Schedule, describe_instruction
 from ckpt.studies.advice import Advice, advise, futile
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import compared, measured, peaks, seconds_of, witnesses
@@ -175,7 +176,7 @@ class Profile(Shown):
         data = {
             "format": FORMAT,
             "version": VERSION,
-            "graph": self.graph.to_json(),
+            "graph": {**self.graph.to_json(), "lines": source_lines(self.graph)},
             "schedule": self.schedule.to_json(),
             "measured": None if self.measured is None else self.measured.to_json(),
             "peaks": self.peaks,
@@ -225,7 +226,7 @@ class Profile(Shown):
         s, m = self.simulated, self.measured
         name, at = self.graph.name or "the program", s.peak_position
         seen = f", measured {format_bytes(m.peak)}" if m is not None else ""
-        where = describe_instruction(self.schedule.instructions[at], self.graph) if len(s) else ""
+        peak = self.schedule.instructions[at] if len(s) else None
         found = holdings(self.graph, s, at) if len(s) else []
         parts = [(sum(h.nbytes for h in found if h.kind == kind), kind) for kind in KINDS]
         parts.append((s.peak - sum(n for n, _ in parts), "workspace"))
@@ -237,7 +238,7 @@ class Profile(Shown):
         )
         return [
             f"One step of {name} peaks at {format_bytes(s.peak)}{seen},",
-            *([f"in {where}:", *_text_of(self.graph, s, at)] if where else ["and does nothing."]),
+            *(["and does nothing."] if peak is None else _placed(peak, self.graph)),
             f"{made or '0 B'}. {again}",
             *self.advised.sentences,
         ]
@@ -294,20 +295,6 @@ class Profile(Shown):
         )
 
 
-def _text_of(graph: Graph, timeline: Timeline, at: int) -> list[str]:
-    """The line of source that instruction ``at`` comes from, if it is known, indented."""
-    instruction = timeline.schedule.instructions[at]
-    match instruction:
-        case Compute(i) | Free(i):
-            source = graph[i].source
-        case Backward(k):
-            source = graph.steps[k].source
-        case _:
-            assert_never(instruction)
-    text = source_lines(graph).get(printable(source), "")
-    return [f"    {text}"] if text else []
-
-
 _FIGURES: dict[str, tuple[type, ...]] = {
     "seconds": (int, float), "eager_peak_nbytes": (int,), "eager_seconds": (int, float),
 }  # fmt: skip
@@ -318,6 +305,12 @@ def _figure(name: str, kinds: tuple[type, ...], value: Any) -> Any:
     if type(value) not in kinds or not 0 <= value < 2**63:
         raise UsageError(f"this {FORMAT} document is damaged: its {name} is {value!r:.80}")
     return value
+
+
+def _placed(instruction: Instruction, graph: Graph) -> list[str]:
+    """The instruction, and what its line of source says, if that is known."""
+    text = line_of(instruction, graph)
+    return [f"in {describe_instruction(instruction, graph)}:", *([f"    {text}"] if text else [])]
 
 
 documents.READERS[FORMAT] = Profile.from_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import shlex
 from pathlib import Path
@@ -184,6 +185,17 @@ def test_a_checkpoint_that_raises_the_peak_says_so_and_why(
     )
     assert whole > stored
     assert "all in it is live again at once" in verdict
+
+
+def test_a_saved_plan_knows_what_its_lines_say_where_their_file_is_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert given(capsys, "plan 'my net.py:make' --budget 80% -o plan.json").code == 0
+    assert given(capsys, "profile 'my net.py:make' --no-measure -o a.profile.json").code == 0
+    monkeypatch.setattr(linecache, "getline", lambda *_: "")
+    for command in ("show plan.json", "simulate plan.json", "show a.profile.json"):
+        assert re.search("(?m)^ +(return np.mean|x = np.tanh)", given(capsys, command).out)
+    assert "text x = np.tanh(x @ w)" in given(capsys, "show plan.json").out
 
 
 def test_the_bare_command_is_its_help(capsys: pytest.CaptureFixture[str]) -> None:

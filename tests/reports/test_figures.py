@@ -321,12 +321,9 @@ def test_a_label_keeps_clear_of_the_steps_of_a_line() -> None:
     assert not struck(text.get_window_extent(), strokes)
 
 
-def test_the_peak_has_its_line_of_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ckpt.reports import figure_marks
-
+def test_the_peak_has_its_line_of_source() -> None:
     graph, line = timeline(3)
-    monkeypatch.setattr(figure_marks, "source_lines", lambda graph: dict.fromkeys(
-        {*(n.source for n in graph), *(s.source for s in graph.steps)}, "y = np.tanh(x @ w)"
-    ))  # fmt: skip
-    said = timeline_figure(line, graph=graph).axes[0].texts[0].get_text()
+    sources = {place.source for place in (*graph, *graph.steps)}
+    told = replace(graph, lines=dict.fromkeys(sources, "y = np.tanh(x @ w)"))
+    said = timeline_figure(line, graph=told).axes[0].texts[0].get_text()
     assert said.splitlines()[-1] == "y = np.tanh(x @ w)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -145,3 +146,14 @@ def test_measured_peaks_beside_a_busy_thread_are_in_doubt() -> None:
         stop.set()
         other.join()
     assert ckpt.frontier(loss, x, planners=["sqrt"], points=2).untrusted is None
+
+
+def test_the_page_has_a_row_a_planner_that_found_no_plan_somewhere() -> None:
+    found = ckpt.frontier(unet(3), planners=["store_all", "sqrt"], budgets=["50%", "90%", "100%"])
+    part = found.page().rpartition("Where there was no plan")[2]
+    refused = [row for row in found.rows if row["error"] and row["planner"] == "store_all"]
+    assert len(refused) > 1
+    assert part.count(">store_all<") == 1
+    assert f">{len(refused)}<" in part
+    assert html.escape(refused[-1]["error"]) in part
+    assert html.escape(refused[0]["error"]) not in part
