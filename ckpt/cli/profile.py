@@ -92,7 +92,7 @@ def profile(
     found = run(program, measure=False, **common)
     ledger = found.ledger(sort=sort, top=top, by=None if by == "node" else by)
     if measure is not False and not chosen.real:
-        note(f"{target} returns shapes alone, so nothing is measured")
+        note(f"note: {target} returns shapes alone, so nothing is measured")
     elif measure is not False and _fits(found.simulated.whole_peak, chosen.name, bool(measure)):
         with chosen.finite() if nan else nullcontext():
             arrays = chosen.arrays()
@@ -137,6 +137,6 @@ def _fits(nbytes: int, name: str, asked: bool) -> bool:
     except StepMemoryError as error:
         if asked:
             raise
-        note(f"predicted only: {error}")
+        note(f"note: predicted only: {error}")
         return False
     return True

@@ -60,8 +60,8 @@ class Target:
             from ckpt.jax import JaxProgram
 
             note(
-                "bytes are the graph's, before XLA fuses; ckpt plan --compile bounds what the "
-                "compiled step allocates"
+                "note: bytes are the graph's, before XLA fuses; ckpt plan --compile bounds what "
+                "the compiled step allocates"
             )
             return JaxProgram(self.loss, self.specs, argnums=argnums, twice=frozen, name=self.name)
         from ckpt.studies.given import program_of

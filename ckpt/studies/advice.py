@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +36,9 @@ WORTH = 0.05
 """Of the peak: a line that saves less isn't shown."""
 
 
+HALF = "50%"
+
+
 @dataclass(frozen=True)
 class Advice:
     """What is said below a profile's verdict; sentences, then a row a line of source."""
@@ -45,7 +49,7 @@ class Advice:
     peak: int = 0
     """With nothing recomputed."""
     budget: str | None = None
-    """One to plan within, in which there is a plan, or may be; None: half is too little."""
+    """One to plan within, in which there is a plan; None: half is too little."""
 
     def rows(self, texts: Mapping[str, str]) -> list[str]:
         """The lines as they are printed, with what the source says in them."""
@@ -69,14 +73,15 @@ def advise(graph: Graph, timeline: Timeline) -> Advice:
     each line of source whose values might be recomputed. Takes `PATIENCE` at most."""
     stored = simulate(graph, make_schedule(graph, "store_all"))
     said = [*_what_sets_it(graph, timeline), *_beside_stored(timeline, stored)]
-    if len(graph) > MOST_NODES:
-        said.append(f"A plan in half of it: not tried for {len(graph)} nodes; ckpt plan does.")
-        return Advice(tuple(said), (), stored.peak, "50%")
-    with Deadline(PATIENCE, clock=time.thread_time).running():
-        lines = () if timeline.recompute_flops else tuple(_by_line(graph, stored))
-        told, budget = _planned(graph, timeline, stored)
-    said += told
-    return Advice(tuple(said), lines, stored.peak, budget)
+    lines: tuple[tuple[str, int, float], ...] = ()
+    tried = None
+    if len(graph) <= MOST_NODES:
+        clock = Deadline(PATIENCE, clock=time.thread_time)
+        with clock.running(), suppress(StoppedError):
+            lines = () if timeline.recompute_flops else tuple(_by_line(graph, stored))
+            tried = _planned(graph, timeline, stored)
+    told, budget = tried or _untried(graph, timeline, stored)
+    return Advice((*said, *told), lines, stored.peak, budget)
 
 
 def _what_sets_it(graph: Graph, timeline: Timeline) -> list[str]:
@@ -132,21 +137,40 @@ def _beside_stored(timeline: Timeline, stored: Timeline) -> list[str]:
 def _planned(graph: Graph, timeline: Timeline, stored: Timeline) -> tuple[list[str], str | None]:
     """`chain` in the peak of the program's own checkpoints, or in half of store-all's; and a budget
     to go on with."""
-    half = stored.peak // 2
-    same = bool(timeline.recompute_flops) and ALIKE * timeline.peak < stored.peak
-    limit, budget = (timeline.peak, rounded_up(timeline.peak)) if same else (half, "50%")
+    same = _lowered(timeline, stored)
+    limit, budget = (timeline.peak, rounded_up(timeline.peak)) if same else (stored.peak // 2, HALF)
     try:
         found = simulate(graph, make_schedule(graph, "chain", limit))
-    except StoppedError:
-        late = f"not tried, it takes longer than {PATIENCE:g} s; ckpt plan does."
-        return [f"A plan in {format_bytes(limit)}: {late}"], budget
     except (BudgetError, UsageError):
-        return ([], budget) if same else ([_none_in_half(graph, half)], None)
+        return ([], budget) if same else ([_none_in_half(graph, limit)], None)
     if not same:
         return [f"Planned, a step holds {format_bytes(found.peak)} for {_share(found)}."], budget
     if found.recompute_flops >= timeline.recompute_flops:
         return ["In that peak the planner chain finds nothing cheaper."], budget
     return [f"Planned, the same peak costs {_share(found)}."], budget
+
+
+def _untried(graph: Graph, timeline: Timeline, stored: Timeline) -> tuple[list[str], str]:
+    """Where planning takes too long: √n segments, which take no search, and a budget in which there
+    is a plan."""
+    same, half = _lowered(timeline, stored), stored.peak // 2
+    limit = format_bytes(timeline.peak if same else half)
+    said = [f"A plan in {limit}: not tried, it takes longer than {PATIENCE:g} s; ckpt plan does."]
+    if same:
+        return said, rounded_up(timeline.peak)
+    try:
+        found = simulate(graph, make_schedule(graph, "sqrt"))
+    except UsageError:  # there is nothing to cut
+        found = stored
+    if found.peak < stored.peak:
+        said.append(f"In √n segments it holds {format_bytes(found.peak)} for {_share(found)}.")
+    least = min(found.peak, stored.peak)
+    return said, HALF if least <= half else rounded_up(least)
+
+
+def _lowered(timeline: Timeline, stored: Timeline) -> bool:
+    """Do the program's own checkpoints lower the peak?"""
+    return bool(timeline.recompute_flops) and ALIKE * timeline.peak < stored.peak
 
 
 def _none_in_half(graph: Graph, half: int) -> str:

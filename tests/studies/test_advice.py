@@ -7,7 +7,10 @@ import pytest
 
 import ckpt
 from ckpt.errors import BudgetError
+from ckpt.machine import simulate
+from ckpt.planners import make_schedule, resolve_budget
 from ckpt.studies import advice as study
+from ckpt.units import format_bytes, parse_bytes
 
 W = np.ones((8, 8))
 
@@ -163,11 +166,29 @@ def test_one_instruction_that_sets_the_peak():
     assert "that instruction's own, cotangents and workspace" in found.advised.sentences[0]
 
 
-def test_a_plan_that_takes_too_long_is_said_not_to_be_tried(monkeypatch):
-    monkeypatch.setattr(study, "PATIENCE", 0)
-    assert "not tried, it takes longer than 0 s" in profile(net(layer)).advised.sentences[-1]
-    monkeypatch.setattr(study, "MOST_NODES", 5)
-    assert "not tried for" in profile(net(layer)).advised.sentences[-1]
+@pytest.mark.parametrize(("limit", "value"), [("PATIENCE", 0), ("MOST_NODES", 5)])
+def test_a_plan_that_takes_too_long_is_not_tried_and_one_that_is_quick_is_named(
+    monkeypatch, limit, value
+):
+    monkeypatch.setattr(study, limit, value)
+    found = profile(net(layer))
+    *_, late, quick = found.advised.sentences
+    half = found.simulated.peak // 2
+    sec = f"{study.PATIENCE:g} s"
+    assert late.startswith(f"A plan in {format_bytes(half)}: not tried, it takes longer than {sec}")
+    sqrt = simulate(found.graph, make_schedule(found.graph, "sqrt"))
+    assert format_bytes(sqrt.peak) in quick
+    budget, _, _ = resolve_budget(found.graph, found.advised.budget)
+    assert budget >= sqrt.peak
+    assert simulate(found.graph, make_schedule(found.graph, "sqrt", budget)).peak <= budget
+
+
+def test_where_nothing_can_be_cut_and_no_plan_is_tried_the_budget_is_that_of_storing_all(
+    monkeypatch,
+):
+    monkeypatch.setattr(study, "MOST_NODES", 0)
+    found = ckpt.profile(lambda x: np.sum(x), np.ones(1000), measure=False)
+    assert parse_bytes(found.advised.budget) >= found.simulated.peak
 
 
 def test_the_verdict_is_made_of_what_is_live_at_the_peak():
