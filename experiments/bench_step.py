@@ -7,7 +7,8 @@ micrograd take in the same run?
 Theory says: the products and ufuncs are the same, so where arrays are large an eager step comes to
 one, and where they are small it is the price of its nodes. A planned step pays no page faults, and
 no Python but the calls.
-Run: [THREADS=2] python experiments/bench_step.py [--rounds 15] [--only mlp16 ...] [--json]
+Run: python experiments/bench_step.py [--rounds 15] [--only mlp16 ...] [--threads 1 2] [--json]
+[--folder plots], and --rows FILE ... to draw what --json said
 Each round runs all ways of a case in turn, each twice in a row, and times the second, on one thread
 in CPU seconds of the process, on several (of BLAS as of ckpt) by the clock; a row is the median
 over rounds of the ratio to the hand-written one in the same round. Gradients are compared first.
@@ -32,11 +33,13 @@ import importlib.util
 import json
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("THREADS", "1")
@@ -46,9 +49,11 @@ os.environ["VECLIB_MAXIMUM_THREADS"] = os.environ.get("THREADS", "1")
 
 import bench_nn
 import numpy as np
+from figure_speed import speed_figure
 
 import ckpt
 from ckpt import Value, nn
+from ckpt.reports.figure import save
 from ckpt.tape.core.tree import leaves, rebuild
 
 Array = Any
@@ -378,12 +383,43 @@ CASES: dict[str, tuple[str, Callable[[], dict[str, Step]], int]] = {
 CHAINS = {"chain900": 900, "chain100000": 100_000}
 
 
+def on(threads: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of a run of its own on so many threads, which libraries ask for as they begin."""
+    command = [sys.executable, __file__, "--rounds", str(options.rounds), "--json"]
+    found = subprocess.run(
+        [*command, "--only", *options.only], env={**os.environ, "THREADS": str(threads)},
+        stdout=subprocess.PIPE, check=True, text=True,
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = json.loads(found.stdout)
+    return rows
+
+
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", nargs="+", choices=[*CASES, *CHAINS], default=[*CASES, *CHAINS])
+    parser.add_argument("--threads", nargs="+", type=int, help="a run on each of these numbers")
+    parser.add_argument("--folder", type=Path, help="where to draw the figure (plots)")
+    parser.add_argument("--note", default="", help="more words below the figure")
+    parser.add_argument("--rows", nargs="+", type=Path, help="what --json said, to draw it")
     options = parser.parse_args(arguments)
+    if options.rows:
+        rows = [row for path in options.rows for row in json.loads(path.read_text())]
+    elif options.threads:
+        rows = [row for n in options.threads for row in on(n, options)]
+    else:
+        rows = measured(options)
+    if options.json:
+        print(json.dumps(rows))
+    if options.folder:
+        figure = speed_figure(rows, f"float32, medians of paired rounds. {options.note}".strip())
+        for kind in ("png", "svg"):
+            print("wrote", save(figure, options.folder / f"bench_step.{kind}"), file=sys.stderr)
+    return rows
+
+
+def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for name in options.only:
         if name in CASES:
@@ -394,14 +430,12 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         else:
             title = f"chain of {CHAINS[name]:,} scalar operations, each"
             found = chain_case(CHAINS[name], options.rounds * (1 + 50 * (name == "chain900")))
-        for way, measured in found.items():
-            rows.append({"case": title, "way": way, "measured": measured})
+        for way, ratio in found.items():
+            rows.append({"case": title, "way": way, "measured": ratio, "threads": THREADS})
             first = way == next(iter(found))
-            shown = f"{measured * 1e6:10.2f} us" if first else f"{measured:10.3f} x"
+            shown = f"{ratio * 1e6:10.2f} us" if first else f"{ratio:10.3f} x"
             if not options.json:
                 print(f"{title if first else '':44} {way:26} {shown}", flush=True)
-    if options.json:
-        print(json.dumps(rows))
     return rows
 
 

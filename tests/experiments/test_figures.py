@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from figure_growth import Panel, Series, growth_figure
+from figure_speed import speed_figure
 from figure_training import training_figure
 from matplotlib.figure import Figure
 
@@ -33,7 +34,17 @@ def make_growth() -> Figure:
     )
 
 
-@pytest.mark.parametrize("make", [make_training, make_growth])
+def make_speed() -> Figure:
+    measured = {"hand": 0.04, "planned": 0.9, "eager": 1.1, "torch": 1.2}
+    rows = [
+        {"case": case, "way": way, "measured": ratio, "threads": threads}
+        for case, threads in [("large", 1), ("large", 2), ("small", 1)]
+        for way, ratio in measured.items()
+    ]
+    return speed_figure(rows)
+
+
+@pytest.mark.parametrize("make", [make_training, make_growth, make_speed])
 @pytest.mark.parametrize("kind", ["svg", "pdf"])
 def test_the_same_data_gives_the_same_bytes(
     make: Callable[[], Figure], kind: str, tmp_path: Path
@@ -48,6 +59,14 @@ def test_plans_are_joined_by_steps_and_not_through_what_nobody_found() -> None:
     assert {line.get_drawstyle() for line in plans.lines} == {"steps-post"}
     assert {line.get_drawstyle() for line in lines.lines} == {"default"}
     assert {text.get_text() for text in plans.texts} == {"chain", "sqrt"}
+
+
+def test_times_stand_beside_the_step_by_hand_and_what_was_not_run_is_said_so() -> None:
+    one, two = make_speed().axes
+    marks = [tuple(map(float, line.get_data()[0])) for line in one.lines]
+    assert marks == [(1, 1), *[(0.9,), (1.1,), (1.2,)] * 2]
+    assert [text.get_text() for text in two.texts] == ["0.90", "not run"]
+    assert two.get_title("left") == "2 threads, time"
 
 
 def test_losses_that_differ_are_not_called_the_same() -> None:
