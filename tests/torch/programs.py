@@ -175,6 +175,15 @@ class Checkpointed(nn.Module):
         return x
 
 
+class Reentrant(Checkpointed):
+    """The older kind, whose backward runs a backward of its own."""
+
+    def forward(self, x):
+        for part in self.parts:
+            x = checkpoint(part, x, use_reentrant=True) if x.requires_grad else part(x)
+        return x
+
+
 class Custom(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -302,6 +311,19 @@ def _shared():
     return loss, (torch.randn(5, 16),)
 
 
+def _scalars():
+    """Numbers become tensors of 8 B, and products save them."""
+    torch.manual_seed(0)
+    model = mlp(16, 1)
+
+    def loss(x):
+        for _ in range(6):
+            x = x + 0.5 * (model(x) * 0.3 - 1) / 3 + 1e-3
+        return x.square().mean()
+
+    return loss, (torch.randn(5, 16),)
+
+
 ACTIVATIONS = (
     nn.SiLU, nn.ELU, nn.Hardswish, nn.Mish, nn.Softplus, nn.LeakyReLU, nn.PReLU, nn.Tanh,
     nn.Sigmoid,
@@ -407,6 +429,8 @@ PROGRAMS = {
     "spectral": _module(Spectral, (5, 16)),
     "bags": _bags,
     "checkpointed": _module(Checkpointed, (5, 16)),
+    "reentrant": _module(Reentrant, (5, 16)),
+    "scalars": _scalars,
     "frozen": _frozen,
     "inputs": _inputs,
     "several losses": _several,

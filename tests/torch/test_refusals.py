@@ -64,6 +64,9 @@ REFUSED = {
     "gradient as a function": (
         lambda x: torch.func.grad(lambda z: (z * W).sin().sum())(x).sum(), ckpt.UnsupportedError,
         r"test_refusals.py:\d+: torch.func.grad"),
+    "forward mode": (
+        lambda x: torch.func.jvp(lambda z: (z * W).sin(), (x,), (x,))[1].sum(),
+        ckpt.UnsupportedError, r"test_refusals.py:\d+: forward-mode"),
     "backward within": (lambda x: Within.apply(x * W).sum(), ckpt.UnsupportedError, "a backward"),
     "captured value": (lambda x: (x * DOUBLED).sum(), ckpt.UnsupportedError, "as an argument"),
 }  # fmt: skip

@@ -107,8 +107,6 @@ REFUSED = {
     "MixtralForCausalLM": ("MixtralConfig", LLAMA, "moe.py:.* _grouped_mm"),
     "Qwen2MoeForCausalLM": ("Qwen2MoeConfig", EXPERTS, "moe.py:.* _grouped_mm"),
 }
-OVERESTIMATED = ("MambaForCausalLM",)
-"""The prediction of eager's own peak is up to 10 % too high; on the others it is within 2 %."""
 
 
 def build(name: str, config: tuple[str, dict[str, object]]):
@@ -128,7 +126,7 @@ def test_bits_and_peaks(name: str) -> None:
     with program.restored():
         plain, own = program.measure(program.plain)
     assert own * 0.999 - 16 <= program.eager_peak
-    assert program.eager_peak <= own * (1.1 if name in OVERESTIMATED else 1.02)
+    assert program.eager_peak <= own * 1.02
     for planner in ("store_all", "chain"):
         schedule = ckpt.make_schedule(program.graph, planner)
         with program.restored():

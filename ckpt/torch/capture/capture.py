@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
 )
+from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -284,10 +285,30 @@ def _no_inner_hooks() -> Iterator[None]:
     autograd._push_saved_tensors_default_hooks = lambda *hooks: None
     autograd._pop_saved_tensors_default_hooks = lambda: None
     try:
-        yield
+        with reentrant_checkpoints_as(_called):
+            yield
     finally:
         autograd._push_saved_tensors_default_hooks = push
         autograd._pop_saved_tensors_default_hooks = pop
+
+
+def _called(function: Any, preserve: bool, *args: Any) -> Any:
+    """Without an input that needs a gradient a reentrant checkpoint has none."""
+    needs = any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+    with torch.set_grad_enabled(needs):
+        return function(*args)
+
+
+@contextmanager
+def reentrant_checkpoints_as(run: Callable[..., Any]) -> Iterator[None]:
+    """`torch.utils.checkpoint` with ``use_reentrant=True``, whose backward runs a backward of its
+    own, as ``run`` of (function, preserve_rng_state, arguments)."""
+    kind: Any = checkpoint.CheckpointFunction
+    kind.apply = run
+    try:
+        yield
+    finally:
+        del kind.apply
 
 
 @contextmanager

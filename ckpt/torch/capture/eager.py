@@ -15,9 +15,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.checkpoint import CheckpointFunction
 
-from ckpt.torch.capture.capture import mode_of
-from ckpt.torch.capture.kernels import Seen, as_seen
+from ckpt.torch.capture.capture import mode_of, reentrant_checkpoints_as
+from ckpt.torch.capture.kernels import Seen, as_seen, is_dense
 from ckpt.torch.capture.reach import Reach
 from ckpt.torch.capture.record import AtenCall, Captured, Recording, aten
 
@@ -28,6 +29,12 @@ class Living(TorchDispatchMode):
     def __init__(self, known: Recording, workspace: Callable[[AtenCall], int]) -> None:
         super().__init__()
         self.known, self.workspace = known, workspace
+        self.saved: dict[int, int] = {}
+        """Bytes of the numbers that an autograd node saves, by its sequence number."""
+        self.running = -1
+        """The node that ran last in the backward."""
+        self.between = False
+        """Has it run, and no other begun? What is called then adds up what nodes have found."""
         self.live = self.high = 0
         self._seen: dict[int, Any] = {}
 
@@ -44,6 +51,44 @@ class Living(TorchDispatchMode):
 
         self._seen[key] = weakref.ref(storage, died)
         self.live += nbytes
+
+    def _number(self, func: Any, args: tuple[Any, ...]) -> int:
+        """Bytes of the tensor that a number becomes where an op takes a tensor. The nodes of
+        products and quotients save it until they have run."""
+        node = torch._C._current_autograd_node()
+        running = -1 if node is None else node._sequence_nr()
+        if running != self.running:
+            self.live -= self.saved.pop(self.running, 0)
+            self.running = running
+        if len(args) < 2 or not isinstance(args[1], (int, float)):
+            return 0
+        if str(func._schema.arguments[1].type) != "Tensor":
+            return 0
+        name = str(func._overloadpacket).removeprefix("aten.").removesuffix("_")
+        if name in ("mul", "div") and node is None and args[0].requires_grad:
+            self.saved[torch._C._autograd._get_sequence_nr() - 1] = NUMBER_NBYTES
+            self.live += NUMBER_NBYTES
+            return 0
+        return NUMBER_NBYTES
+
+    def follow(self, losses: list[torch.Tensor]) -> None:
+        """Be told when nodes of their graph begin and end."""
+
+        def begin(*_: Any) -> None:
+            self.between = False
+
+        def end(*_: Any) -> None:
+            self.between = True
+
+        seen: set[Any] = {None}
+        waiting: list[Any] = [loss.grad_fn for loss in losses]
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                node.register_prehook(begin)
+                node.register_hook(end)
+                waiting += [parent for parent, _ in node.next_functions]
 
     @contextmanager
     def states_counted(self) -> Iterator[None]:
@@ -74,6 +119,7 @@ class Living(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         self.high = max(self.high, self.live)
+        number = self._number(func, args)
         flat, spec = tree_flatten((args, kwargs or {}))
         if func is aten.lift_fresh.default and not isinstance(flat[0], FakeTensor):
             with _disable_current_modes(), self.known.mode:
@@ -90,14 +136,22 @@ class Living(TorchDispatchMode):
         tensors = [r for r in results if isinstance(r, torch.Tensor)]
         for tensor in tensors:
             self.made(tensor)
-        # A sum that the engine makes lies in one of its operands, which dies right behind.
-        sums = func is aten.add.Tensor and torch._C._current_autograd_node() is None
-        if not (sums and not torch.is_grad_enabled()):
+        if not (func is aten.add.Tensor and self.between and _is_alone(args[0])):
             read = tree_map(_as_ref, (args, kwargs))
             outs = tuple(_as_ref(r) if isinstance(r, torch.Tensor) else None for r in results)
             call = AtenCall(func, read[0], read[1], (), (), (), outs)
-            self.high = max(self.high, self.live + self.workspace(call))
+            self.high = max(self.high, self.live + self.workspace(call) + number)
         return result
+
+
+def _is_alone(tensor: torch.Tensor) -> bool:
+    """Does the engine add to it in place? It is dense, and nobody else has its memory: one
+    reference is the tensor's, one that of the storage asked for here."""
+    count = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    return count <= 2 and is_dense(tensor.shape, tensor.stride())
+
+
+NUMBER_NBYTES = 8
 
 
 def _as_ref(value: Any) -> Any:
@@ -131,7 +185,17 @@ def eager_peak(
     leaves = [
         given[t.argument] if t.argument is not None else t.tensor for t in captured.targets
     ]  # fmt: skip
-    hooks = [leaf._backward_hooks for leaf in leaves]
+    apply: Any = CheckpointFunction.apply
+    nested: list[Any] = []
+    """Reentrant checkpoints, which must not be asked for some gradients alone."""
+
+    def noted(function: Any, *rest: Any) -> Any:
+        nested.append(function)
+        return apply(function, *rest)
+
+    before = [leaf.grad for leaf in leaves]
+    hooks = [getattr(leaf, name) for leaf in leaves
+             for name in ("_backward_hooks", "_post_accumulate_grad_hooks")]  # fmt: skip
     kept = [dict(h) if h else {} for h in hooks]
     torch.clear_autocast_cache()
     living = Living(known, workspace)
@@ -139,18 +203,30 @@ def eager_peak(
         for h in hooks:
             if h:
                 h.clear()
-        with mode, living, living.states_counted(), torch.enable_grad():
+        for leaf in leaves:
+            leaf.grad = None
+        with (
+            mode, living, living.states_counted(), torch.enable_grad(),
+            reentrant_checkpoints_as(noted),
+        ):  # fmt: skip
             args, kwargs = tree_unflatten(given, spec)
             outputs = tree_flatten(function(*args, **kwargs))[0]
             losses = [outputs[k] for k in captured.losses]
+            living.follow(losses)
             seeds = [torch.ones_like(loss) for loss in losses]
-            gradients = torch.autograd.grad(losses, leaves, seeds, allow_unused=True)
-        living.high = max(living.high, living.live)
-        del gradients, outputs, losses, seeds
+            held: Any = None
+            if nested:
+                torch.autograd.backward(losses, seeds)
+            else:
+                held = torch.autograd.grad(losses, leaves, seeds, allow_unused=True)
+            living.high = max(living.high, living.live)
+            del held
     finally:
         reach.settle()
         torch.clear_autocast_cache()
         for h, own in zip(hooks, kept, strict=True):
             if h is not None:
                 h.update(own)
+        for leaf, gradient in zip(leaves, before, strict=True):
+            leaf.grad = gradient
     return living.high

@@ -7,6 +7,7 @@ kernel shows counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,17 @@ class Layout:
         return torch.empty(count, dtype=self.dtype, device=device).as_strided(
             self.size, self.stride
         )
+
+
+def is_dense(sizes: Sequence[int], strides: Sequence[int]) -> bool:
+    """Does it fill its extent without overlaps, whatever the order of its dimensions?"""
+    step = 1
+    for stride, size in sorted(zip(strides, sizes, strict=True)):
+        if size > 1:
+            if stride != step:
+                return False
+            step *= size
+    return True
 
 
 Seen = dict[Any, dict[str, tuple[Layout | None, ...]]]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from ckpt.errors import UnsupportedError
-from ckpt.torch.capture.kernels import UNREAD, Ref
+from ckpt.torch.capture.kernels import UNREAD, Ref, is_dense
 from ckpt.torch.capture.record import AtenCall, Captured, Version
 
 aten = torch.ops.aten
@@ -302,17 +302,6 @@ def _contract(leaf: torch.Tensor, ref: Ref) -> tuple[int, ...]:
     if all(s == w for s, w, n in zip(ref.stride, want, sizes, strict=True) if n != 1):
         return ref.stride
     return want
-
-
-def is_dense(sizes: Sequence[int], strides: Sequence[int]) -> bool:
-    """Does it fill its extent without overlaps, whatever the order of its dimensions?"""
-    step = 1
-    for stride, size in sorted(zip(strides, sizes, strict=True)):
-        if size > 1:
-            if stride != step:
-                return False
-            step *= size
-    return True
 
 
 def _contiguous(sizes: tuple[int, ...]) -> tuple[int, ...]:

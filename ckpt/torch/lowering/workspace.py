@@ -10,10 +10,10 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ckpt.errors import UnsupportedError
-from ckpt.torch.capture.kernels import UNREAD, Layout, Ref, Seen, arguments_key
+from ckpt.torch.capture.kernels import UNREAD, Layout, Ref, Seen, arguments_key, is_dense
 from ckpt.torch.capture.record import AtenCall, Captured, Version
 from ckpt.torch.capture.witness import cuda_among, memory_events, peak_of
-from ckpt.torch.lowering.backward import is_dense, stand_in
+from ckpt.torch.lowering.backward import stand_in
 
 _CLEAN = {
     "mm", "addmm", "bmm", "baddbmm", "t", "clone", "copy_", "_to_copy", "cat", "empty", "filled",
@@ -150,6 +150,11 @@ class Probed:
             layouts.append(None)
             if out is None or out.version not in call.makes or not isinstance(made, torch.Tensor):
                 continue
+            if made._is_zerotensor():
+                raise UnsupportedError(
+                    f"{_where(call)}: {call.name} makes zeros without memory, as forward-mode "
+                    "derivatives (torch.func.jvp) do: it can't be planned"
+                )
             storage = made.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
             if self.gpu is not None and not made.dtype.is_floating_point:
