@@ -73,6 +73,7 @@ REFUSED = {
 DOUBLED = W * 2
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str) -> None:
     function, error, message = REFUSED[name]
