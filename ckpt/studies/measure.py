@@ -105,13 +105,15 @@ def judged(predicted: Timeline, peaks: Mapping[str, int]) -> list[tuple[int, int
 
 
 def compared(predicted: Timeline, peaks: Mapping[str, int]) -> list[str]:
-    """A line a witness: what it measured, how far that is from what is predicted for it, and what
-    it can't see."""
+    """A line a witness: what it measured, how far that is from what is predicted for it (in bytes
+    where headers are most of it), and what it can't see."""
     lines = []
     for name, peak in peaks.items():
         kind: Any = WITNESSES.get(name)
         expected = predicted.peak_with_scratch if kind and kind.sees_scratch else predicted.peak
-        off = f" ({100 * (peak / expected - 1):+.2f} %)" if expected else ""
+        off = f" ({100 * (peak / expected - 1):+.2f} %)" if expected >= 64 * KIB else ""
+        if 0 < expected < 64 * KIB:
+            off = f" ({'+-'[peak < expected]}{format_bytes(abs(peak - expected))})"
         blind = f"; it can't see {kind.blind}" if kind and len(peaks) > 1 else ""
         by = f" by {name}" if kind and (len(peaks) > 1 or kind.sees_scratch) else ""
         lines.append(f"              {format_bytes(peak):>11}  measured{by}{off}{blind}")

@@ -137,6 +137,9 @@ class Certificate:
         if self.gap == 0:
             return "No schedule within this budget does with less."
         text = f"No schedule within this budget does with less than {self._bound}."
+        if self.forward and self._share(self.bound.cost) == self._share(self.recompute):
+            points = _points(self.gap_forward)
+            text = f"No schedule within this budget saves more than {points} points of that."
         if self.class_gap == 0:
             text += f" Of its class, which {self.planner} tells, none does with less."
         return text
