@@ -58,7 +58,8 @@ class Node:
     workspace_again: int = 0
     """The same, on top, of a second or later Compute."""
     scratch: int = 0
-    """What a library allocates meanwhile, out of sight of the front end's witness; in no peak."""
+    """Bytes beyond result and workspace that are held while libraries allocate out of sight of the
+    front end's witness; in no peak."""
     state_nbytes: int = 0
     """Of a random draw: its generator's state, held from the first Compute to the last if there
     are several."""

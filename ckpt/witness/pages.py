@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections.abc import Callable
@@ -14,13 +15,16 @@ from ckpt.units import KIB
 from ckpt.witness import malloc
 from ckpt.witness.base import Turned
 
+_SET_THP_DISABLE, _GET_THP_DISABLE = 41, 42
+"""Of Linux's prctl(2): transparent huge pages."""
+
 
 class Process(Turned):
     """The kernel's: the pages that the process holds, and their high-water mark (Linux).
 
     ``/proc/self/clear_refs`` begins a new mark, and VmHWM of ``/proc/self/status`` is it; where
     that isn't to be written to, ``memory.peak`` of a cgroup v2. Meanwhile malloc gives what is
-    freed back at once.
+    freed back at once, and there are no huge pages: one that is touched anywhere counts 2 MiB.
     """
 
     name = "process"
@@ -34,6 +38,7 @@ class Process(Turned):
         self._pages = pages or _pages()
 
     def _begin(self) -> None:
+        self._huge = _huge_pages(False)
         malloc.give_back_at_once()
         self.base = self._pages.now()
         self.reset()
@@ -41,6 +46,7 @@ class Process(Turned):
     def _end(self) -> int:
         peak = self._peak()
         malloc.rest()
+        _huge_pages(self._huge)
         return peak
 
     def held(self) -> int:
@@ -51,6 +57,16 @@ class Process(Turned):
 
     def reset(self) -> None:
         self._pages.reset()
+
+
+def _huge_pages(allowed: bool) -> bool:
+    """Whether the kernel may give this process huge pages from now on; and whether it might."""
+    with suppress(OSError, AttributeError):
+        prctl = ctypes.CDLL(None).prctl
+        before = not prctl(_GET_THP_DISABLE, 0, 0, 0, 0)
+        prctl(_SET_THP_DISABLE, int(not allowed), 0, 0, 0)
+        return before
+    return allowed
 
 
 class _Pages(Protocol):

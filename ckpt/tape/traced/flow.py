@@ -127,7 +127,8 @@ class Flow:
                 kind: Kind = "part"
                 made = _added_into(node.inputs[k], before)
                 cost = node.op.into_workspace
-                turn.account = Account((), cost(made, incoming.array, node) if cost else 0, None)
+                into = cost(made, incoming.array, node) if cost else 0
+                turn.account = Account((), into, 0, None)
                 flops += int(incoming.array.size)
                 moved_nbytes += 3 * incoming.array.nbytes
             else:
@@ -155,14 +156,15 @@ class Flow:
         # Not the node's own mask: a constant that an inner `grad` borrowed is one again.
         mask = sum(1 << k for k in kernels)
         reads = tuple(dict.fromkeys(self._values(node, node.op.keeps(len(edges), mask))))
+        during = max((turn.high(turn.account) for turn in turns), default=held)
         self.steps.append(
             BackwardStep(
                 label=node.op.name,
                 reads=reads,
                 flops=flops,
                 moved_nbytes=moved_nbytes,
-                during=max((turn.high(turn.account) for turn in turns), default=held),
-                scratch=max((turn.kernel.scratch for turn in turns if turn.kernel), default=0),
+                during=during,
+                scratch=max((turn.whole for turn in turns), default=during) - during,
                 overwrites=self._overwrites(node, reads, turns),
                 at=position,
                 source=self.entries[position].source,

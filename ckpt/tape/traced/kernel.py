@@ -34,6 +34,8 @@ class Account:
     """For each call, the position that its result is written over: one that dies with it."""
     workspace: int
     """Bytes held beyond arguments and result."""
+    scratch: int
+    """Bytes beyond those, where libraries allocate by themselves."""
     lies_in: int | None
     """The argument in whose buffer the result is written."""
 
@@ -55,7 +57,7 @@ class Kernel:
     workspace: int = 0
     """Bytes held while it runs, beyond arguments and result."""
     scratch: int = 0
-    """The most that libraries allocate meanwhile by themselves."""
+    """Bytes beyond ``workspace`` that are held with what libraries allocate by themselves."""
     root: int = 0
     """The argument whose buffer the result shares, or a position past the arguments."""
     nbytes: int = 0
@@ -187,7 +189,6 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
         place,
         result._array,
         flops=sum(call.flops for call in calls),
-        scratch=max((call.scratch for call in calls), default=0),
         overwrites=any(call.op.over is not None for call in calls),
     )
     for j, call in enumerate(kernel.calls):
@@ -196,7 +197,8 @@ def trace_kernel(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ke
     kernel.root = _root(kernel, kernel.result)
     if kernel.is_fresh:
         kernel.nbytes = kernel.calls[kernel.root - len(flat)].nbytes
-    kernel.workspace = kernel.account().workspace
+    account = kernel.account()
+    kernel.workspace, kernel.scratch = account.workspace, account.scratch
     return kernel
 
 
@@ -231,7 +233,7 @@ def _account(kernel: Kernel, dying: frozenset[int]) -> Account:
     """Position -> bytes of the buffer that was made for it, or 0 if it lies in an argument's."""
     lies_in: dict[int, int] = {k: k for k in dying}
     overwrites: list[int | None] = []
-    live = high = 0
+    live = high = whole = 0
     for j, call in enumerate(calls):
         position, price, over = count + j, 0, None
         if call.root == position:
@@ -251,11 +253,14 @@ def _account(kernel: Kernel, dying: frozenset[int]) -> Account:
                     lies_in[position] = lies_in[over]
         overwrites.append(over)
         high = max(high, live + call.workspace + price)
+        whole = max(whole, live + call.workspace + price + call.scratch)
         for root in {*reads[j], call.root}:
             if root in own and last_use.get(root, j) <= j and root >= count:
                 live -= own.pop(root)
     kept = own.get(kernel.root, 0) if kernel.root >= count else 0
-    return Account(tuple(overwrites), max(high - kept, 0), lies_in.get(kernel.root))
+    workspace = max(high - kept, 0)
+    scratch = max(whole - kept - workspace, 0)
+    return Account(tuple(overwrites), workspace, scratch, lies_in.get(kernel.root))
 
 
 def _over(kernel: Kernel, call: Call, k: int) -> int | None:

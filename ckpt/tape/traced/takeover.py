@@ -10,7 +10,7 @@ from ckpt.graph import Overwrites
 from ckpt.tape.core.rules import Rule
 from ckpt.tape.traced.kernel import Account, Kernel
 
-NOTHING = Account((), 0, None)
+NOTHING = Account((), 0, 0, None)
 
 
 @dataclass(slots=True)
@@ -41,6 +41,11 @@ class Turn:
     def high(self, account: Account) -> int:
         """The most bytes held beside the activations while it runs, written over as that says."""
         return self.held + max(account.workspace, self.adding)
+
+    @property
+    def whole(self) -> int:
+        """The same, with what libraries allocate."""
+        return self.held + max(self.account.workspace + self.account.scratch, self.adding)
 
     def account_over(self, value: int) -> Account | None:
         """What it takes where it may write over that value; None if it doesn't, even then."""

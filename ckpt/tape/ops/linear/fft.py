@@ -18,7 +18,7 @@ import numpy as np
 from ckpt.tape.core.abstract import AbstractArray, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import Op, adapt, op
-from ckpt.tape.ops.linear import scratch
+from ckpt.tape.ops.linear import pocketfft
 from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 _OPPOSITE: dict[Any, Any] = {
@@ -58,21 +58,41 @@ def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> 
         work = 5 * length * log2(length) * (out.size // out.shape[axis])
         return float(work / 2 if name in ("rfft", "irfft") else work)
 
+    def widened(x: Any, norm: str | None) -> str | None:
+        """The dtype that NumPy casts the whole operand to, to compute in it; None: it doesn't. It
+        computes in single precision only where the operand has the right dtype and the scale isn't
+        the integer 1."""
+        if norm in scaled and x.dtype.char == ("f" if name == "rfft" else "F"):
+            return None
+        computed = "d" if name == "rfft" else "D"
+        return None if x.dtype.char == computed else computed
+
+    def early(x: Any, norm: str | None) -> str | None:
+        """The same, where that is cast here: the result in single precision is made when the wide
+        operand is gone. Its scale is 1, so that bits are NumPy's."""
+        return widened(x, norm) if norm not in scaled and x.dtype.char in "fF" else None
+
     def workspace(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
-        """NumPy casts the whole operand to the dtype it computes in. In single precision that is
-        only where the operand has the right dtype and the scale isn't the integer 1."""
-        single = "f" if name == "rfft" else "F"
-        if norm in scaled and x.dtype.char == single:
-            return 0
-        computed = np.dtype("d" if name == "rfft" else "D")
-        casts = 0 if x.dtype == computed else x.size * computed.itemsize
-        return casts + (2 * out.nbytes if out.dtype.char in "fF" else 0)
+        wide = widened(x, norm)
+        casts = x.size * np.dtype(wide).itemsize if wide else 0
+        if early(x, norm):
+            return int(max(casts + out.nbytes, 2 * out.nbytes))
+        single = out.dtype.char in "fF" and wide is not None
+        return int(casts + (2 * out.nbytes if single else 0))
 
     def forward(x: Any, *, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
-        return function(x, n, axis, norm)
+        if (wide := early(x, norm)) is None:
+            return function(x, n, axis, norm)
+        made = function(x.astype(wide), n, axis, norm)
+        return made.astype("f" if name == "irfft" else "F")
 
     def lines(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
-        return scratch.transform(_points(x.shape, n, axis))
+        real, length = name in ("rfft", "irfft"), _points(x.shape, n, axis)
+        wide = 4 if out.dtype.char in "fF" and widened(x, norm) is None else 8
+        filled = x.shape[axis] < (length // 2 + 1 if name == "irfft" else length)
+        many = 1 if filled else x.size // x.shape[axis]
+        apart = out.strides[axis] != out.itemsize
+        return pocketfft.transform(length, many, real, wide, apart)
 
     declare = op(
         function, name=name, infer=infer, flops=flops, workspace=workspace, scratch=lines

@@ -1,4 +1,4 @@
-"""What LAPACK, NumPy's wrapper of it, and pocketfft allocate out of tracemalloc's sight, in bytes.
+"""What LAPACK and NumPy's wrapper of it allocate out of tracemalloc's sight, in bytes.
 
 NumPy's gufuncs (``numpy/linalg/umath_linalg.cpp``) copy one matrix of a stack at a time into
 buffers of their own, in double precision and Fortran order, with room for the results, and ask the
@@ -7,8 +7,6 @@ driver how much work space it wants. What it answers is in LAPACK's own document
 (RWORK k (5 k + 7)), dsyevd (1 + 6 n + 2 n**2), zheevd (2 n + n**2, RWORK 1 + 5 n + 2 n**2), dgebrd
 (3 k + (m + n) NB), dgeqrf, dorgqr and zgeev (n NB), dgetrf, dgesv and dpotrf (none). NB is 32.
 OpenBLAS's own buffers come with its first call, and stay.
-
-Pocketfft (``numpy/fft/_pocketfft``) has the plan of a length, its factors, and the lines at work.
 """
 
 from __future__ import annotations
@@ -75,14 +73,10 @@ def svd(out: Any, a: Any, **params: Any) -> int:
 
 def qr(out: Any, a: Any, **params: Any) -> int:
     """``geqrf``, then ``orgqr``: the factored matrix, Q, the reflectors' factors; work. Neither R
-    nor the mask that takes it out is there by then."""
+    nor the mask that takes it out is there by then, nor are copies in single precision."""
     m, n = map(int, a.shape[-2:])
     q, r = out
     columns = int(q.shape[-1])
     driver = (m * n + m * columns + min(m, n) + columns * NB) * _wide(a)
-    return max(int(driver) - int(r.nbytes) - int(r.size), 0)
-
-
-def transform(length: int) -> int:
-    """The plan of that length, and a line of it in double precision."""
-    return 2 * length * 16
+    later = q.nbytes + 2 * r.nbytes if q.dtype.char in "fF" else r.nbytes + r.size
+    return max(int(driver) - int(later), 0)
