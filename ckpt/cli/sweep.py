@@ -102,21 +102,15 @@ def sweep(
             if made:
                 note(f"{made} points are in {journal}; the same command goes on from there")
             raise
+    found = Sweep(rows, chosen, jobs)
     if json:
         document(dumps({"title": "ckpt sweep", "rows": rows}))
     else:
         print("\n".join(study.verdict(rows)), end="\n\n")
-        timed = jobs == 1 and repeats >= 5
-        columns = [c for c in table.SWEEP_COLUMNS if timed or c != "cpu_seconds"]
-        table.show([row for row in rows if row["strategy"] not in study.BEST], columns)
+        table.show([row for row in rows if row["strategy"] not in study.BEST], found.columns)
     for remark in study.remarks(rows):
         note(f"note: {remark}")
-    outputs.write(
-        paths,
-        Sweep(rows, chosen),
-        about=study.about(chosen, jobs),
-        chosen=bool(output),
-    )
+    outputs.write(paths, found, about=study.about(chosen, jobs), chosen=bool(output))
     discard(journal)
     if wrong := study.failures(rows):
         raise VerificationError("; ".join(wrong))

@@ -79,7 +79,7 @@ def sweep(
         witness=witness, **options,
     )  # fmt: skip
     rows = run(chosen, jobs=jobs, executor=executor, cluster=cluster, path=path, on_row=on_row)
-    return Sweep(rows, chosen)
+    return Sweep(rows, chosen, jobs)
 
 
 def plan(

@@ -14,14 +14,21 @@ from ckpt.studies.points import Point, simulated
 from ckpt.text import printable
 from ckpt.units import format_bytes
 
+REPEATS = 5
+
 
 class Sweep(list[dict[str, Any]], Shown):
     """The rows of a sweep (see `points.COLUMNS`), one a point of ``points``: a list that can be
-    drawn, written and opened."""
+    drawn, written and opened. Its tables have CPU time where one process of its own (``jobs``)
+    took it `REPEATS` times: with less, noise is larger than the differences."""
 
-    def __init__(self, rows: Iterable[dict[str, Any]], points: Sequence[Point]) -> None:
+    def __init__(
+        self, rows: Iterable[dict[str, Any]], points: Sequence[Point], jobs: int | None = None
+    ) -> None:
         super().__init__(rows)
         self.points = list(points)
+        timed = jobs == 1 and all(p.repeats >= REPEATS for p in points if p.measure)
+        self.columns = [c for c in SWEEP_COLUMNS if timed or c != "cpu_seconds"]
 
     def __repr__(self) -> str:
         depths = sorted({point.depth for point in self.points})
@@ -60,7 +67,7 @@ class Sweep(list[dict[str, Any]], Shown):
         return list(self)
 
     def table(self) -> str:
-        return to_html(self, SWEEP_COLUMNS)
+        return to_html(self, self.columns)
 
     def figure(self) -> Any:
         from ckpt.reports.figure import sweep_figure

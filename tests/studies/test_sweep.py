@@ -14,6 +14,7 @@ from ckpt.errors import BudgetError, CkptError, UsageError
 from ckpt.studies import sweep as study
 from ckpt.studies.points import AS_WRITTEN, COLUMNS, Point, run_point
 from ckpt.studies.sweep import plan, run, spread, sweep
+from ckpt.studies.swept import Sweep
 from ckpt.units import parse_bytes
 
 SMALL: dict[str, Any] = {"width": 16, "batch": 64}
@@ -274,3 +275,10 @@ def test_failures_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_remarks_name_the_model_whose_layers_keep_only_their_boundary() -> None:
     assert study.remarks(sweep("mlp", depths=[6], measure=False)) != []
     assert study.remarks(sweep("residual_mlp", depths=[6], measure=False)) == []
+
+
+@pytest.mark.parametrize(("jobs", "repeats"), [(1, 5), (1, 4), (2, 5), (None, 5)])
+def test_cpu_time_is_in_a_table_where_it_is_no_noise(jobs: int | None, repeats: int) -> None:
+    points = study.plan(depths=[3], strategies=["store_all"], repeats=repeats, **SMALL)
+    found = Sweep([dict.fromkeys(COLUMNS, 1)], points, jobs)
+    assert ("CPU time" in found.table()) == (jobs == 1 and repeats >= 5)
