@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from ckpt.graph import Graph
+from ckpt.repeats import Repeats, find_repeats
 from ckpt.reports.table import render
 from ckpt.schedule import Backward, Compute, Free, Instruction, describe_instruction
 from ckpt.text import printable
@@ -38,11 +39,13 @@ def in_words(graph: Graph, timeline: Timeline, top: int = 12) -> list[str]:
     budget = f" within {format_bytes(schedule.budget)}" if schedule.budget else ""
     peak = schedule.instructions[timeline.peak_position]
     note = schedule.notes.get("note")
+    repeats = find_repeats(graph)
     return [
         f"{graph.name or 'program'} by {schedule.planner}{budget}: {len(schedule)} instructions",
         f"  predicted peak set by {describe_instruction(peak, graph)}",
         *(f"      {text}" for text in [line_of(peak, graph)] if text),
         *([f"  {note}"] if note else []),
+        *([f"  {_repeated(graph, repeats)}"] if repeats else []),
         *_table(
             "kept from forward to backward",
             KEPT,
@@ -95,6 +98,13 @@ def line_of(instruction: Instruction, graph: Graph) -> str:
         case _:
             assert_never(instruction)
     return source_lines(graph).get(printable(source), "")
+
+
+def _repeated(graph: Graph, repeats: Repeats) -> str:
+    """``32 x the same 28 values, row_mean (gpt.py:45) to add (gpt.py:49)``."""
+    nodes = [i for i in repeats.nodes(0) if i in graph.needed]
+    ends = [f"{graph[i].op} ({graph[i].source})".replace(" ()", "") for i in (nodes[0], nodes[-1])]
+    return printable(f"{repeats.alike} x the same {repeats.period} values, {' to '.join(ends)}")
 
 
 def _table(

@@ -124,8 +124,11 @@ def check(seed: int) -> int:
             if k == len(chosen) and best is not None:  # and any items taken for one
                 alike = np.array([rng.randrange(4) for _ in found.nodes])
                 pairs.program = pairs.program.folded(alike)
-                duals = highs.solve(pairs.program, 10_000).duals
-                assert duals is None or pairs.recompute(duals) <= best
+                root = highs.solve(pairs.program, 10_000)
+                if root.duals is not None:
+                    halved = branched(pairs, root, 6)
+                    assert pairs.recompute(root.duals) <= best, seed
+                    assert halved is not None and halved <= best, seed
     return solved
 
 

@@ -41,6 +41,8 @@ class BoxProgram:
     _places: list[Any] = field(default_factory=list)
     columns: int = 0
     rows: int = 0
+    labels: Any = None
+    """Of a folded program: for each column of the one before, which it is here."""
 
     def add_columns(self, which: Any, low: Any = 0, high: Any = 1, costs: Any = 0) -> Any:
         """A column where ``which`` (a mask) is set; their numbers, and -1 elsewhere."""
@@ -145,7 +147,7 @@ class BoxProgram:
         np.add.at(signs, rows, coded)
         _, group = np.unique(signs, return_inverse=True)
         groups = int(group.max(initial=-1)) + 1
-        made = BoxProgram(columns=len(first), rows=groups)
+        made = BoxProgram(columns=len(first), rows=groups, labels=label)
         made._low = [np.bincount(label, self.low)]
         made._high = [np.bincount(label, self.high)]
         made._costs = [self.costs[first]]

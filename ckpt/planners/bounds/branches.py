@@ -122,11 +122,18 @@ def _levels(pairs: Pairs) -> list[list[_Sum]]:
     everything: list[_Sum] = []
     between: list[_Sum] = []
     single: list[_Sum] = []
+    labels = pairs.program.labels
+
+    def there(columns: Any, items: Any) -> Any:
+        """Of these items those that have a column, each once where equal layers are one."""
+        found = columns[items][columns[items] >= 0]
+        return found if labels is None else np.unique(labels[found])
+
     for weight, items in _kinds(pairs.reduced.costs):
-        blocks = [columns[items][columns[items] >= 0] for columns in pairs.made]
+        blocks = [there(columns, items) for columns in pairs.made]
         everything.append(_Sum(weight, np.concatenate(blocks)))
         between += [_Sum(weight, block) for block in blocks]
-        blocks += [columns[items][columns[items] >= 0] for columns in pairs.live[1:]]
+        blocks += [there(columns, items) for columns in pairs.live[1:]]
         single += [_Sum(weight, np.array([column])) for block in blocks for column in block]
     return [everything, between, single]
 

@@ -109,7 +109,7 @@ class MomentSearch:
     refuted: bool = False
     solved: int = 0
     root: tuple[Pairs, Solved] | None = None
-    """The program that proved most, unless equal layers are one in it."""
+    """The program that proved most."""
     reserve: int = 0
     """Of the effort, what isn't for now."""
     scores: dict[int, int] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class MomentSearch:
         proven = pairs.recompute(solved.duals)
         if proven > self.best:
             self.best = proven
-            self.root = None if pairs.folded else (pairs, solved)
+            self.root = pairs, solved
         return proven
 
     def _solve(self, program: BoxProgram) -> Solved | None:

@@ -33,9 +33,9 @@ from ckpt.planners.chain.kinds import (
     Visit,
     crossing_beside,
     front,
-    twins_of,
 )
 from ckpt.planners.chain.table import Table
+from ckpt.repeats import longest_row
 
 RUNS = 40
 """A chain is made of about so many."""
@@ -53,7 +53,7 @@ NEAR = 1e-6
 def spans_of(sequence: Sequence[int]) -> list[tuple[int, int]]:
     """The stages of each run, as (first, behind the last): where blocks are few, every stage its
     own."""
-    start, period, count = _blocks(sequence)
+    start, period, count = longest_row(sequence)
     each = max(1, -(-count // RUNS))
     lengths = [each] * (count // each - 1)
     left = count - sum(lengths)
@@ -218,15 +218,6 @@ class _Merged:
                 stage = self.stages[first]
                 total += (stage.tapes if word == "tape" else stage.visits)[last].cost
         return total
-
-
-def _blocks(sequence: Sequence[int]) -> tuple[int, int, int]:
-    """The longest stretch of equal blocks: where it starts, stages a block, how many blocks."""
-    _, numbers = np.unique(np.array(sequence), return_inverse=True)
-    twins, repeats = twins_of(numbers)
-    start = int(repeats.argmax())
-    period = max(int(twins[start]) - start, 1)
-    return start, period, int(repeats[start]) // period + 1
 
 
 def _cheapest(pieces: Sequence[Sequence[_TapePart]], price: float) -> list[_TapePart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -18,7 +19,11 @@ from ckpt.planners.base.registry import planner
 from ckpt.planners.bounds.lower import EFFORT, lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.planners.search.ahead import Ahead
+from ckpt.planners.search.alike import improve_alike
+from ckpt.planners.search.lifted import lift
 from ckpt.planners.search.refusal import none_fits
+from ckpt.planners.search.shortened import FEWEST, MULTIPLE, Shortened
+from ckpt.repeats import Repeats, find_repeats
 from ckpt.schedule import Proof, Schedule
 from ckpt.timeline import Timeline
 
@@ -43,6 +48,9 @@ asked: where it is quick, `brute` is quicker."""
 QUADRATIC_NODES = 200
 """Above so many computed nodes `recompute_all`, whose schedules grow with their square, is asked
 only if all others fail."""
+
+LONG = 2_500
+"""Above so many computed nodes, equal blocks are planned once."""
 
 FINALISTS = 4
 """How many schedules are improved; none that costs more than WORTH times the best."""
@@ -81,6 +89,9 @@ def auto(
     iterations: the same everywhere, unless ``time_limit`` seconds are over before. Then it is the
     best so far, and ``notes["stopped_early"]`` says so. With ``jobs``, an ``executor`` or a
     ``cluster`` (see `workers.pool`) others do part of the work ahead, and it is the same schedule.
+    Of a graph of more than LONG computed nodes whose blocks repeat, one of few blocks is planned,
+    and what is found is done with all; of the planners `chain` alone is then asked about the whole,
+    unless little is left to save.
     Ignores: monotony. A larger budget may, rarely, cost more.
     Cost: that of the planners asked, and ``iterations`` steps of the search for each of a few
     schedules, fewer of long ones; ``notes["iterations"]`` tells how many.
@@ -103,11 +114,16 @@ def auto(
 class _Portfolio:
     """What was found so far, and what is proven."""
 
-    def __init__(self, graph: Graph, budget: int | None, cost: Cost, clock: Deadline) -> None:
+    def __init__(
+        self, graph: Graph, budget: int | None, cost: Cost, clock: Deadline,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self.graph = graph
         self.budget = budget
         self.cost = cost
         self.clock = clock
+        self.tell = tell
+        """Who hears what it turns to; None: whoever listens to the clock."""
         self.forward = cost.forward(graph) or 1
         self.computed = len(graph.computed)
         self.found: list[tuple[tuple[int, int], int, Timeline]] = []
@@ -119,7 +135,12 @@ class _Portfolio:
         self.impossible = False
 
     def search(self, ahead: Ahead, iterations: int) -> None:
+        """Of many equal blocks few, and their plan for all; else all planners, the local search for
+        the best, unless little can be left to save `beam`, and the local search for the best few.
+        """
         self.ahead = ahead
+        if self.ask_short(iterations):
+            return
         self.ask_all()
         if self.found and not self.done:
             self.begin_improving(self.first, iterations // 4)
@@ -130,6 +151,13 @@ class _Portfolio:
             self.ask("beam", {})
         if self.found and not self.done:
             self.improve_all(iterations)
+
+    def search_briefly(self, iterations: int) -> None:
+        """All planners but `beam`, and the local search for the best."""
+        with closing(Ahead(None, self.graph, self.budget, self.cost)) as self.ahead:
+            self.ask_all()
+            if self.found and not self.done:
+                self.improve(self.first, iterations // 4)
 
     def result(self) -> Schedule:
         if not self.found:
@@ -177,10 +205,64 @@ class _Portfolio:
         """No schedule within the budget recomputes for less."""
         return 0 if self.proof is None else self.proof.bound
 
+    # -- equal blocks ------------------------------------------------------------------------------
+
+    def ask_short(self, iterations: int) -> bool:
+        """What is found for a graph of few of the equal blocks, done with all, and `chain` if much
+        is left to save; False where there aren't many, or neither has a plan."""
+        budget = self.budget
+        repeats = find_repeats(self.graph) if self.computed > LONG else None
+        if budget is None or repeats is None or repeats.count < MULTIPLE + FEWEST:
+            return False
+        for name in ("store_all", "sqrt"):
+            self.ask(name, {})
+        self.prove(0)
+        if self.done or self.impossible:
+            return self.done
+        before = self.best
+        lifted = self.lifted(Shortened(self.graph, repeats), budget, iterations)
+        if lifted is not None:
+            self.improve_alike(lifted, repeats)
+        self.prove(EFFORT)
+        if not self.close:
+            known = self.best
+            self.ask("chain", {})
+            if self.best != known:
+                self.improve_alike(self.first, repeats)
+        return self.best != before
+
+    def lifted(self, short: Shortened, budget: int, iterations: int) -> Timeline | None:
+        """A plan for the short graph, done with all blocks."""
+        told = f"{short.repeats.count} of {short.repeats.count + short.left_out} equal blocks"
+        with Deadline().running() as clock:
+            inner = _Portfolio(
+                short.graph, short.budget(budget), short.cost(self.cost), clock,
+                lambda doing: self.report(f"{told}: {doing}"),
+            )  # fmt: skip
+            with suppress(StoppedError):
+                inner.search_briefly(iterations)
+            try:
+                schedule = inner.result()
+            except (BudgetError, UsageError):
+                return None
+        self.iterations += inner.iterations
+        self.portfolio[told] = inner.portfolio
+        return lift(short, schedule, budget, self.cost)
+
+    def improve_alike(self, timeline: Timeline, repeats: Repeats) -> None:
+        """The local search that does the same in all blocks."""
+        self.report("improving all blocks alike")
+        schedule, budget = timeline.schedule, self.budget or 0
+        better = improve_alike(self.graph, schedule, budget, repeats, self.cost)
+        if better is not None:
+            self.add(simulate(self.graph, better))
+
     # -- the portfolio -----------------------------------------------------------------------------
 
     def ask_all(self) -> None:
         for name, options in self.candidates():
+            if name in self.portfolio:
+                continue
             if name == "recompute_all" and self.computed > QUADRATIC_NODES and self.found:
                 continue
             if name == "dtr:msps":
@@ -267,8 +349,11 @@ class _Portfolio:
             self.clock.shorten(PROOF_SECONDS)
 
     def report(self, doing: str) -> None:
-        best = None if self.best is None else self.best / self.forward
-        self.clock.report(Progress(doing, best, self.bound / self.forward))
+        if self.tell is not None:
+            self.tell(doing)
+        else:
+            best = None if self.best is None else self.best / self.forward
+            self.clock.report(Progress(doing, best, self.bound / self.forward))
 
     # -- improvement -------------------------------------------------------------------------------
 

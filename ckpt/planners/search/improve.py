@@ -61,7 +61,7 @@ def improve(
     before = simulate(graph, schedule)
     limit = before.peak if budget is None else max(budget, before.peak)
     sheet = Sheet(graph, price)
-    search = _Improver(sheet, limit)
+    search = Improver(sheet, limit)
     draft, tried = search.run(Draft(sheet, sheet.actions_of(schedule)), iterations)
     improved = replace(schedule, instructions=draft.instructions())
     after = simulate(graph, improved)
@@ -71,7 +71,7 @@ def improve(
     return Improved(improved if better else schedule, tried)
 
 
-class _Drop(NamedTuple):
+class Drop(NamedTuple):
     """A buffer that could be let go between two reads, and recomputed before the second."""
 
     start: int
@@ -84,14 +84,21 @@ class _Drop(NamedTuple):
     insert: tuple[int, ...]
 
 
-def _price(drop: _Drop) -> tuple[float, int]:
+def _price(drop: Drop) -> tuple[float, int]:
     return drop.cost / (drop.nbytes * (drop.stop - drop.start)), drop.start
 
 
-class _Improver:
-    def __init__(self, sheet: Sheet, budget: int) -> None:
+class Improver:
+    """The moves, on drafts of one graph.
+
+    ``by_time``: bytes weigh as much as the instructions for which they are held; else as they are,
+    which is right where one moment is the tightest for all.
+    """
+
+    def __init__(self, sheet: Sheet, budget: int, *, by_time: bool = True) -> None:
         self.sheet = sheet
         self.budget = budget
+        self.by_time = by_time
         self.least = sheet.forward_cost
 
     def run(self, draft: Draft, iterations: int) -> tuple[Draft, int]:
@@ -120,10 +127,7 @@ class _Improver:
             room = self.budget - draft.high
             found = sorted(
                 (g for g in gaps(draft) if draft.buffers[g.buffer].owner not in spared),
-                key=lambda g: (
-                    -g.saved / (1 + self.bytes_of(draft, g) * (g.stop - g.start)),
-                    g.start,
-                ),
+                key=lambda g: (-g.saved / (1 + self.weight_of(draft, g)), g.start),
             )
             deleted: set[int] = set()
             chosen = []
@@ -154,6 +158,10 @@ class _Improver:
     @staticmethod
     def bytes_of(draft: Draft, gap: Gap) -> int:
         return draft.buffers[gap.buffer].nbytes
+
+    def weight_of(self, draft: Draft, gap: Gap) -> int:
+        """What stands in its way: bytes, by the instructions for which they would be held."""
+        return self.bytes_of(draft, gap) * (gap.stop - gap.start if self.by_time else 1)
 
     def without(self, draft: Draft, deleted: set[int]) -> Draft:
         return Draft(self.sheet, [a for t, a in enumerate(draft.actions) if t not in deleted])
@@ -199,15 +207,15 @@ class _Improver:
 
     def cover(
         self, gap: Gap, missing: Bytes,
-        options: list[_Drop], first: int,
-    ) -> list[_Drop] | None:  # fmt: skip
+        options: list[Drop], first: int,
+    ) -> list[Drop] | None:  # fmt: skip
         """Drops that make up for what is missing, for less than is saved; or None.
 
         Greedy by cost per byte and action that they make up for; ``first`` counts how many of the
         best are passed over, so that several covers of one gap can be tried.
         """
         left = np.maximum(missing, 0)
-        chosen: list[_Drop] = []
+        chosen: list[Drop] = []
         spent = 0
         pool = list(options)
         while left.any():
@@ -228,7 +236,7 @@ class _Improver:
         return chosen
 
     def swapped(
-        self, draft: Draft, gap: Gap | None, chosen: list[_Drop]
+        self, draft: Draft, gap: Gap | None, chosen: list[Drop]
     ) -> tuple[Draft, frozenset[int]]:
         """``draft`` without ``gap``, with ``chosen``; and whose buffers are recomputed for it."""
         inserted: dict[int, set[int]] = {}
@@ -243,7 +251,7 @@ class _Improver:
         owners = self.sheet.graph.owners
         return Draft(self.sheet, actions), frozenset(owners[d.insert[-1]] for d in chosen)
 
-    def drops(self, draft: Draft) -> list[_Drop]:
+    def drops(self, draft: Draft) -> list[Drop]:
         """Every pause between two reads of a buffer, as a value that could be recomputed."""
         ends = [-1] * len(draft.sheet.deps)  # of the buffer that held the node when last computed
         found = []
@@ -263,7 +271,7 @@ class _Improver:
 
     def _drop(
         self, draft: Draft, buffer: Lifetime, one: int, two: int, ends: list[int]
-    ) -> _Drop | None:
+    ) -> Drop | None:
         """What it takes to have ``buffer`` again at action ``two``; None if a captured array."""
         sheet = self.sheet
         last = {draft.node_at(t) for t in buffer.computes if t < two}
@@ -280,4 +288,4 @@ class _Improver:
         cost = sum(sheet.costs[i] for i in order)
         if buffer.computes == [one]:  # nobody read it yet: it is computed later, not again
             cost -= sheet.costs[draft.node_at(one)]
-        return _Drop(one + 1, two, buffer.nbytes, cost, two, order)
+        return Drop(one + 1, two, buffer.nbytes, cost, two, order)
