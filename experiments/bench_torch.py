@@ -1,15 +1,17 @@
 """Does the PyTorch front end keep what it promises, and what does it cost?
 
 Question: are peaks those that are predicted; is a planned step as fast as the plain one where it
-recomputes nothing, and faster than `torch.utils.checkpoint` around each block at the same peak?
+recomputes nothing, and faster than checkpoint around each block, and than selective checkpointing
+(SAC), at their peaks; what does half of eager's peak cost?
 Theory says: the same kernels run, less Python around them; a plan recomputes what is cheap first.
-Run: python experiments/bench_torch.py [model ...] (CPU, one thread; CPU seconds, medians of
+Run: python experiments/bench_torch.py [model ...] [xl] (CPU, one thread; CPU seconds, medians of
 interleaved rounds; needs the extra ``torch``).
-Found: every peak as predicted, to the byte, and the same bits. At the peak of checkpoint around
-each block, 0.70 to 0.82 of its time (MLP, GPT, ResNet; no plan for the encoder). At half of the
-plain peak 1.01 to 1.18 of the plain time. Storing everything 0.92 to 1.17 of it (before batch norms
-and pools ran once; `torch_memory_time.py` has 0.95 to 0.98 since); 1.1 on a step of half a
-millisecond. GPT-2 XL: 7.3 CPU s without imports, 478 MiB. The machine was busy with other work.
+Found: every peak as predicted, to the byte, and the same bits. Encoder and MLP: 0.83 and 0.70 of
+the time of checkpoint around each block at its peak, 0.80 and 0.84 of SAC's at its, 1.13 and 1.01
+of eager's at half its peak; storing everything 1.00 and 1.01, and 1.04 on a step of half a
+millisecond. GPT, U-Net and ResNet-50 as `torch_memory_time.py` says, with which the geometric means
+are 0.76 (blocks) and 0.85 (SAC). GPT-2 XL: 7 to 8 CPU s without imports, 470 to 478 MiB. The
+machine was busy with other work.
 """
 
 from __future__ import annotations
@@ -18,164 +20,82 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
-from torch.utils.checkpoint import checkpoint
-from torch_steps import GPT
+from torch_memory_time import CASES
+from torch_steps import GPT, Blocks, Case, Row, measured, print_rows
 
 import ckpt.torch
-from ckpt.errors import BudgetError
 from ckpt.units import format_bytes
 
 ROUNDS = 7
 
 
-class Blocks(nn.Module):
-    """A stem, blocks that may be checkpointed, a head."""
+class Stack(Blocks):
+    """Blocks one behind the other, and a head."""
 
-    def __init__(self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module) -> None:
+    def __init__(self, blocks: Iterable[nn.Module], head: nn.Module) -> None:
         super().__init__()
-        self.stem, self.blocks, self.head = stem, nn.ModuleList(blocks), head
-        self.checkpointed = False
+        self.blocks, self.head = nn.ModuleList(blocks), head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointed else block(x)
-        found: torch.Tensor = self.head(x).float().square().mean()
+            x = self.through(block, x)
+        found: torch.Tensor = self.head(x).square().mean()
         return found
 
 
-class Attention(nn.Module):
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-        self.dropout, self.heads = nn.Dropout(dropout), heads
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, t, c = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.dropout(self.proj(y.transpose(1, 2).reshape(b, t, c)))
-        found: torch.Tensor = x + self.dropout(self.mlp(self.norm2(x)))
-        return found
+def _mlp(width: int, depth: int) -> Stack:
+    blocks = (nn.Sequential(nn.Linear(width, width), nn.GELU()) for _ in range(depth))
+    return Stack(blocks, nn.Linear(width, width))
 
 
-class Bottleneck(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = width // 4
-        self.body = nn.Sequential(
-            nn.Conv2d(width, inner, 1, bias=False), nn.BatchNorm2d(inner), nn.ReLU(inplace=True),
-            nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner),
-            nn.ReLU(inplace=True), nn.Conv2d(inner, width, 1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(x + self.body(x), inplace=True)
+def _encoder() -> Stack:
+    layers = (nn.TransformerEncoderLayer(256, 8, 1024, 0.1, batch_first=True) for _ in range(6))
+    return Stack(layers, nn.Linear(256, 256))
 
 
-def _encoder() -> Blocks:
-    layers: list[nn.Module] = [
-        nn.TransformerEncoderLayer(256, 8, 1024, 0.1, batch_first=True) for _ in range(6)
-    ]
-    return Blocks(nn.Identity(), layers, nn.Linear(256, 256))
-
-
-def _mlp(width: int, depth: int) -> Blocks:
-    layers: list[nn.Module] = [
-        nn.Sequential(nn.Linear(width, width), nn.GELU()) for _ in range(depth)
-    ]
-    return Blocks(nn.Identity(), layers, nn.Linear(width, width))
-
-
-MODELS: dict[str, Callable[[], tuple[Blocks, torch.Tensor]]] = {
-    "tiny mlp": lambda: (_mlp(16, 4), torch.randn(8, 16)),
-    "mlp 24 x 256": lambda: (_mlp(256, 24), torch.randn(1024, 256)),
-    "gpt 6 x 256": lambda: (
-        Blocks(nn.Identity(), [Attention(256, 8, 0.1) for _ in range(6)], nn.Linear(256, 256)),
-        torch.randn(4, 128, 256),
-    ),
-    "encoder 6 x 256": lambda: (_encoder(), torch.randn(4, 128, 256)),
-    "resnet 6 x 128": lambda: (
-        Blocks(nn.Conv2d(3, 128, 3, 2), [Bottleneck(128) for _ in range(6)], nn.Conv2d(128, 8, 1)),
-        torch.randn(4, 3, 64, 64),
-    ),
+MODELS: dict[str, Callable[[], Case]] = {
+    "tiny": lambda: Case("MLP 4 x 16", _mlp(16, 4), torch.randn(8, 16)),
+    "MLP": lambda: Case("MLP 24 x 256", _mlp(256, 24), torch.randn(1024, 256)),
+    "encoder": lambda: Case("encoder 6 x 256", _encoder(), torch.randn(4, 128, 256)),
+    **{name: lambda make=make: make(False) for name, make in CASES.items()},  # type: ignore[misc]
 }
 
 
-def seconds(runs: dict[str, Callable[[], Any]], model: nn.Module) -> dict[str, float]:
-    """CPU seconds of forward and backward of each, medians of interleaved rounds."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS + 1):
-        for name, run in runs.items():
-            model.zero_grad(set_to_none=True)
-            repeats = 20 if "tiny" in name else 1
-            start = time.process_time()
-            for _ in range(repeats):
-                run().backward()
-            taken[name].append((time.process_time() - start) / repeats)
-    return {name: statistics.median(rows[1:]) for name, rows in taken.items()}
-
-
-def bench(name: str) -> None:
+def bench(name: str) -> list[Row]:
     torch.manual_seed(0)
-    model, x = MODELS[name]()
-    start = time.process_time()
-    stored = ckpt.torch.plan(model, x, planner="store_all")
-    captured = time.process_time() - start
-    found = stored.verify(x)
-    assert found.plain is not None
-    model.checkpointed = True
-    blocks = ckpt.torch.measure_peak(model, x).allocated
-    model.checkpointed = False
-    plans: dict[str, Any] = {}
-    for label, budget in (("at the blocks' peak", blocks), ("at half", found.plain // 2)):
-        start = time.process_time()
-        try:
-            step = ckpt.torch.plan(model, x, budget=budget, options={"iterations": 10})
-        except BudgetError as error:
-            print(f"{name}: {label}: no plan ({error.smallest} bytes is the least found)")
-            continue
-        plans[label] = step
-        seen = step.verify(x)
-        print(
-            f"{name}: {label}: predicted {seen.promised}, measured {seen.measured} "
-            f"({seen.measured - seen.promised:+d} B), same bits; planned in "
-            f"{time.process_time() - start:.1f} CPU s",
-            flush=True,
-        )
+    rows = measured(
+        MODELS[name](), (0.5,), rounds=100 if name == "tiny" else ROUNDS, planner="chain",
+        others=("per block", "SAC"),
+    )  # fmt: skip
+    print_rows(rows)
+    return rows
 
-    def per_block() -> torch.Tensor:
-        model.checkpointed = True
-        try:
-            return model(x)
-        finally:
-            model.checkpointed = False
 
-    tiny = " (tiny)" if "tiny" in name else ""
-    runs: dict[str, Callable[[], Any]] = {
-        f"eager{tiny}": lambda: model(x), f"store-all{tiny}": lambda: stored(x),
-        f"per block{tiny}": per_block,
-        **{f"{label}{tiny}": (lambda step=step: step(x)) for label, step in plans.items()},
-    }  # fmt: skip
-    taken = seconds(runs, model)
-    base = taken[f"eager{tiny}"]
-    print(
-        f"{name}: captured and probed in {captured:.1f} CPU s; eager {base * 1e3:.1f} ms, peak "
-        f"{format_bytes(found.plain)}; store-all {format_bytes(found.measured)}; per block "
-        f"{format_bytes(blocks)}"
-    )
-    for label, value in taken.items():
-        print(f"  {label:28} {value / base:.3f} of eager's time", flush=True)
+def summary(found: dict[str, list[Row]]) -> None:
+    """The figures that are asked for, each with its limit."""
+    planned = [row for rows in found.values() for row in rows if "predicted_peak_nbytes" in row]
+    off = max(abs(row["peak_nbytes"] - row["predicted_peak_nbytes"]) for row in planned)
+    same = sum(row["same_bits"] for row in planned)
+    print(f"peaks off by at most {off} B (16); {same} of {len(planned)} steps have eager's bits")
+    for label, over, each, mean in (
+        ("store all", "eager", 1.05, None), ("planned at per block", "per block", 0.95, 0.88),
+        ("planned at SAC", "SAC", 0.97, 0.93), ("planned at 50%", "eager", 1.20, None),
+    ):  # fmt: skip
+        ratios = {}
+        for name, rows in found.items():
+            times = {row["way"]: row["time"] for row in rows if "time" in row}
+            if label in times and over in times and (name != "tiny" or over == "eager"):
+                ratios[name] = times[label] / times[over]
+        if ratios:
+            text = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
+            if mean is not None:
+                middle = statistics.geometric_mean(ratios.values())
+                text += f", geometric mean {middle:.3f} ({mean})"
+            print(f"{label} over {over} ({each} each): {text}", flush=True)
 
 
 def gpt2_xl() -> None:
@@ -195,5 +115,9 @@ def gpt2_xl() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for wanted in sys.argv[1:] or [*MODELS, "xl"]:
-        gpt2_xl() if wanted == "xl" else bench(wanted)
+    wanted = sys.argv[1:] or [*MODELS, "xl"]
+    found = {name: bench(name) for name in wanted if name != "xl"}
+    if found:
+        summary(found)
+    if "xl" in wanted:
+        gpt2_xl()

@@ -7,13 +7,13 @@ Run: python experiments/torch_memory_time.py [--compile [0.75 0.5]] [--models GP
 (CPU, one thread; CPU seconds, medians of interleaved rounds; needs the extra ``torch``, and a C++
 compiler for --compile).
 Found: every peak as predicted, to the byte, and the same bits. At the peak of checkpoint around
-each block, 0.82 (GPT), 0.79 (U-Net), and 0.76 (ResNet-50) of its time; at SAC's, 0.85, 0.79, 0.82
-of its. At half of eager's peak 1.10 and 1.21 of eager's time; ResNet-50 has no plan below 0.62 of
-it, and 0.60 is proven for any: its gradients alone are 0.52 (for gradients that exist, half of what
-storing everything holds costs 12 % of a forward). Storing everything 0.95, 0.98 and 0.98, the U-Net
-at 0.91 of eager's peak. In another run `torch.compile` at 0.5 took 1.16 (GPT, at 0.67 of the peak)
-and 0.82 (U-Net, at 0.69); planned steps at those peaks about 1.09 and 1.1: they fuse nothing. The
-machine was busy with other work.
+each block, 0.82 (GPT), 0.71 (U-Net), and 0.76 (ResNet-50) of its time; at SAC's, 0.89, 0.82, 0.89
+of its. At half of eager's peak 1.09 and 1.14 of eager's time; ResNet-50 has no plan below 0.64 of
+it, and 0.60 is proven for any: its gradients alone are 0.52. Storing everything 0.99, 0.93 and
+1.02, the U-Net at 0.91 of eager's peak. `torch.compile` takes 1.02 to 1.05 (GPT) and 0.92 to 0.96
+(U-Net) of eager's time at 0.66 to 0.67 of its peak, whatever its budget: planned steps there 1.04
+(GPT) and 0.96 to 1.04 (U-Net, at 0.74 and 0.60), since they fuse nothing. ResNet-50 wasn't compiled
+within 900 s of wall clock on a machine busy with other work, where another time it took 237 s.
 """
 
 from __future__ import annotations

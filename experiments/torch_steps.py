@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import statistics
 import time
@@ -326,6 +327,7 @@ def seconds(
     for _ in range(rounds + 1):
         for name, run in runs.items():
             case.model.zero_grad()
+            gc.collect()  # what another way left behind isn't this one's to clear away
             if gpu:
                 torch.cuda.synchronize()
             start = time.perf_counter() if gpu else time.process_time()
