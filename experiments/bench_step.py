@@ -12,17 +12,17 @@ Run: python experiments/bench_step.py [--rounds 15] [--only mlp16 ...] [--thread
 Each round runs all ways of a case in turn, each twice in a row, and times the second, on one thread
 in CPU seconds of the process, on several (of BLAS as of ckpt) by the clock; a row is the median
 over rounds of the ratio to the hand-written one in the same round. Gradients are compared first.
-Found: (two cores under a load of 6 to 12 by other programs, few rounds) eagerly a chain of 900
-scalars takes 0.71 of micrograd's time, with Python numbers for partners 1.00; the MLP 100 x 16
-3.3 of the time by hand, the least of 60 steps each. Before a call and a Backward were generated
-functions: 1.70, 1.52 and 5.0; and the chain of 100,000 took 0.48 of micrograd's. Planned: MLP
-100 x 16 0.77, 100 x 256 0.99. Large arrays in tiles (before): a gelu of 16 MiB 0.70 on a quiet
-machine, its formula 1.11, by two threads 0.73 and 0.92;
-24 x 256 at batch 8192 0.60 (0.75); the transformer at batch 64 0.60 to 0.66
-(0.64 to 0.80), at batch 8, whose arrays are smaller, 1.13 (1.19). By hand the gelu takes 32 ms,
-or 23 as malloc gives pages back or not; its 27 calls take 14.5 ms on tiles, 21 on whole arrays
-that are there, and reading the product for its sum and pages for the gradient the rest of 17. The
-conv net wasn't measured, nor several threads: both cores were always taken.
+Found: (plots/bench_step.png: one thread, few rounds, a busy machine, all libraries in one process)
+planned (HIPS autograd: 1.9 to 34), MLP 100 x 16 0.60, 100 x 256 0.99 (its products alone 0.87, all
+its calls 0.95), 24 x 256 at batch 8192 0.97, gelu of 16 MiB 0.77 and from its formula 1.11,
+transformer at batch 8 1.09 and at batch 64 0.73, conv net 0.50 to 0.67 (PyTorch 0.32 to 0.41);
+eagerly 3.04, 1.15, 0.98, 0.94, 1.31, 1.63, 0.52 to 0.68; chains of 900 and 100,000 scalars 0.85 and
+0.30 of micrograd's time, where Python's cycle collector is a third of ours. Much is malloc's: here
+it keeps its pages. In a process of its own, where it gives them back and the step by hand meets
+page faults, the wide MLP is 0.50 to 0.86 planned (products 0.40 to 0.57), the gelu 0.54, the
+transformer 0.84 (and 1.49 eagerly, where the calls alone on fresh arrays take 1.31; keeping pages
+1.29 and 1.13). A gelu's 27 calls on tiles that are there take 15 ms; by hand it takes 20 ms or 33.
+Several threads weren't measured: both cores were always taken.
 """
 
 from __future__ import annotations
@@ -138,26 +138,13 @@ def hand_mlp_reusing(params: Any, x: Array) -> Step:
     return step
 
 
-def mlp_in_torch(gelus: bool, params: Any, x: Array) -> Step:
+def mlp_in_torch(gelus: bool, params: Any, x: Any) -> Any:
     import torch
 
-    torch.set_num_threads(THREADS)
-    given = [[torch.from_numpy(a.copy()).requires_grad_() for a in pair] for pair in params]
-    data = torch.from_numpy(x)
-
-    def step() -> tuple[Any, Any]:
-        h = data
-        for w, b in given:
-            h = torch.addmm(b, h, w)
-            h = torch.nn.functional.gelu(h, approximate="tanh") if gelus else torch.tanh(h)
-        loss = (h * h).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        grads = rebuild(given, lambda a: a.grad)
-        for leaf in leaves(given):
-            leaf.grad = None
-        return loss.item(), grads
-
-    return step
+    for w, b in params:
+        x = torch.addmm(b, x, w)
+        x = torch.nn.functional.gelu(x, approximate="tanh") if gelus else torch.tanh(x)
+    return (x * x).sum()
 
 
 def mlp_case(depth: int, width: int, batch: int, gelus: bool) -> dict[str, Step]:
@@ -176,9 +163,7 @@ def mlp_case(depth: int, width: int, batch: int, gelus: bool) -> dict[str, Step]
         steps |= {f"{way}, gelu's formula": step for way, step in formula.items()}
     make = (lambda np: partial(gelu, np)) if gelus else (lambda np: np.tanh)
     steps |= peers(lambda np: partial(mlp, np, make(np)), params, x)
-    if importlib.util.find_spec("torch"):
-        steps["torch"] = mlp_in_torch(gelus, params, x)
-    return steps
+    return {**steps, **in_torch(partial(mlp_in_torch, gelus), params, x)}
 
 
 def gelu_case(rows: int) -> dict[str, Step]:
@@ -194,12 +179,18 @@ def gelu_case(rows: int) -> dict[str, Step]:
         y *= weights
         return np.sum(y), bench_nn.hand_gelu_back(weights, x, t)
 
+    def loss_in_torch(x: Any, weights: Any) -> Any:
+        import torch
+
+        return (torch.nn.functional.gelu(x, approximate="tanh") * weights).sum()
+
     formula = of_ckpt(partial(loss, partial(gelu, np), np), x, weights)
     return {
         "hand": hand,
         **of_ckpt(partial(loss, nn.gelu, np), x, weights),
         **{f"{way}, gelu's formula": step for way, step in formula.items()},
         **peers(lambda np: partial(loss, partial(gelu, np), np), x, weights),
+        **in_torch(loss_in_torch, x, weights),
     }
 
 
@@ -233,6 +224,25 @@ def transformer(np: Any, p: Any, tokens: Array, targets: Array, future: Array) -
     return np.mean(np.log(np.sum(np.exp(logits), axis=-1)) - picked)
 
 
+def transformer_in_torch(p: Any, tokens: Any, targets: Any, future: Any) -> Any:
+    from torch.nn import functional as nn
+
+    batch, length = tokens.shape
+    heads, width = bench_nn.HEADS, bench_nn.WIDTH
+    x = (p["tokens"][tokens] + p["positions"]).reshape(-1, width)
+    for w in p["layers"]:
+        h = nn.layer_norm(x, (width,), w["g1"], w["b1"], bench_nn.EPS)
+        qkv = (h @ w["qkv"] + w["qkv_b"]).reshape(batch, length, 3, heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        a = (q @ k.transpose(-1, -2) * (width // heads) ** -0.5 + future).softmax(-1)
+        x = x + ((a @ v).transpose(1, 2).reshape(-1, width) @ w["out"] + w["out_b"])
+        h = nn.layer_norm(x, (width,), w["g2"], w["b2"], bench_nn.EPS)
+        h = nn.gelu(h @ w["up"] + w["up_b"], approximate="tanh")
+        x = x + (h @ w["down"] + w["down_b"])
+    x = nn.layer_norm(x, (width,), p["g"], p["b"], bench_nn.EPS)
+    return nn.cross_entropy(x @ p["head"], targets.reshape(-1))
+
+
 def transformer_case(batch: int) -> dict[str, Step]:
     rng = np.random.default_rng(0)
     length = bench_nn.SEQUENCE
@@ -243,7 +253,16 @@ def transformer_case(batch: int) -> dict[str, Step]:
         "hand": lambda: bench_nn.hand_transformer(params, tokens, targets),
         **of_ckpt(partial(transformer, np), params, tokens, targets, future),
         **peers(lambda np: partial(transformer, np), params, tokens, targets, future),
+        **in_torch(transformer_in_torch, params, tokens, targets, future),
     }
+
+
+def conv_in_torch(ws: Any, x: Any) -> Any:
+    import torch
+
+    for w in ws:
+        x = torch.relu(torch.nn.functional.conv2d(x, w, padding=1))
+    return (x * x).mean()
 
 
 def conv_case() -> dict[str, Step]:
@@ -253,6 +272,7 @@ def conv_case() -> dict[str, Step]:
     return {
         "hand": partial(n.hand_conv, params, images),
         **of_ckpt(n.conv_loss, params, images),
+        **in_torch(conv_in_torch, params, images),
     }
 
 
@@ -281,6 +301,27 @@ def peers(loss_in: Callable[[Any], Any], *args: Any) -> dict[str, Step]:
         compiled = jax.jit(jax.value_and_grad(loss_in(jnp)))
         steps["jax.jit"] = lambda: jax.block_until_ready(compiled(*args))
     return steps
+
+
+def in_torch(loss: Callable[..., Any], params: Any, *data: Array) -> dict[str, Step]:
+    """A loss of tensors in PyTorch, eagerly, where that is installed."""
+    if not importlib.util.find_spec("torch"):
+        return {}
+    import torch
+
+    torch.set_num_threads(THREADS)
+    given = rebuild(params, lambda a: torch.from_numpy(a.copy()).requires_grad_())
+    rest = [torch.from_numpy(a) for a in data]
+
+    def step() -> tuple[Any, Any]:
+        value = loss(given, *rest)
+        value.backward()
+        grads = rebuild(given, lambda a: a.grad)
+        for leaf in leaves(given):
+            leaf.grad = None
+        return value.item(), grads
+
+    return {"torch": step}
 
 
 def check(steps: dict[str, Step]) -> None:
