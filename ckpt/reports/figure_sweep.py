@@ -59,7 +59,7 @@ def headline(rows: Sequence[Row], depth: int) -> str:
         f"{depth:,} layers: {format_bytes(plain[PREDICTED])} stored whole, "
         f"{format_bytes(root[PREDICTED])} in √n segments"
     )
-    if planned is None or planned["recompute_flops"] > root["recompute_flops"]:
+    if planned is None or any(planned[c] > root[c] for c in ("recompute_flops", PREDICTED)):
         return f"{text} for {root['overhead']:.0%} of a forward more"
     return f"{text}, {format_bytes(planned[PREDICTED])} planned for no more recompute"
 

@@ -235,7 +235,8 @@ def _told(graph: Graph, held: Holding) -> str:
     if held.whose is None:
         return f"{_OF[held.kind]}nobody's"
     node = graph[held.whose]
-    text = " ".join(filter(None, [_OF[held.kind] + alike(node), node.source]))
+    kind = "" if held.kind == node.op else _OF[held.kind]
+    text = " ".join(filter(None, [kind + alike(node), node.source]))
     if held.kind not in ("activations", "captured"):
         return text
     if held.reader is None:

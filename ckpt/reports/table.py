@@ -143,7 +143,8 @@ def _layout(
     if len(told) > 1:
         same = [c for c in chosen if len({cell(c, row.get(c)) for row in told}) == 1]
         chosen = [c for c in chosen if c not in same] or chosen[:1]
-        said = ", ".join(f"{heading(c)} {cell(c, told[0].get(c))}" for c in same)
+        values = {heading(c): cell(c, told[0].get(c)) for c in same}
+        said = ", ".join(f"{name} {value}" for name, value in values.items() if value)
     widths = {c: len(_lines(table, [c])[-1]) + 2 for c in chosen}
     text = widths.get(TEXT, 0)
     widths |= {TEXT: min(text, LEAST_TEXT + 2)} if text else {}

@@ -7,12 +7,13 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from ckpt.reports.documents import Planned
+from ckpt.reports.words import source_lines
 from ckpt.timeline import holdings
 from ckpt.units import format_bytes
 
 COLUMNS = (
     "line", "moved_nbytes", "before_nbytes", "after_nbytes", "moved_recompute_flops",
-    "before_recompute_flops", "after_recompute_flops",
+    "before_recompute_flops", "after_recompute_flops", "text",
 )  # fmt: skip
 WORKSPACE = "workspace"
 
@@ -21,6 +22,7 @@ def moved(before: Planned, after: Planned) -> list[dict[str, Any]]:
     """A row a source line whose bytes live at the peak, or whose recompute, is another: the
     largest first. Lines that stand elsewhere in their file by now are told by their ops."""
     old, new = _by_line(before), _by_line(after)
+    told, tells = source_lines(before.graph), source_lines(after.graph)
     rows = []
     for a, b in _aligned(_ops(before), _ops(after)):
         label = a if a == b or not b else b if not a else f"{a} -> {b.rpartition(':')[2]}"
@@ -35,6 +37,7 @@ def moved(before: Planned, after: Planned) -> list[dict[str, Any]]:
                     "moved_recompute_flops": flops[1] - flops[0],
                     "before_recompute_flops": flops[0],
                     "after_recompute_flops": flops[1],
+                    "text": tells.get(b) or told.get(a),
                 }
             )
     return sorted(

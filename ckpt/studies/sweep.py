@@ -260,12 +260,13 @@ def verdict(rows: Sequence[Row]) -> list[str]:
             "Predicted by simulation; nothing was run.",
         ]
     same = sum(row["gradients_equal"] is True for row in measured)
+    points = "1 point was" if len(measured) == 1 else f"{len(measured)} points were"
     off = max(
         abs(row["measured_peak_nbytes"] / max(row["predicted_peak_nbytes"], 1) - 1)
         for row in measured
     )
     text = (
-        f"{len(measured)} points were run: {same} with store_all's gradients, bit for bit; "
+        f"{points} run: {same} with store_all's gradients, bit for bit; "
         f"measured peaks within {100 * off:.1f} % of the predicted."
     )
     if more := sum(row["strategy"] in BEST for row in fine):

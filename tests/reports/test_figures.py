@@ -254,6 +254,9 @@ def test_a_sweeps_title_is_true_of_its_rows() -> None:
     assert "for no more recompute" in title
     full["planned"]["recompute_flops"] = 10 * int(str(full["sqrt"]["recompute_flops"])) + 1
     assert "planned" not in headline(rows, 16)
+    above = int(str(full["sqrt"]["predicted_peak_nbytes"])) + 1
+    full["planned"] |= {"recompute_flops": 0, "predicted_peak_nbytes": above}
+    assert "planned" not in headline(rows, 16)
 
 
 def test_a_frontier_is_drawn_as_steps_over_the_impossible() -> None:

@@ -95,6 +95,11 @@ def test_what_is_the_same_in_every_row_is_said_once_and_headings_fold() -> None:
     )
 
 
+def test_what_is_empty_in_every_row_is_not_said() -> None:
+    rows = [{"depth": d, "scope": "", "dtype": "float32"} for d in (1, 2)]
+    assert "in every row: dtype float32\n" in render(rows, ["depth", "scope", "dtype"])
+
+
 def test_dataclass_rows_and_no_rows() -> None:
     @dataclass
     class Row:

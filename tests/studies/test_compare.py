@@ -45,6 +45,7 @@ def test_what_moved_is_told_by_line(
     gone = rows["model.py:6"]
     a_value_and_its_cotangent = 2 * 40 * 30 * 8
     assert (gone["before_nbytes"], gone["after_nbytes"]) == (a_value_and_its_cotangent, 0)
+    assert gone["text"] in BEFORE
     difference = second.timeline.peak - first.timeline.peak
     assert sum(row["moved_nbytes"] for row in rows.values()) == difference != 0
     assert "model.py:5" not in rows, "it stands a line lower, and nothing else"
