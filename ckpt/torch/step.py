@@ -20,7 +20,7 @@ from ckpt.studies.plan import Plan, Step
 from ckpt.studies.plan import plan as plan_program
 from ckpt.timeline import Timeline
 from ckpt.torch.guards import Guards, Key, hooks_of, key_of, refuse_transforms
-from ckpt.torch.run.program import TorchProgram
+from ckpt.torch.run.program import CompiledStep, TorchProgram
 from ckpt.torch.run.runner import Runner
 from ckpt.torch.verification import TorchVerification, hold_to_promises
 from ckpt.units import format_bytes
@@ -131,9 +131,10 @@ class StepModule(nn.Module):
                 told = f"{error}; {why}"
                 raise BudgetError(told, error.smallest, error.instruction) from None
         flat, spec = _flattened(args, kwargs)
-        runner = Runner(program.lowered, made.schedule, program.tensor_of)
+        compiled = made.compiled
+        assert isinstance(compiled, CompiledStep)
         guards = Guards(flat, self.roots, program.captured) if program.real else Guards(flat, {})
-        ready = Ready(made, program, runner, guards)
+        ready = Ready(made, program, compiled.runner, guards)
         if len(self.plans) >= MOST_PLANS:
             self.plans.popitem(last=False)
             if not self._full:
