@@ -84,9 +84,10 @@ call, dtype, shape = sys.argv[1], np.dtype(sys.argv[2]), tuple(map(int, sys.argv
 rng = np.random.default_rng(0)
 x = rng.normal(size=shape) + 1j * rng.normal(size=shape) * (dtype.kind == "c")
 if "fft" not in call and shape[-1] == shape[-2]:
-    x = x @ np.conjugate(np.swapaxes(x, -1, -2)) / len(x)
+    x = x @ np.conjugate(np.swapaxes(x, -1, -2))
 if "fft" not in call:  # singular values that differ, in single precision too
-    x[..., np.arange(600), np.arange(600)] += np.arange(600)
+    x *= 0.01 / np.abs(x).max()
+    x[..., np.arange(600), np.arange(600)] += np.arange(1, 601)
 x = (x if dtype.kind == "c" else x.real).astype(dtype)
 function = eval(f"lambda x: np.{'fft' if 'fft' in call else 'linalg'}.{call}")
 if "fft" not in call:
@@ -98,7 +99,7 @@ schedule = make_schedule(program.graph, "store_all")
 told = simulate(program.graph, schedule).columns
 witness = named("process", program.witness.sample)
 seen = execute(program, schedule, x, trace_memory=True, witness=witness).timeline.columns["high"]
-own = [p for p, scratch in enumerate(told["scratch"]) if scratch]
+own = [p for p, scratch in enumerate(told["scratch"]) if scratch] or range(len(seen))
 print(*max((told["high"][p] + told["scratch"][p], seen[p], told["high"][p]) for p in own))
 """
 
