@@ -188,6 +188,7 @@ NOT_OURS = {
     "__array_finalize__", "__array_interface__", "__array_namespace__", "__array_struct__",
     "__array_wrap__", "__class_getitem__", "__copy__", "__deepcopy__", "__dlpack__",
     "__dlpack_device__", "__setstate__",
+    "__buffer__", "_set_dtype", "_set_shape",  # of Python 3.12 and NumPy 2.5
     # Without them, x += y rebinds x.
     "__iadd__", "__iand__", "__ifloordiv__", "__ilshift__", "__imatmul__", "__imod__", "__imul__",
     "__ior__", "__ipow__", "__irshift__", "__isub__", "__itruediv__", "__ixor__",
