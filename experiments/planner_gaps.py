@@ -59,6 +59,7 @@ PROGRAMS = ("lp_round", "ilp")
 
 MODELS: dict[str, tuple[str, dict[str, int]]] = {
     "mlp": ("mlp", {"depth": 16}),
+    "residual_mlp": ("residual_mlp", {"depth": 12}),
     "resnet": ("resnet", {"depth": 9}),
     "mobilenet": ("mobilenet", {"depth": 13}),
     "unet": ("unet", {"depth": 3}),
