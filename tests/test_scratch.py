@@ -113,8 +113,8 @@ def test_what_the_process_holds_is_told(call: str, dtype: str, shape: str) -> No
     """At the instruction with scratch that is highest, forward or back.
 
     Not here, since there it isn't so: scaled transforms of float32 lines, of whose results NumPy
-    touches nothing before its copies are gone (a fifth less than is told), and lines that are filled
-    up with zeros (rfft of a million to 1,500,000 points: 12 % more).
+    touches nothing before its copies are gone (a fifth less than is told), and lines filled up
+    with zeros (rfft of a million to 1,500,000 points: 12 % more).
     """
     done = subprocess.run(
         [sys.executable, "-c", CODE, call, dtype, shape],
