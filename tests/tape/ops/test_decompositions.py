@@ -196,3 +196,28 @@ def test_what_is_wrong_is_said():
         np.linalg.qr(x, "raw")
     with pytest.raises(np.linalg.LinAlgError, match="two axes"):
         ckpt.trace(lambda x: np.linalg.svd(x)[1], normal(3))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 5, 2), (3, 2, 5), (2, 2, 3, 3), (3, 5, 1)])
+@pytest.mark.parametrize("mode", ["reduced", "complete"])
+def test_qr_of_a_stack_lies_as_numpy_lays_it(shape, mode):
+    """R lies as NumPy's copy of the stack does that it is taken out of."""
+    a = np.random.default_rng(0).standard_normal(shape)
+    for x in (
+        np.broadcast_to(a[:1].copy(), shape), np.asfortranarray(a), a[::-1],
+        np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 0, -1)), -1, 0),
+    ):  # fmt: skip
+
+        def loss(w, x):
+            q, r = np.linalg.qr(x, mode)
+            return np.sum(w * w), [q, r, np.sum(np.sin(r**2)), np.sum(np.sin(q), axis=0)]
+
+        w = np.ones(2)
+        right = ckpt.value_and_grad(loss, 0, has_aux=True)(w, x)[0][1]
+        made = ckpt.plan(loss, w, x, argnums=0, has_aux=True, planner="store_all")(w, x)[0][1]
+        for ours, theirs in zip(made, right, strict=True):
+            assert np.array_equal(ours, theirs)
+            lengths = np.array(np.shape(ours))
+            assert np.array_equal(
+                np.array(ours.strides)[lengths > 1], np.array(theirs.strides)[lengths > 1]
+            )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ckpt.errors import AbstractError, TapeError, UnsupportedError
-from ckpt.tape.core.abstract import AbstractArray, AbstractParts, contiguous, fresh
+from ckpt.tape.core.abstract import AbstractArray, AbstractParts, fresh
 from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import adapt, op
 from ckpt.tape.ops.linear import scratch
@@ -262,9 +262,16 @@ def svdvals(x: Any, /) -> Any:
 
 def _infer_qr(x: Any, *, mode: str) -> AbstractParts:
     m, n = sides(x)
-    inner, dtype = m if mode == "complete" else min(m, n), dtype_of(x)
+    dtype_of(x)
+    inner = m if mode == "complete" else min(m, n)
     shapes = (*x.shape[:-2], m, inner), (*x.shape[:-2], inner, n)
-    return AbstractParts(AbstractArray(shape, dtype) for shape in shapes)
+    return AbstractParts(
+        fresh(_of_qr, shape, x, part=k, mode=mode) for k, shape in enumerate(shapes)
+    )
+
+
+def _of_qr(x: Any, part: int, mode: str) -> Any:
+    return np.linalg.qr(x, mode)[part]  # type: ignore[call-overload]
 
 
 def _qr_flops(out: Any, x: Any, *, mode: str) -> float:
@@ -284,19 +291,20 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
     q, r = out
     wide = 16 if q.dtype.kind == "c" else 8
     held = x.size * wide
-    if len(x.shape) > 2 and x.strides != contiguous(x.shape, x.itemsize):
-        held += x.nbytes
-    if q.dtype.char in "fF":
-        return int(held + q.size * wide + r.nbytes)
     mask = r.shape[-2] * r.shape[-1]
     turned = abs(x.strides[-1]) > abs(x.strides[-2])
-    return int(held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0))
+    taking = held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0)
+    if q.dtype.char not in "fF":
+        return int(taking)
+    return int(
+        max(
+            taking + (q.size + r.size) * wide - q.nbytes - r.nbytes, held + q.size * wide + r.nbytes
+        )
+    )
 
 
 @op(infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace, scratch=scratch.qr)
 def qr(x: Any, *, mode: str = "reduced") -> Any:
-    if np.ndim(x) > 2:
-        x = np.ascontiguousarray(x)  # NumPy lays out its results as the stack lies
     return tuple(np.linalg.qr(x, mode))  # type: ignore[call-overload]
 
 
