@@ -109,17 +109,22 @@ class Turned:
     def check(self) -> None:
         """VerificationError unless a filled array of n bytes counts n.
 
-        A wrong count is the witness's own where it stays wrong. Filling an array lets others run (a
-        test runner's thread that reads its orders, say), and what they allocate is counted too.
+        A wrong count is the witness's own where it stays wrong, and nobody else ran in one of them.
+        Filling an array lets others run (a test runner's thread that reads its orders, say), and
+        what they allocate is counted too; where they never rest nobody can tell, and the run that
+        follows says that it can't be trusted.
         """
         nbytes = max(MIB, 32 * self.resolution)
+        wrong = None
         for _ in range(TRIES):
             _, seen = self.of(self.sample, nbytes)
             if abs(seen - nbytes) <= self.resolution:
                 return
+            if self.untrusted is None:
+                wrong = seen
             time.sleep(0.001)
-        reason = f" ({self.untrusted})" if self.untrusted else ""
-        raise VerificationError(
-            f"{self.name} can't be trusted here: it counts {format_bytes(seen)} for an array "
-            f"of {format_bytes(nbytes)}{reason}, so nothing is measured with it"
-        )
+        if wrong is not None:
+            raise VerificationError(
+                f"{self.name} can't be trusted here: it counts {format_bytes(wrong)} for an array "
+                f"of {format_bytes(nbytes)}, so nothing is measured with it"
+            )
