@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,15 @@ def fail(item: int) -> int:
     raise ZeroDivisionError(f"of {item}")
 
 
-def die_of_one(item: int) -> int:
-    """The second process that is asked ends at once; the first may have an answer by then."""
-    if item:
-        time.sleep(1)
-        os._exit(9)
-    return item
+def die_of_one(answered: Path, item: int) -> int:
+    """The process that is asked for 1 ends, once the other has had its answer for a while."""
+    if not item:
+        answered.touch()
+        return item
+    while not answered.exists():
+        time.sleep(0.05)
+    time.sleep(2)
+    os._exit(9)
 
 
 def sleep(item: float) -> float:
@@ -101,11 +105,13 @@ def assert_same(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> None
                 assert b[name] == value, name
 
 
-def test_a_worker_that_dies_is_told_of_in_a_line_and_what_was_done_before_counts() -> None:
+def test_a_worker_that_dies_is_told_of_in_a_line_and_what_was_done_before_counts(
+    tmp_path: Path,
+) -> None:
     found = []
     with (
         pytest.raises(WorkersError, match="a worker process died") as caught,
-        closing(workers.each(die_of_one, [1, 0], jobs=2)) as made,
+        closing(workers.each(partial(die_of_one, tmp_path / "answered"), [1, 0], jobs=2)) as made,
     ):
         found.extend(made)
     assert found == [0]
