@@ -10,7 +10,7 @@ JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -18,15 +18,12 @@ from sys import intern
 from typing import Any, Literal
 
 from ckpt.errors import GraphError
+from ckpt.reading import MOST, check_format, checked
 from ckpt.text import printable
 from ckpt.units import format_bytes
 
 FORMAT = "ckpt-graph"
 VERSION = 2
-
-MOST = 2**63
-"""No number in a graph reaches this, nor do all its bytes together: they fit into columns of 64
-bits."""
 
 Overwrites = tuple[tuple[int, int], ...]
 """Pairs (value, bytes saved): whose buffer may be taken over, and by how much the instruction then
@@ -366,18 +363,6 @@ class Graph:
             raise GraphError(f"this {FORMAT} document is damaged: {error!r}") from None
 
 
-def check_format(data: Any, expected: str, version: int, error: type[Exception]) -> None:
-    """Refuse a document that isn't the expected kind of file, or of another version."""
-    found = data.get("format") if isinstance(data, dict) else None
-    if found != expected:
-        raise error(f"not a {expected} document (its format is {found!r})")
-    if data.get("version") != version:
-        raise error(
-            f"this {expected} document has version {data.get('version')!r}; "
-            f"this release reads version {version}: make it again"
-        )
-
-
 def _as_dict(
     row: Node | BackwardStep | BackwardRow, kept: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -412,38 +397,6 @@ def _read(kind: type[Any], row: Any) -> Any:
 _TYPES = {kind: {f.name: f.type for f in fields(kind)} for kind in _FIELDS}
 _ALIKE = ("op", "dtype", "label", "scope", "source", "kind")
 """Texts that many rows share, one copy of which is enough."""
-
-
-def checked(name: str, kind: Any, value: Any) -> Any:
-    """The value, if it is of that type, given as it is written; TypeError if not."""
-    if not _IS_A.get(kind, _is_text)(value):
-        raise TypeError(f"{name} is {printable(repr(value), 80)}, and no {kind}")
-    return value
-
-
-def _is_int(value: Any) -> bool:
-    return type(value) is int and -MOST < value < MOST
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_ints(value: Any) -> bool:
-    return isinstance(value, tuple) and all(map(_is_int, value))
-
-
-_IS_A: dict[Any, Callable[[Any], bool]] = {
-    "int": _is_int,
-    "bool": lambda value: isinstance(value, bool),
-    "dict": lambda value: isinstance(value, dict),
-    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
-    "int | None": lambda value: value is None or _is_int(value),
-    "tuple[int, ...]": _are_ints,
-    "Overwrites": lambda value: (
-        isinstance(value, tuple) and all(_are_ints(pair) and len(pair) == 2 for pair in value)
-    ),
-}
 
 
 def _inverted(count: int, rows: Iterator[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, assert_never
 
 from ckpt.errors import ScheduleError
-from ckpt.graph import Graph, check_format, checked
+from ckpt.graph import Graph
+from ckpt.reading import check_format, checked
 from ckpt.text import paragraph
 
 FORMAT = "ckpt-schedule"

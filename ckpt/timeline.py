@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph, check_format, checked
+from ckpt.graph import Graph
+from ckpt.reading import check_format, checked
 from ckpt.schedule import Backward, Compute, Instruction, Schedule
 
 FORMAT = "ckpt-timeline"

@@ -21,8 +21,8 @@ FILES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FLOORS = (
-    ("text",), ("errors",), ("units",), ("graph",), ("repeats",), ("schedule",), ("timeline",),
-    ("machine",), ("witness",), ("workers", "program"),
+    ("text",), ("errors",), ("units",), ("reading",), ("graph",), ("repeats",), ("schedule",),
+    ("timeline",), ("machine",), ("witness",), ("workers", "program"),
     ("planners", "reports", "tape", "torch programs", "jax programs"), ("nn",), ("models",),
     ("studies",), ("lesson", "torch", "jax", "testing"), ("ckpt",), ("cli",),
     ("__main__", "pytest_plugin"),

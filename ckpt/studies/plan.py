@@ -10,12 +10,13 @@ from functools import cached_property
 from typing import Any, ClassVar, overload
 
 from ckpt.errors import StepMemoryError, UnitError, UsageError, VerificationError
-from ckpt.graph import Graph, check_format
+from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule, resolve_budget
 from ckpt.planners.base.cost import Cost, moved, roofline
 from ckpt.planners.bounds.certificate import Certificate, certify
 from ckpt.program import Compiled, Program, execute
+from ckpt.reading import check_format
 from ckpt.reports import documents
 from ckpt.reports.exports import dumps, plain, to_html
 from ckpt.reports.files import write_text

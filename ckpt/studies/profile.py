@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph, check_format
+from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.program import Program
+from ckpt.reading import check_format
 from ckpt.reports import documents
 from ckpt.reports.exports import dumps, to_html
 from ckpt.reports.files import write_text

@@ -12,7 +12,7 @@ from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.base.cost import flops
 from ckpt.planners.bounds.lower import lower_bounds
-from ckpt.planners.search import auto as auto_module
+from ckpt.planners.search import portfolio
 from ckpt.planners.search.alike import improve_alike
 from ckpt.planners.search.auto import auto
 from ckpt.planners.search.lifted import lift
@@ -127,7 +127,7 @@ def test_a_plan_for_few_blocks_is_one_for_all(name: str, percent: int) -> None:
 def test_auto_plans_a_deep_net_by_a_few_of_its_layers(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto_module, "LONG", 100)
+    monkeypatch.setattr(portfolio, "LONG", 100)
     graph = NETS[name](100)
     budget = store_all_peak(graph) // 3
     schedule = auto(graph, budget)

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ckpt.errors import UsageError
-from ckpt.graph import Graph, check_format, checked
+from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base.cost import Cost, flops, format_cost
 from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import EFFORT, lower_bounds
 from ckpt.planners.bounds.moments import BUILT_IN
 from ckpt.planners.bounds.simple import Bound, memory_floor
+from ckpt.reading import check_format, checked
 from ckpt.schedule import Schedule
 from ckpt.text import filled, pairs, printable
 from ckpt.units import format_bytes

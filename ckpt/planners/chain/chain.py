@@ -76,17 +76,8 @@ def frontier(
     return [Corner(point.nbytes, point.cost) for point in tables.frontier]
 
 
-def least_peak(
-    graph: Graph,
-    recompute_cost: int,
-    *,
-    cost: Cost | None = None,
-    slots: int | None = None,
-    options: bool = True,
-    max_stages: int | None = None,
-    widest: int | None = None,
-) -> Schedule:
+def least_peak(graph: Graph, recompute_cost: int, *, cost: Cost | None = None) -> Schedule:
     """The other way round: of the plans that recompute for at most ``recompute_cost`` the one
-    whose peak is least. Options as in `chain`."""
-    tables = tables_of(graph, cost or flops(graph), slots, options, max_stages, widest)
+    whose peak is least."""
+    tables = tables_of(graph, cost or flops(graph), None, True, None, None)
     return tables.costing(at_least(0, "recompute_cost", recompute_cost))

@@ -50,6 +50,18 @@ def eigh(out: Any, a: Any, **params: Any) -> int:
     return own + max(1 + 6 * n + 2 * n * n, (NB + 2) * n) * 8
 
 
+def eigenvalues(out: Any, a: Any, **params: Any) -> int:
+    """``syevd`` or ``heevd`` without vectors: the matrix, and a block of its columns."""
+    n: int = a.shape[-1]
+    return (n * n + (NB + 2) * n) * _wide(a)
+
+
+def singular_values(out: Any, a: Any, **params: Any) -> int:
+    """``gesdd`` without vectors: the matrix, and a block of its rows and columns."""
+    m, n = a.shape[-2:]
+    return int((m * n + NB * (m + n)) * _wide(a))
+
+
 def eig(out: Any, a: Any, **params: Any) -> int:
     """``zgeev``: the matrix, the values, the right vectors; work."""
     n: int = a.shape[-1]

@@ -1,14 +1,7 @@
-"""What needs no gradient NumPy itself computes, on Values as on plain arrays.
-
-An eager step sees an argument that isn't differentiated as the array that it is, so NumPy makes
-what the program makes of such arrays; a trace sees Values, and would run our ops; and so would a
-checkpointed region, of what it drew. Most ops call the very same function. Those that round
-otherwise, or leave elements in another order, give way here to one primitive, which doesn't.
-"""
+"""A NumPy function's call as one primitive, and when it takes the place of our ops."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +14,7 @@ from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.op import ROUNDED, op
 from ckpt.tape.core.value import Value
-from ckpt.tape.ops.pointwise.buffers import ELEMENTS
+from ckpt.tape.ops.plain.held import HELD, SCRATCH
 
 _HERE = object()
 """Stands for an array among a call's arguments."""
@@ -58,20 +51,25 @@ def is_operand(leaf: Any) -> bool:
 
 
 def _workspace(out: Any, *arrays: Any, call: NumpyCall, name: str) -> int:
-    """That of our ops, contiguous copies of the operands that aren't, and what NumPy holds more."""
     given = [abstract(a) for a in arrays]
     copies = sum(
         a.size * max(a.itemsize, out.itemsize)
         for a in given
         if a.strides != contiguous(a.shape, a.itemsize)
     )
-    return int(call.kernel(arrays).workspace + copies + sum(map(HELD[call.function], given)))
+    return int(HELD[call.function](call.given[1], call.kernel(arrays).workspace + copies, given))
+
+
+def _scratch(out: Any, *arrays: Any, call: NumpyCall, name: str) -> int:
+    own = SCRATCH.get(call.function)
+    return int(own(out, *arrays) if own else call.kernel(arrays).scratch)
 
 
 @op(
     infer=lambda *arrays, call, name: call.infer(*arrays),
     flops=lambda out, *arrays, call, name: call.kernel(arrays).flops,
     workspace=_workspace,
+    scratch=_scratch,
 )
 def as_numpy(*arrays: Any, call: Any = None, name: str = "") -> Any:
     """NumPy's own result, in memory of its own."""
@@ -104,29 +102,4 @@ def by_numpy(function: Callable[..., Any], args: Any, kwargs: Any) -> Value | No
         return None
 
 
-def _nothing(a: AbstractArray) -> int:
-    return 0
-
-
-def _conjugate(a: AbstractArray) -> int:
-    return a.nbytes if a.dtype.kind == "c" else 0
-
-
-HELD: dict[Any, Callable[[AbstractArray], int]] = {
-    **dict.fromkeys(
-        (
-            np.dot, np.einsum, np.inner, np.kron, np.nansum, np.partition, np.tensordot, np.vdot,
-            np.linalg.eigvalsh, np.linalg.matrix_power, np.linalg.multi_dot, np.linalg.svd,
-            np.linalg.svdvals, np.linalg.tensordot, operator.pow,
-        ),
-        _nothing,
-    ),
-    **dict.fromkeys(
-        (np.linalg.matrix_norm, np.linalg.norm, np.linalg.pinv, np.linalg.vector_norm), _conjugate
-    ),
-    np.linalg.cond: lambda a: a.nbytes + _conjugate(a),  # the inverse, for some norms
-    np.nanmean: lambda a: a.size + 8 * min(a.size, ELEMENTS),  # a mask, which is counted
-}  # fmt: skip
-"""The functions that round otherwise than our ops, or leave elements in another order; and the
-bytes that NumPy's own code holds of an operand where ours doesn't."""
 ROUNDED.update(dict.fromkeys(HELD, by_numpy))
