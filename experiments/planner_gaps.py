@@ -291,7 +291,7 @@ def _models(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(place - 0.8, 0)
-    _share_axis(axes, (0, 0.1, 0.5, 1, 2, 5, 10, 30), 45)
+    _share_axis(axes, (0, 0.1, 0.5, 1, 2, 5, 10, 30), 60)
 
 
 def _share_axis(axes: Axes, ticks: Sequence[float], high: float) -> None:
