@@ -8,7 +8,7 @@ keep boundaries only, revolve and mixed take stages for equal, dtr decides onlin
 them, and on graphs as small as these chains exhaustive search too, so that its gap there is none.
 On nets the gap is to a lower bound, and may be the bound's.
 Run: python experiments/planner_gaps.py [--chains 30] [--stages 7] [--seed 0] [--models gpt ...]
-    [--large gpt2 ...]
+    [--large gpt2 ...] [--write]
 Found: on 30 chains of 7 stages, at 25, 50 and 75 % of the way from the least possible peak to
 store-all's, auto and ilp are optimal in all 90. chain, lp_round and dtr always find a plan, and
 recompute 7, 2.0 and 1.4 % of a forward beyond the optimum on average (chain), 2.1, 2.8 and 0.8
@@ -36,7 +36,7 @@ from statistics import mean
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from planning import PLOTS, Row, draw, plan_row, simulated, trace
+from planning import PLOTS, Row, draw, plan_row, simulated, trace, write_table
 
 from ckpt.graph import BackwardRow, BackwardStep, Graph, Node
 from ckpt.planners.base.registry import get
@@ -190,6 +190,29 @@ def abreast(rows: Sequence[Row]) -> list[Row]:
     return list(found.values())
 
 
+def proven(rows: Sequence[Row]) -> list[str]:
+    """A table in Markdown, a line a net: what `auto` recomputes, and what none does without."""
+    shares = sorted({row["budget_share"] for row in rows}, reverse=True)
+    found = [
+        f"| net | {' | '.join(f'{100 * share:.0f} % of store-all' for share in shares)} |",
+        f"|---|{'--:|' * len(shares)}",
+    ]
+    for label in dict.fromkeys(row["graph"] for row in rows):
+        name, options = MODELS[label]
+        cells = [_proven([r for r in rows if (r["graph"], r["budget_share"]) == (label, share)])
+                 for share in shares]  # fmt: skip
+        found.append(f"| `{name}` {graph_options(options)} | {' | '.join(cells)} |")
+    return found
+
+
+def _proven(asked: Sequence[Row]) -> str:
+    if asked[0]["outcome"] == "impossible":
+        return "impossible"
+    plan = next(r.get("recompute_overhead") for r in asked if r["planner"] == "auto")
+    bound = asked[0]["best_overhead"]
+    return f"{'none found' if plan is None else f'{100 * plan:.1f}'} / {100 * bound:.1f}"
+
+
 def summary(rows: Sequence[Row]) -> list[Row]:
     """Per planner and share: how often it has a plan, the mean and worst beyond the optimum."""
     found = []
@@ -315,11 +338,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     names = [name for name, _, _ in LARGE]
     parser.add_argument("--large", nargs="*", choices=names, default=names)
     parser.add_argument("--folder", type=Path, default=PLOTS)
+    parser.add_argument("--write", action="store_true", help="write the README's table anew")
     args = parser.parse_args(arguments)
     chains = chain_rows(args.chains, args.stages, args.seed)
     show(summary(chains), title=f"{args.chains} random chains of {args.stages} stages, exactly")
     models = model_rows(args.models)
     show(abreast(models), title="Nets; bound: no schedule within the budget recomputes less")
+    if args.write:
+        write_table("planner_gaps", proven(models))
     drawn = figure(
         chains,
         models,

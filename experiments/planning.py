@@ -1,4 +1,4 @@
-"""What the paper-scale experiments share: a graph by name, a row a plan, a figure in both kinds."""
+"""What experiments share: a graph by name, a row a plan, a figure twice, a table of the README."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from ckpt.planners import get
 from ckpt.reports.figure import save
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
     from ckpt.graph import Graph
     from ckpt.timeline import Timeline
 
-PLOTS = Path(__file__).resolve().parent.parent / "plots"
+ROOT = Path(__file__).resolve().parent.parent
+PLOTS, README = ROOT / "plots", ROOT / "README.md"
 Row = dict[str, Any]
 
 
@@ -60,3 +63,21 @@ def draw(name: str, figure: Figure, folder: Path = PLOTS) -> None:
     for kind in ("png", "svg"):
         path = save(figure, folder / f"{name}.{kind}")
         print(f"wrote {path.parent.name}/{path.name}")
+
+
+def write_table(name: str, lines: Sequence[str]) -> None:
+    """Put ``lines`` in the README, between the marks of ``name``."""
+    before, _, after = _readme(name)
+    README.write_text(before + "".join(f"{line}\n" for line in lines) + after)
+
+
+def table_written(name: str) -> list[str]:
+    """The lines that the README has there."""
+    return _readme(name)[1].splitlines()
+
+
+def _readme(name: str) -> tuple[str, str, str]:
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, _, rest = README.read_text().partition(begin)
+    table, _, after = rest.partition(end)
+    return before + begin, table, end + after

@@ -18,14 +18,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from planning import write_table
 
 from ckpt.units import format_bytes
 from ckpt.witness import WITNESSES
-
-README = Path(__file__).parent.parent / "README.md"
-MARKS = "<!-- witnesses -->\n", "<!-- /witnesses -->\n"
 
 CASES: dict[str, dict[str, Any]] = {
     "mlp": {"depth": 16, "width": 512, "batch": 2048},
@@ -71,13 +69,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--write", action="store_true", help="write the README's table anew")
     args = parser.parse_args(argv)
     rows = [seen(name, witness, CASES[name]) for name in args.only for witness in WITNESSES]
-    table = "\n".join(lines(rows))
-    print(table)
+    table = lines(rows)
+    print(*table, sep="\n")
     if args.write:
-        text = README.read_text()
-        before, _, rest = text.partition(MARKS[0])
-        after = rest.partition(MARKS[1])[2]
-        README.write_text(f"{before}{MARKS[0]}{table}\n{MARKS[1]}{after}")
+        write_table("witnesses", table)
     return rows
 
 
