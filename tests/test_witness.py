@@ -83,6 +83,25 @@ def test_each_counts_a_filled_array(name: str) -> None:
     assert fresh(COUNTS, name).split() == ["True", "True"]  # threads of earlier tests' blur pages
 
 
+HOLE = """
+import numpy as np
+from ckpt import witness
+witness.pages.malloc.keep_pages()  # so that arrays lie side by side
+first, second = np.ones(1 << 20), np.ones(1 << 18)
+del first
+with witness.named("process") as seen:
+    held = np.ones(1 << 20)
+    del held
+    seen.reset()
+    print(seen.peak() <= seen.resolution)
+"""
+
+
+@pytest.mark.skipif("process" not in HERE, reason="Linux alone")
+def test_what_is_freed_between_what_stays_counts_no_longer() -> None:
+    assert fresh(HOLE).split() == ["True"]
+
+
 def test_the_process_does_not_count_what_nobody_touches_so_it_is_refused() -> None:
     if "process" not in HERE:
         pytest.skip("Linux alone")

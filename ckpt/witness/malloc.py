@@ -67,7 +67,7 @@ class _Thresholds:
             libc = ctypes.CDLL(None)
             for name, value in values.items():
                 libc.mallopt(_NUMBERS[name], min(value, 2**31 - 1))
-            libc.malloc_trim(0)
+        trim()
 
 
 _thresholds = _Thresholds()
@@ -77,6 +77,13 @@ def keep_pages() -> None:
     """From now on this process, though it runs already, keeps the pages that it has."""
     _thresholds.resting = dict.fromkeys(_NUMBERS, _most())
     rest()
+
+
+def trim() -> None:
+    """Give the pages of all that is free back: what is freed between what stays, malloc keeps at
+    any threshold."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def give_back_at_once() -> None:

@@ -56,6 +56,7 @@ class Process(Turned):
         return self._pages.peak() - self.base
 
     def reset(self) -> None:
+        malloc.trim()
         self._pages.reset()
 
 

@@ -29,7 +29,7 @@ from ckpt.text import sentence
 from ckpt.units import at_least
 from ckpt.witness import malloc
 from ckpt.workers.beside import beside
-from ckpt.workers.cluster import connected, wanted
+from ckpt.workers.cluster import connected, wanted, worker
 from ckpt.workers.spawned import WATCH, Spawned, deaf, one_thread, spawned
 
 __all__ = ["begin", "drop", "each", "one_thread", "pool", "result"]
@@ -74,7 +74,8 @@ def pool(
     ``jobs`` are that many spawned processes of one BLAS thread each, which keep the pages they
     have. ``executor`` is anybody's, ready to use. ``cluster`` is the address of a Dask scheduler
     (``tcp://host:8786``), whose workers can import `ckpt`. In a worker that has threads of its own
-    at work, as Dask's have, all is done in a process like our own beside it; others have the BLAS
+    at work, as Dask's have, all is done in a process like our own beside it, also where Dask's
+    threads are in this process; others have the BLAS
     threads that they have, and malloc is told to keep its pages.
     """
     if sum(given is not None for given in (jobs, executor, cluster)) > 1:
@@ -148,13 +149,17 @@ def _failed(future: Any) -> bool:
 def _done(asking: tuple[str, int], function: Callable[[T], R], item: T) -> tuple[bool, Any]:
     """In a worker: whether that went well, and what it gave or raised. So whatever else is raised
     is the executor's."""
-    if asking != _place():
-        if any(
-            t is not threading.current_thread() for t in threading.enumerate() if t.name != WATCH
-        ):
-            return beside(wanted(), _tried, function, item)  # type: ignore[no-any-return]
+    host, away = worker(), asking != _place()
+    if host is not None or (away and _others_run()):
+        return beside(wanted(host), _tried, function, item)  # type: ignore[no-any-return]
+    if away:
         _keep_pages()
     return _tried(function, item)
+
+
+def _others_run() -> bool:
+    mine = threading.current_thread()
+    return any(thread is not mine and thread.name != WATCH for thread in threading.enumerate())
 
 
 def _tried(function: Callable[[T], R], item: T) -> tuple[bool, Any]:

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from queue import SimpleQueue
@@ -58,12 +59,20 @@ def _watch(
 
 def _start() -> subprocess.Popen[bytes]:
     code = f"import sys; sys.path[:] = {sys.path!r}; from ckpt.workers.beside import serve; serve()"
-    return subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **settings()},
     )
+    weakref.finalize(threading.current_thread(), _end, child)
+    return child
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """The thread that gave it work has ended."""
+    with child:
+        child.kill()
 
 
 def serve() -> None:

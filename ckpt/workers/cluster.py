@@ -44,13 +44,17 @@ def connected(address: str) -> Iterator[Executor]:
             client.close(timeout=CONNECT_SECONDS)
 
 
-def wanted() -> Callable[[], bool]:
-    """On a Dask worker, in a thread with a task: does anyone still wait for that? Elsewhere yes."""
+def worker() -> Any:
+    """The Dask worker that has given this thread a task; None: there is none."""
     distributed = sys.modules.get("distributed")
     try:
-        worker: Any = distributed and distributed.get_worker()
+        return distributed and distributed.get_worker()
     except ValueError:
-        worker = None
+        return None
+
+
+def wanted(worker: Any) -> Callable[[], bool]:
+    """Does anyone still wait for the task of this thread of the ``worker``? Without one yes."""
     if worker is None:
         return lambda: True
     key = worker.get_current_task()

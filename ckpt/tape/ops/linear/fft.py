@@ -34,6 +34,7 @@ _INVERSE_SCALED = (None, "backward", "ortho")
 def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> Op:
     """The op of a one-axis transform, whose result is scaled if ``norm`` is among ``scaled``."""
     name = function.__name__
+    unscaled = "backward" if "forward" in scaled else "forward"
 
     def infer(x: Any, *, n: int | None, axis: int, norm: str | None) -> AbstractArray:
         if not x.shape:
@@ -67,24 +68,33 @@ def _transform(function: Callable[..., Any], scaled: tuple[str | None, ...]) -> 
         computed = "d" if name == "rfft" else "D"
         return None if x.dtype.char == computed else computed
 
-    def early(x: Any, norm: str | None) -> str | None:
-        """The same, where that is cast here: the result in single precision is made when the wide
-        operand is gone. Its scale is 1, so that bits are NumPy's."""
-        return widened(x, norm) if norm not in scaled and x.dtype.char in "fF" else None
+    def rounded(x: Any, norm: str | None) -> bool:
+        """Is it computed in double precision, and the result not?"""
+        return x.dtype.char in "efF" and widened(x, norm) is not None
 
     def workspace(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
         wide = widened(x, norm)
         casts = x.size * np.dtype(wide).itemsize if wide else 0
-        if early(x, norm):
-            return int(max(casts + out.nbytes, 2 * out.nbytes))
-        single = out.dtype.char in "fF" and wide is not None
-        return int(casts + (2 * out.nbytes if single else 0))
+        if rounded(x, norm):
+            made = out.size * (8 if name == "irfft" else 16)
+            return int(max(casts + made - out.nbytes, made))
+        return int(casts)
 
     def forward(x: Any, *, n: Any = None, axis: int = -1, norm: Any = None) -> Any:
-        if (wide := early(x, norm)) is None:
+        """Cast here where NumPy would: it has the result in single precision before, and this when
+        the wide operand is gone. The scale is the one that NumPy rounds, and so are the bits."""
+        if not rounded(x, norm):
             return function(x, n, axis, norm)
-        made = function(x.astype(wide), n, axis, norm)
-        return made.astype("f" if name == "irfft" else "F")
+        made = function(x.astype(widened(x, norm)), n, axis, unscaled)
+        single = np.empty(0, x.dtype).real.dtype
+        if norm in scaled:
+            points = _points(x.shape, n, axis)
+            scale = np.reciprocal(
+                np.sqrt(points, dtype=single) if norm == "ortho" else points, dtype=single
+            )
+            for part in (made,) if name == "irfft" else (made.real, made.imag):
+                np.multiply(part, scale, out=part)
+        return made.astype(np.result_type(single, 1.0 if name == "irfft" else 1j))
 
     def lines(out: Any, x: Any, *, n: int | None, axis: int, norm: str | None) -> int:
         real, length = name in ("rfft", "irfft"), _points(x.shape, n, axis)

@@ -1,9 +1,9 @@
 """What NumPy's FFT allocates out of tracemalloc's sight, in bytes.
 
-Source: pocketfft's ``pocketfft_hdronly.h`` as ``numpy/fft/_pocketfft_umath.cpp`` calls it. A length
-has a plan, which is made when it first comes and stays until 16 others have come: the twiddle
-factors of ``cfftp`` or ``rfftp``; or where a large prime makes that dear, ``fftblue``, Bluestein's
-convolution of at least twice the length. Lines are transformed as many at a time as a register of
+Source: pocketfft's ``pocketfft_hdronly.h`` as ``numpy/fft/_pocketfft_umath.cpp`` calls it. Each
+call makes a plan and lets it go (NumPy builds it without a cache): the twiddle factors of ``cfftp``
+or ``rfftp``; or where a large prime makes that dear, ``fftblue``, Bluestein's convolution of at
+least twice the length. Lines are transformed as many at a time as a register of
 128 bits has room for, in storage of their own: those of the result, and what is left over, aren't
 touched yet. That is transformed one by one, in the result where its numbers lie side by side.
 """

@@ -197,7 +197,7 @@ def test_a_process_that_runs_already_is_told_to_keep_its_pages() -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
 def test_workers_do_not_outlive_whoever_asked(tmp_path: Path) -> None:
     program = (
-        "from ckpt import workers\nfrom tests.test_workers import announce\n"
+        "from ckpt import workers\nfrom tests.workers.test_workers import announce\n"
         f"list(workers.each(announce, [{str(tmp_path)!r}] * 2, jobs=2))"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
