@@ -9,9 +9,10 @@ one, and where they are small it is the price of its nodes. A planned step pays 
 no Python but the calls.
 Run: python experiments/bench_step.py [--rounds 15] [--only mlp16 ...] [--threads 1 2] [--json]
 [--folder plots], and --rows FILE ... to draw what --json said
-Each round runs all ways of a case in turn, each twice in a row, and times the second, on one thread
-in CPU seconds of the process, on several (of BLAS as of ckpt) by the clock; a row is the median
-over rounds of the ratio to the hand-written one in the same round. Gradients are compared first.
+Each round runs all ways of a case in turn (short steps twice in a row, of which it times the
+second), on one thread in CPU seconds of the process, on several (of BLAS as of ckpt) by the clock;
+a row is the median over rounds of the ratio to the hand-written one in the same round. Gradients
+are compared first. How many cores other processes had meanwhile is said with the rows.
 Found: (plots/bench_step.png: one thread, few rounds, a busy machine, all libraries in one process)
 planned (HIPS autograd: 1.9 to 34), MLP 100 x 16 0.60, 100 x 256 0.99 (its products alone 0.87, all
 its calls 0.95), 24 x 256 at batch 8192 0.97, gelu of 16 MiB 0.77 and from its formula 1.11,
@@ -31,6 +32,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -335,10 +337,16 @@ def check(steps: dict[str, Step]) -> None:
                 raise AssertionError(f"{name}: a gradient is off by {error:.1e}")
 
 
-def timed(step: Step) -> float:
-    """CPU seconds of one thread, or of several the time that they take."""
+LONG = 0.1
+"""Seconds of a step from which on nothing of a cache is left from its beginning at its end."""
+
+
+def timed(step: Step, again: bool = False) -> float:
+    """CPU seconds of one thread, or of several the time that they take; ``again``: of the second of
+    two steps in a row, whose arrays are in the cache, and not another way's."""
     clock = time.process_time if THREADS == 1 else time.perf_counter
-    step()  # its arrays are in the cache, and not another way's
+    if again:
+        step()
     start = clock()
     step()
     return clock() - start
@@ -346,19 +354,37 @@ def timed(step: Step) -> float:
 
 def compared(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     """The seconds of the first step, and of each other one the ratio to it."""
+    again = {name: timed(step) < LONG for name, step in steps.items()}
     found: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         gc.collect()
         for name, step in steps.items():
-            seconds = timed(step)
-            if turn:
-                found[name].append(seconds)
+            found[name].append(timed(step, again[name]))
     first, *others = found
     ratios = {
         name: statistics.median(a / b for a, b in zip(found[name], found[first], strict=True))
         for name in others
     }
     return {first: statistics.median(found[first]), **ratios}
+
+
+def cores_of_others(work: Callable[[], dict[str, float]]) -> tuple[dict[str, float], float]:
+    """What it gives, and how many cores other processes had meanwhile (nan where nobody says)."""
+    began = time.monotonic(), _seconds_of_all() - time.process_time()
+    found = work()
+    elapsed = time.monotonic() - began[0]
+    others = _seconds_of_all() - time.process_time() - began[1]
+    return found, max(others, 0.0) / elapsed
+
+
+def _seconds_of_all() -> float:
+    """CPU seconds of all processes since the machine started, as Linux says."""
+    try:
+        said = Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    except OSError:
+        return math.nan
+    user, nice, system, _idle, _waiting, *interrupts = map(int, said)
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 # -- chains of scalars: x * a, then + b, all three of them Values ----------------------------------
@@ -449,12 +475,17 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         rows = [row for path in options.rows for row in json.loads(path.read_text())]
     elif options.threads:
         rows = [row for n in options.threads for row in on(n, options)]
+        if not options.json:
+            print(table(rows))
     else:
         rows = measured(options)
     if options.json:
         print(json.dumps(rows))
     if options.folder:
-        figure = speed_figure(rows, f"float32, medians of paired rounds. {options.note}".strip())
+        taken = max(row.get("others", math.nan) for row in rows)
+        said = f"others had {taken:.1f} of {os.cpu_count()} cores at most" * (taken == taken)
+        caption = f"float32, medians of paired rounds; {said}. {options.note}"
+        figure = speed_figure(rows, caption.strip())
         for kind in ("png", "svg"):
             print("wrote", save(figure, options.folder / f"bench_step.{kind}"), file=sys.stderr)
     return rows
@@ -467,17 +498,34 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
             title, make, more = CASES[name]
             steps = make()
             check(steps)
-            found = compared(steps, options.rounds * (1 + more))
+            work = partial(compared, steps, options.rounds * (1 + more))
         else:
             title = f"chain of {CHAINS[name]:,} scalar operations, each"
-            found = chain_case(CHAINS[name], options.rounds * (1 + 50 * (name == "chain900")))
+            rounds = options.rounds * (1 + 50 * (name == "chain900"))
+            work = partial(chain_case, CHAINS[name], rounds)
+        found, others = cores_of_others(work)
         for way, ratio in found.items():
-            rows.append({"case": title, "way": way, "measured": ratio, "threads": THREADS})
+            row = {"case": title, "way": way, "measured": ratio, "threads": THREADS}
+            rows.append({**row, "others": others})
             first = way == next(iter(found))
             shown = f"{ratio * 1e6:10.2f} us" if first else f"{ratio:10.3f} x"
-            if not options.json:
-                print(f"{title if first else '':44} {way:26} {shown}", flush=True)
+            busy = f"  others {others:.2f} cores" if first else ""
+            out = sys.stderr if options.json else sys.stdout
+            print(f"{title if first else '':44} {way:26} {shown}{busy}", file=out, flush=True)
     return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a case and way, a column a number of threads."""
+    counts = sorted({row["threads"] for row in rows})
+    lines = [f"{'':70}" + "".join(f"{n:>9} thread{'s' * (n > 1)}" for n in counts)]
+    for case, way in dict.fromkeys((row["case"], row["way"]) for row in rows):
+        found = {r["threads"]: r["measured"] for r in rows if (r["case"], r["way"]) == (case, way)}
+        first = next(row["way"] for row in rows if row["case"] == case) == way
+        shape = "14.3g} s" if first else "14.2f} x"
+        cells = "".join(("{:" + shape).format(found[n]) for n in counts if n in found)
+        lines.append(f"{case if first else '':44}{way:26}{cells}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -285,6 +285,103 @@ def test_a_row_of_any_length_has_numpys_bits(name: str, dtype: str) -> None:
         assert out.tobytes() == made.tobytes()
 
 
+def softmax_rule(g: Any, out: Any) -> Any:
+    """With a view between."""
+    return out * (g - np.sum(g * out, axis=-1)[..., None])
+
+
+def normed_rule(g: Any, x: Any) -> Any:
+    z = x - np.mean(x, axis=-1, keepdims=True)
+    scale = np.sqrt(np.mean(z * z, axis=-1, keepdims=True) + 1e-5)
+    y = z / scale
+    g = g - np.mean(g, axis=-1, keepdims=True) - y * np.mean(g * y, axis=-1, keepdims=True)
+    return g / scale
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((64, 150, 130), "f4"), ((48, 90, 131), "f8")])
+def test_functions_of_rows_are_a_run_forward_and_a_run_back(shape: Any, dtype: str) -> None:
+    soft, norm = ckpt.op(softmax), ckpt.op(normed)
+    soft.vjp(x=softmax_rule)
+    norm.vjp(x=normed_rule)
+
+    def loss(x: Any, w: Any) -> Any:
+        return np.sum(norm(soft(x * w)) * w)
+
+    args = normal(shape, shape, dtype=dtype)
+    program = ckpt.trace(loss, *args)
+    for op in (soft, norm):
+        kernel: Any = next(e.kernel for e in program.traced.entries if e.node.op is op)
+        for one in (kernel, *kernel.rules.values()):
+            assert len(one.calls) == 1
+            assert one.workspace < program.graph[0].nbytes // 3
+    expected = ckpt.value_and_grad(loss)(*args)
+    for n, planner in ((1, "store_all"), (2, "sqrt")):
+        ckpt.threads(n)
+        check(program, make_schedule(program.graph, planner), args, expected)
+
+
+REDUCTIONS = (np.sum, np.mean, np.max, np.prod)
+
+
+def of_rows(numbers: list[int], rank: int) -> Any:
+    """A function of elementwise calls and reductions of rows, and what is left of rows, chosen by
+    the numbers."""
+
+    def function(x: Any) -> Any:
+        pool, left = [x], [x[(0,) * (rank - 1)] * 0.5]
+        for n in numbers:
+            y, z = pool[n % len(pool)], left[n % len(left)]
+            axes = tuple(range(-1 - n % (rank - 1), 0))
+            match n % 7:
+                case 0:
+                    left.append(REDUCTIONS[n % 4](y, axis=axes, keepdims=True) * 0.1)
+                case 1:
+                    part = REDUCTIONS[n % 4](np.sin(y), axis=axes)
+                    left.append(part[(..., *[None] * len(axes))])
+                case 2:
+                    left.append(np.tanh(z) + 1)
+                case 3:
+                    pool.append(np.tanh(y + z))
+                case 4:
+                    pool.append(y * z - x)
+                case _:
+                    pool.append(np.sin(y) * pool[-1])
+        return pool[-1] + left[-1]
+
+    return function
+
+
+@pytest.mark.usefixtures("small")
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.integers(0, 83), min_size=2, max_size=10),
+    st.sampled_from([(13, 5), (3, 7, 4), (6, 2, 1, 3)]),
+    st.sampled_from(["f4", "f8", "f2"]),
+    st.sampled_from([1, 3]),
+)
+def test_random_functions_of_rows_in_small_tiles(
+    numbers: list[int], shape: tuple[int, ...], dtype: str, n: int
+) -> None:
+    function = of_rows(numbers, len(shape))
+    op = ckpt.op(function)
+    op.vjp(x=lambda g, x: function(g * 0.5) * x)
+    ckpt.threads(n)
+
+    def loss(x: Any, w: Any) -> Any:
+        return np.sum(op(function(x) * w) * w)
+
+    args = normal(shape, shape, dtype=dtype)
+    with np.errstate(all="ignore"):
+        expected = ckpt.value_and_grad(loss)(*args)
+        program = ckpt.trace(loss, *args)
+        for planner in ("store_all", "recompute_all"):
+            schedule = make_schedule(program.graph, planner)
+            step = program.compile(schedule)
+            for found in (ckpt.execute(program, schedule, *args).result, step(*args), step(*args)):
+                assert found[0].tobytes() == expected[0].tobytes()
+                assert found[1].tobytes() == expected[1].tobytes()
+
+
 # -- across instructions ---------------------------------------------------------------------------
 
 

@@ -71,6 +71,8 @@ class Fill(NamedTuple):
     """Operands that ``out`` may be; a ufunc's may be any."""
     reduces: bool = False
     """Does it reduce rows?"""
+    is_mean: bool = False
+    """Is the result divided by the number of elements then?"""
 
     @property
     def is_ufunc(self) -> bool:

@@ -15,19 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import NUMPY
 from ckpt.tape.execution.lines import Code, Line, Var
 from ckpt.tape.ops.tiles import TILE, lanes_of
 from ckpt.tape.traced.joined import Joined
 from ckpt.tape.traced.pieces import (
     Elementwise,
+    Extent,
     Operand,
-    depth,
-    is_piece,
     lifted,
     part_of,
-    rows_of,
 )  # fmt: skip
 from ckpt.tape.traced.tiled import TiledRun
 
@@ -114,10 +111,7 @@ class _Joining:
     """Elementwise lines, and reductions of rows, on their way to be one."""
 
     def __init__(self) -> None:
-        self.shape: tuple[int, ...] = ()
-        """Of what is cut into tiles."""
-        self.reduced: set[int] = {0}
-        """Over how many axes rows were reduced."""
+        self.extent = Extent()
         self.members: list[Line] = []
         self.pieces: list[Elementwise] = []
         self.operands: dict[Var, Operand] = {}
@@ -147,9 +141,9 @@ class _Joining:
         """A view between: of all of an operand it is the operand, as it may be seen in a tile."""
         source, result = line.sources[0], line.result
         operand = self.operands.get(source) if isinstance(source, Var) else None
-        if operand is None or result is None or type(result.array) is not AbstractArray:
+        if operand is None or result is None:
             return
-        if any(lifted(result.array, lift) == operand.array for lift in self.reduced):
+        if self.extent.sees(result.array, operand):
             self.operands[result] = operand
             self.alike.add(result)
 
@@ -159,32 +153,29 @@ class _Joining:
         if op is None or result is None or line.kind not in ("call", "over"):
             return False
         given = [s.array if isinstance(s, Var) else s for s in line.sources]
-        reduced = rows_of(op, given, line.params, result.array)
-        whole = reduced > 0 or isinstance(op, Joined)
-        if not (whole or is_piece(op, given, result.array)):
-            return False
-        widest = given[0] if reduced else result.array
-        shape = self.shape or widest.shape
-        lift = self._lift(widest.shape, shape)
-        if lift is None or (whole and widest.shape != shape):
-            return False
-        if not self.members and widest.nbytes < LEAST:
-            return False
-        read = [s for s in line.sources if isinstance(s, Var)]
-        operands = {var: self.operands.get(var) or Operand(var.array, lift) for var in read}
-        if any(operand.array != lifted(var.array, lift) for var, operand in operands.items()):
-            return False
-        if line.kind == "over":
-            operands[result] = operands[line.target]
+        if isinstance(op, Joined):
+            found = op.taking(self.extent)
         else:
-            operands[result] = Operand(result.array, lift + widest.ndim - result.array.ndim)
+            found = self.extent.taking(op, given, line.params, result.array)
+        if found is None or (not self.members and found.widest.nbytes < LEAST):
+            return False
+        *lifts, made = found.lifts
+        operands: dict[Var, Operand] = {}
+        for var, lift in zip(line.sources, lifts, strict=True):
+            if not isinstance(var, Var):
+                continue
+            known = operands.get(var) or self.operands.get(var) or Operand(var.array, lift)
+            if known.array != lifted(var.array, lift):
+                return False
+            operands[var] = known
+        over = line.kind == "over"
+        operands[result] = operands[line.target] if over else Operand(result.array, made)
         arrays = [operand.array for operand in (*self.operands.values(), *operands.values())]
         if isinstance(op, Joined):
             arrays += [operand.array for p in op.run.pieces for operand in p.operands()]
-        every = {*self.reduced, reduced}
-        if not (self._are_apart(operands, result) and depth(shape, arrays, max(every))):
+        if not (self._are_apart(operands, result) and found.extent.depth(arrays)):
             return False
-        self.shape, self.reduced = shape, every
+        self.extent = found.extent
         for var, operand in operands.items():
             self.roots.setdefault(var.root, set()).add(operand)
         self.operands.update(operands)
@@ -192,19 +183,8 @@ class _Joining:
         if line.kind == "call":
             self.made[result] = None
         self.members.append(line)
-        self.pieces.extend(_pieces(line, op, operands, reduced))
+        self.pieces.extend(_pieces(line, op, operands, found.reduced))
         return True
-
-    def _lift(self, made: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
-        """How many axes what has such a shape lacks behind, of what is left of rows of ``shape``;
-        None: it is neither that nor rows."""
-        for reduced in self.reduced:
-            left = shape[: len(shape) - reduced]
-            if made == (*left, *[1] * reduced):
-                return 0
-            if made == left:
-                return reduced
-        return None
 
     def _are_apart(self, operands: dict[Var, Operand], result: Var) -> bool:
         """Is what is written read through one operand alone? Two views of a buffer may be shifted
@@ -305,7 +285,7 @@ def _moved(piece: Elementwise, known: dict[Operand, Operand]) -> Elementwise:
         return known.setdefault(operand, Operand(operand.array))
 
     sources = tuple(at(s) if isinstance(s, Operand) else s for s in piece.sources)
-    return Elementwise(piece.op, sources, piece.params, at(piece.target))
+    return Elementwise(piece.op, sources, piece.params, at(piece.target), piece.reduced)
 
 
 def _leave(out: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from ckpt.tape.core.abstract import AbstractArray
 from ckpt.tape.core.op import Op
 from ckpt.tape.ops.tiles import TILE
-from ckpt.tape.traced.pieces import LEAST, Elementwise, Operand, depth, is_piece
+from ckpt.tape.traced.pieces import LEAST, Elementwise, Extent, Operand, Taken, lifted
 from ckpt.tape.traced.tiled import TiledRun
 
 
@@ -36,6 +36,11 @@ class Call:
     parts: tuple[Call, ...] = ()
     """Of a run of elementwise calls, those."""
 
+    def arrays(self) -> Iterator[tuple[int, Any]]:
+        """The positions that it reads, and the arrays there."""
+        pairs = zip(self.sources, self.given, strict=True)
+        return ((source, array) for source, array in pairs if isinstance(source, At))
+
 
 class At(int):
     """A position in a kernel: the arguments first, then the calls."""
@@ -44,7 +49,7 @@ class At(int):
 def joined(calls: Sequence[Call], count: int, result: int) -> tuple[list[Call], int]:
     """The calls of a kernel of ``count`` arguments, each run of elementwise ones that pays as one;
     and where the result is then."""
-    if not any(call.array.nbytes >= LEAST for call in calls):
+    if all(_nbytes(call) < LEAST for call in calls):
         return list(calls), result
     last = {int(s): j for j, call in enumerate(calls) for s in call.sources if isinstance(s, At)}
     last[result] = len(calls)
@@ -66,42 +71,81 @@ def joined(calls: Sequence[Call], count: int, result: int) -> tuple[list[Call], 
 
 def _end_of_run(calls: Sequence[Call], start: int, count: int, last: dict[int, int]) -> int:
     """Where the longest run from there ends of which only the result is read later."""
-    shape, end = calls[start].array.shape, start
-    arrays: list[AbstractArray] = []
-    while end < len(calls):
-        call = calls[end]
-        if call.array.shape != shape or call.array.nbytes < LEAST:
-            break
-        if not is_piece(call.op, call.given, call.array):
-            break
-        read = [Operand(a).array for a in call.given if isinstance(a, AbstractArray)]
-        arrays += [call.array, *read]
-        if not depth(shape, arrays):
-            break
+    run, end = _Run(), start
+    while end < len(calls) and run.add(count + end, calls[end]):
         end += 1
-    while end > start + 1 and any(last.get(count + j, j) >= end for j in range(start, end - 1)):
+
+    def is_seen(j: int) -> bool:
+        return j != end - 1 and last.get(count + j, j) >= end
+
+    while end > start + 1 and (
+        calls[end - 1].root != count + end - 1 or any(map(is_seen, range(start, end)))
+    ):
         end -= 1
     return max(end, start + 1)
 
 
+def _nbytes(call: Call) -> int:
+    """Of the largest array that it reads or makes."""
+    arrays = [a for a in (call.array, *call.given) if type(a) is AbstractArray]
+    return max((array.nbytes for array in arrays), default=0)
+
+
+class _Run:
+    """Calls of a kernel on their way to be one: elementwise ones, reductions of rows, and views
+    between them of all of an array."""
+
+    def __init__(self) -> None:
+        self.extent = Extent()
+        self.operands: dict[int, Operand] = {}
+        """Of what is read, made, and seen in a view, by position."""
+        self.read: dict[int, Operand] = {}
+        self.pieces: list[Elementwise] = []
+
+    def add(self, position: int, call: Call) -> bool:
+        """Take the call in; False where it can't be one of these."""
+        if call.root != position:
+            return self._see(position, call)
+        found = self.extent.taking(call.op, call.given, call.params, call.array)
+        if found is None or (not self.pieces and found.widest.nbytes < LEAST):
+            return False
+        read, operands = dict(self.read), dict(self.operands)
+        lift, *_, made = found.lifts
+        for source, array in call.arrays():
+            if source not in operands:
+                operands[source] = read[source] = Operand(array, lift)
+            if operands[source].array != lifted(array, lift):
+                return False
+        target = operands[position] = Operand(call.array, made)
+        if not found.extent.depth([operand.array for operand in operands.values()]):
+            return False
+        self.extent, self.read, self.operands = found.extent, read, operands
+        sources = tuple(operands[s] if isinstance(s, At) else s for s in call.sources)
+        piece = Elementwise(call.op, sources, call.params or {}, target, found.reduced)
+        self.pieces.append(piece)
+        return True
+
+    def _see(self, position: int, call: Call) -> bool:
+        source = call.sources[0]
+        operand = self.operands.get(source) if isinstance(source, At) else None
+        if operand is None or not self.extent.sees(call.array, operand):
+            return False
+        self.operands[position] = operand
+        return True
+
+
 def _as_one(calls: Sequence[Call], first: int) -> Call:
     """A run as one call, which reads what the run reads; its first call is at that position."""
-    made = {first + j: Operand(call.array) for j, call in enumerate(calls)}
-    read: dict[int, Operand] = {}
-    pieces = []
-    for position, call in zip(made, calls, strict=True):
-        for source, array in zip(call.sources, call.given, strict=True):
-            if isinstance(source, At) and source not in made:
-                read.setdefault(source, Operand(array))
-        operands = made | read
-        sources = tuple(operands[s] if isinstance(s, At) else s for s in call.sources)
-        pieces.append(Elementwise(call.op, sources, call.params or {}, made[position]))
-    op = Joined(pieces, read)
+    run = _Run()
+    for position, call in enumerate(calls, first):
+        run.add(position, call)
+    op = Joined(run.pieces, run.read, calls[-1].array)
+    given = dict(pair for call in calls for pair in call.arrays())
     return replace(
         calls[-1],
         op=op,
         sources=tuple(map(At, op.read)),
-        given=tuple(operand.array for operand in op.read.values()),
+        given=tuple(given[position] for position in op.read),
         params=None,
         flops=sum(call.flops for call in calls),
         workspace=op.run.nbytes,
@@ -111,21 +155,23 @@ def _as_one(calls: Sequence[Call], first: int) -> Call:
 
 
 class Joined(Op):
-    """A run that reads some operands, and makes what its last piece does."""
+    """A run that reads some operands, and makes the array ``made``, which its last piece does."""
 
-    def __init__(self, pieces: Sequence[Elementwise], read: dict[int, Operand]) -> None:
-        made = pieces[-1].target.array
+    def __init__(
+        self, pieces: Sequence[Elementwise], read: dict[int, Operand], made: AbstractArray
+    ) -> None:
+        outcome = pieces[-1].target
         given = list(read.values())
-        run = TiledRun(pieces, [*given, pieces[-1].target], TILE)
+        run = TiledRun(pieces, [*given, outcome], TILE)
         prices = {
             operand: TiledRun(_over(pieces, operand), given, TILE).nbytes - run.nbytes
             for operand in given
-            if operand.array == made and pieces[-1].may_write_over(operand)
+            if operand.array == outcome.array and pieces[-1].may_write_over(operand)
         }
         self.read = dict(sorted(read.items(), key=lambda pair: prices.get(pair[1], made.nbytes)))
         """What it reads, by position: first what its result is best written over."""
         given = list(self.read.values())
-        self.run = run = TiledRun(pieces, [*given, pieces[-1].target], TILE)
+        self.run = run = TiledRun(pieces, [*given, outcome], TILE)
         over = [TiledRun(_over(pieces, p), given, TILE) if p in prices else None for p in given]
 
         def forward(*arrays: Any, out: Any = None) -> Any:
@@ -144,6 +190,14 @@ class Joined(Op):
             workspace=lambda *_: run.nbytes,
             over=lambda k, *_: prices.get(given[k]),
         )
+
+    def taking(self, extent: Extent) -> Taken | None:
+        """What it is in a longer run, of that extent so far."""
+        if extent.shape not in ((), self.run.shape):
+            return None
+        reduced = extent.reduced.union(piece.reduced for piece in self.run.pieces)
+        lifts = [operand.lift for operand in self.run.given]
+        return Taken(Extent(self.run.shape, reduced), self.run.largest, lifts)
 
 
 def _over(pieces: Sequence[Elementwise], operand: Operand) -> list[Elementwise]:

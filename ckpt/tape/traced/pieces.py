@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,11 @@ LEAST = 1 << 20
 class Operand:
     """An array that a run reads or makes; of one that is broadcast, what it is broadcast from."""
 
-    __slots__ = ("array", "part")
+    __slots__ = ("array", "lift", "part")
 
     def __init__(self, array: AbstractArray, lift: int = 0) -> None:
         self.part = part_of(array)
+        self.lift = lift
         self.array = lifted(array, lift)
 
 
@@ -113,6 +114,63 @@ def rows_of(op: Op, sources: Sequence[Any], params: dict[str, Any] | None, made:
         return 0
     casts = params.get("dtype") not in (None, x.dtype) or x.dtype.char not in "fdg"
     return 0 if casts or made.dtype != x.dtype or not _is_plain(x) else len(axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The shape of what a run is of, and over how many axes rows of it are reduced. A run is of
+    arrays of that shape, of what is broadcast to it, and of what is left of its rows."""
+
+    shape: tuple[int, ...] = ()
+    reduced: frozenset[int] = frozenset((0,))
+
+    def taking(
+        self, op: Op, sources: Sequence[Any], params: dict[str, Any] | None, made: Any
+    ) -> Taken | None:
+        """What such a call is in a run of this extent; None: it can't be one of its calls."""
+        reduced = rows_of(op, sources, params, made)
+        if not (reduced or is_piece(op, sources, made)):
+            return None
+        widest = sources[0] if reduced else made
+        shape = self.shape or widest.shape
+        lift = 0 if widest.shape == shape else None if reduced else self.lift(widest.shape)
+        if lift is None:
+            return None
+        lifts = (*[lift] * len(sources), lift + widest.ndim - made.ndim)
+        return Taken(Extent(shape, self.reduced | {reduced}), widest, lifts, reduced)
+
+    def lift(self, made: tuple[int, ...]) -> int | None:
+        """How many axes what has such a shape lacks behind; None: it isn't what is left of rows."""
+        for reduced in self.reduced:
+            left = self.shape[: len(self.shape) - reduced]
+            if made == (*left, *[1] * reduced):
+                return 0
+            if made == left:
+                return reduced
+        return None
+
+    def sees(self, view: Any, operand: Operand) -> bool:
+        """Does a view show all of an operand, as rows or what is left of them?"""
+        return type(view) is AbstractArray and any(
+            lifted(view, lift) == operand.array for lift in self.reduced
+        )
+
+    def depth(self, arrays: Iterable[AbstractArray]) -> int:
+        """Along how many of its first axes such arrays are cut into tiles; 0: they can't be."""
+        return depth(self.shape, arrays, max(self.reduced))
+
+
+class Taken(NamedTuple):
+    """A call as one of a run."""
+
+    extent: Extent
+    """The run's, with it."""
+    widest: AbstractArray
+    """What it goes over."""
+    lifts: Sequence[int]
+    """How many axes what it reads and what it makes lack behind."""
+    reduced: int = 0
+    """Over how many axes it reduces rows."""
 
 
 def _is_plain(array: AbstractArray) -> bool:

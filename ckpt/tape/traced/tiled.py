@@ -32,13 +32,13 @@ class TiledRun:
     def __init__(self, pieces: Sequence[Elementwise], given: Sequence[Operand], tile: int) -> None:
         self.pieces, self.given = pieces, given
         arrays = [s.array for p in pieces for s in p.operands()]
-        largest = max(arrays, key=lambda a: (a.size, a.nbytes))
-        self.shape: tuple[int, ...] = largest.shape
+        self.largest = max(arrays, key=lambda a: (a.size, a.nbytes))
+        self.shape: tuple[int, ...] = self.largest.shape
         self.depth = depth(self.shape, arrays, max(p.reduced for p in pieces))
         self.count = prod(self.shape[: self.depth])
         self.rest = self.shape[self.depth :]
         self.rows = min(max(1, tile // prod(self.rest)), self.count)
-        self.lanes = lanes_of(largest.nbytes)
+        self.lanes = lanes_of(self.largest.nbytes)
         writer = _Work(self)
         self.slots = writer.slots
         """Bytes of each temporary of a lane."""
@@ -138,7 +138,12 @@ class _Work:
         function, out = self._constant(fill.function), self.operands[target]
         if piece.reduced:
             axes = tuple(range(-piece.reduced, 0))
-            return f"{function}({sources[0]}, {axes}, None, {out}, True)"
+            call = f"{function}({sources[0]}, {axes}, None, {out}, True)"
+            if not fill.is_mean:
+                return call
+            count = prod(piece.sources[0].array.shape[-piece.reduced :])
+            divide, number = np.true_divide, np.array(count, target.array.dtype)
+            return f"{call}; {self._constant(divide)}({out}, {self._constant(number)}, {out})"
         if fill.is_ufunc:
             return f"{function}({', '.join([*sources, out_of(fill.function, out)])})"
         given = [out, *names, *sources]

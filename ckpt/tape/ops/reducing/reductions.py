@@ -90,19 +90,14 @@ REDUCES: dict[Any, Callable[..., Any]] = {
 """What these do, without what they wrap around it."""
 
 
-def _mean(x: Any, axes: tuple[int, ...], dtype: Any, out: Any, keepdims: bool) -> None:
-    """`np.mean`, but of float16, whose sums are float32."""
-    REDUCES[np.sum](x, axes, dtype, out, keepdims)
-    np.true_divide(out, count(x.shape, axes), out)
-
-
 def _reduction(
     *functions: Any, workspace: Callable[..., int] | None = whole_buffer, dtype: bool = False
 ) -> Op:
     """The op of a NumPy function, and its other names, with axis and keepdims, and maybe dtype."""
     function = functions[0]
     made = REDUCES.get(function, function)
-    reduce = _mean if function is np.mean else REDUCES.get(function)
+    is_mean = function is np.mean
+    reduce = np.add.reduce if is_mean else REDUCES.get(function)
 
     def forward(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Any:
         return made(x, axis=axis, keepdims=keepdims)
@@ -116,7 +111,7 @@ def _reduction(
         infer=_infer_reduced(function),
         flops=every,
         workspace=workspace,
-        fill=Fill(reduce, reduces=True) if reduce else None,
+        fill=Fill(reduce, reduces=True, is_mean=is_mean) if reduce else None,
     )
     return declare(forward_as if dtype else forward)  # type: ignore[no-any-return]
 
