@@ -71,7 +71,7 @@ def joined(calls: Sequence[Call], count: int, result: int) -> tuple[list[Call], 
 
 def _end_of_run(calls: Sequence[Call], start: int, count: int, last: dict[int, int]) -> int:
     """Where the longest run from there ends of which only the result is read later."""
-    run, end = _Run(), start
+    run, end = _Together(), start
     while end < len(calls) and run.add(count + end, calls[end]):
         end += 1
 
@@ -91,7 +91,7 @@ def _nbytes(call: Call) -> int:
     return max((array.nbytes for array in arrays), default=0)
 
 
-class _Run:
+class _Together:
     """Calls of a kernel on their way to be one: elementwise ones, reductions of rows, and views
     between them of all of an array."""
 
@@ -136,7 +136,7 @@ class _Run:
 
 def _as_one(calls: Sequence[Call], first: int) -> Call:
     """A run as one call, which reads what the run reads; its first call is at that position."""
-    run = _Run()
+    run = _Together()
     for position, call in enumerate(calls, first):
         run.add(position, call)
     op = Joined(run.pieces, run.read, calls[-1].array)
