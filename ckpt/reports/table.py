@@ -37,6 +37,8 @@ TEXT = "text"
 """The column that takes the room that the others leave, and is cut to it."""
 LEAST_TEXT = 30
 """Characters below which nothing is to be read in it."""
+LONGEST_NAME = 28
+"""Characters of what a row is called, where there is no room for its figures else."""
 
 SWEEP_COLUMNS = (
     "depth",
@@ -148,6 +150,10 @@ def _layout(
     widths = {c: len(_lines(table, [c])[-1]) + 2 for c in chosen}
     text = widths.get(TEXT, 0)
     widths |= {TEXT: min(text, LEAST_TEXT + 2)} if text else {}
+    if sum(widths[c] for c in chosen) - 2 > width and widths[chosen[0]] > LONGEST_NAME + 2:
+        first = chosen[0]
+        table = [{**row, first: _cut(cell(first, row.get(first)), LONGEST_NAME)} for row in table]
+        widths[first] = LONGEST_NAME + 2
     gone: list[str] = []
     while len(chosen) > 2 and sum(widths[c] for c in chosen) - 2 > width:
         gone.insert(0, chosen.pop())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from ckpt.errors import BudgetError
@@ -12,13 +14,20 @@ from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.base.lower import lower
 from ckpt.planners.bounds.simple import memory_floor
+from ckpt.reports.ledger import ledger
+from ckpt.reports.table import render
 from ckpt.studies.profile import Profile
 from ckpt.studies.profile import profile as profile_program
 from ckpt.timeline import Timeline
 from ckpt.torch.run.program import TorchProgram
-from ckpt.units import format_bytes, format_flops
+from ckpt.units import format_bytes
 
 Row = dict[str, Any]
+
+SAVED = ("what", "module", "source", "kept_nbytes", "recompute_flops", "share_percent")
+PEAKS = ("step", "peak_nbytes", "measured_nbytes", "of_plain_percent", "overhead")
+TOP = 20
+"""Rows that are shown; the rest are one."""
 
 
 @dataclass(eq=False)
@@ -45,7 +54,8 @@ class TorchProfile:
 
     @cached_property
     def blocks(self) -> Timeline | None:
-        """`torch.utils.checkpoint` around each block (``layers.3``); None: there are no blocks."""
+        """The planned step that keeps what goes from block (``layers.3``) to block, and recomputes
+        the rest of each; None: there are no blocks."""
         graph = self.graph
         block = [block_of(node.scope) for node in graph]
         if not any(block):
@@ -57,22 +67,29 @@ class TorchProfile:
         return simulate(graph, lower(graph, kept, planner="per block"))
 
     @cached_property
-    def smallest(self) -> int:
-        """The least peak of any plan that is found quickly."""
+    def blocks_peak(self) -> int | None:
+        """Of the plain step with `torch.utils.checkpoint` around each block, predicted; None: there
+        are no blocks, or they can't be run so."""
+        blocks = {block_of(node.scope) for node in self.graph} - {""}
+        return self.program.checkpointed_peak(blocks) if blocks else None
+
+    @cached_property
+    def smallest(self) -> Timeline:
+        """The plan of the least peak that is found quickly."""
         floor = memory_floor(self.graph).nbytes
         try:
-            return simulate(self.graph, make_schedule(self.graph, "chain", floor)).peak
+            return simulate(self.graph, make_schedule(self.graph, "chain", floor))
         except BudgetError as error:
-            return error.smallest or self.store_all.peak
+            if not error.smallest:
+                return self.store_all
+            return simulate(self.graph, make_schedule(self.graph, "chain", error.smallest))
 
     def rows(self) -> list[Row]:
         """A row for each module and line that keeps bytes for backward, largest first."""
         found: dict[tuple[str, str, str], Row] = {}
-        seen: set[int] = set()
         for i, node in enumerate(self.graph):
-            if node.resident or not self.graph.step_readers[i] or i in seen:
+            if node.resident or not self.graph.step_readers[i]:
                 continue
-            seen.add(i)
             maker = (
                 self.graph[node.deps[0]] if node.deps and self.graph[node.deps[0]].call else node
             )
@@ -87,6 +104,26 @@ class TorchProfile:
             row["recompute_moved_nbytes"] += maker.moved_nbytes
         return sorted(found.values(), key=lambda row: -row["saved_nbytes"])
 
+    def peaks(self) -> list[Row]:
+        """A row for each way to run the step: its peak, and how much of a forward it recomputes."""
+        rows: list[Row] = [
+            {"step": "the plain one", "peak_nbytes": self.plain_peak,
+             "measured_nbytes": self.plain_measured, "overhead": 0.0},
+            {"step": "planned, nothing recomputed", "peak_nbytes": self.store_all.peak,
+             "overhead": 0.0},
+        ]  # fmt: skip
+        if self.blocks is not None and self.blocks_peak is not None:
+            rows.append(
+                {"step": "torch.utils.checkpoint per block", "peak_nbytes": self.blocks_peak,
+                 "overhead": self.blocks.overhead}
+            )  # fmt: skip
+        rows.append(
+            {"step": "the smallest plan found quickly", "peak_nbytes": self.smallest.peak,
+             "overhead": self.smallest.overhead}
+        )  # fmt: skip
+        whole = max(self.plain_peak, 1)
+        return [{**row, "of_plain_percent": 100 * row["peak_nbytes"] / whole} for row in rows]
+
     def profile(self, *args: Any, **options: Any) -> Profile:
         """The same program in `ckpt.profile`'s terms."""
         return profile_program(self.program, *args, **options)
@@ -97,45 +134,22 @@ class TorchProfile:
             "plain_predicted_peak_nbytes": self.plain_peak,
             "plain_measured_peak_nbytes": self.plain_measured,
             "store_all_peak_nbytes": self.store_all.peak,
-            "per_block_peak_nbytes": self.blocks.peak if self.blocks else None,
+            "per_block_peak_nbytes": self.blocks_peak,
             "per_block_recompute_flops": self.blocks.recompute_flops if self.blocks else None,
-            "smallest_peak_nbytes": self.smallest,
+            "smallest_peak_nbytes": self.smallest.peak,
             "resident_nbytes": self.graph.resident_nbytes,
             "saved": self.rows(),
         }
 
     def __str__(self) -> str:
-        rows = self.rows()
-        total = sum(row["saved_nbytes"] for row in rows)
-        lines = [f"{self.graph.name or 'the step'}: {format_bytes(total)} saved for backward"]
-        for row in rows[:15]:
-            where = ", ".join(filter(None, [row["module"], row["line"]]))
-            times = f"{row['values']} x " if row["values"] > 1 else ""
-            saved, cost = row["saved_nbytes"], format_flops(row["recompute_flops"])
-            lines.append(
-                f"  {format_bytes(saved):>10} {100 * saved / max(total, 1):3.0f} %"
-                f"  {times}{row['op']}, {where}: {cost} to recompute"
-            )
-        if len(rows) > 15:
-            rest = sum(row["saved_nbytes"] for row in rows[15:])
-            lines.append(f"  {format_bytes(rest):>10}        {len(rows) - 15} more")
-        measured = (
-            "" if self.plain_measured is None else f", measured {format_bytes(self.plain_measured)}"
-        )
-        lines.append(
-            f"peak of the plain step             {format_bytes(self.plain_peak):>10}{measured}"
-        )
-        lines.append(f"  planned, nothing recomputed      {format_bytes(self.store_all.peak):>10}")
-        if self.blocks is not None:
-            lines.append(
-                f"  checkpoint around each block     {format_bytes(self.blocks.peak):>10}, "
-                f"{100 * self.blocks.overhead:.0f} % of forward recomputed"
-            )
-        lines.append(f"  the smallest plan found quickly  {format_bytes(self.smallest):>10}")
-        lines.append(
-            f"beside it, parameters, buffers and inputs: {format_bytes(self.graph.resident_nbytes)}"
-        )
-        return "\n".join(lines)
+        name = self.graph.name or "the step"
+        saved = ledger(alike(self.rows()), sort="kept_nbytes", top=TOP)
+        resident = format_bytes(self.graph.resident_nbytes)
+        return "\n".join([
+            render(saved, SAVED, title=f"{name} saves for backward, by module and line:"),
+            render(self.peaks(), PEAKS, title=f"peaks of a step of {name}:")
+            + f"beside them parameters, buffers and inputs: {resident}",
+        ])  # fmt: skip
 
 
 def profile_of(program: TorchProgram, args: tuple[Any, ...], measure: bool | None) -> TorchProfile:
@@ -154,3 +168,55 @@ def block_of(scope: str) -> str:
         if part.isdigit() and k:
             return ".".join(parts[: k + 1])
     return ""
+
+
+# -- layers alike ----------------------------------------------------------------------------------
+
+
+def alike(rows: Sequence[Row]) -> list[Row]:
+    """Those of equal layers as one: ``12 x gelu`` of ``layers.0..11.mlp.act``."""
+    groups: dict[Any, dict[int, Row]] = {}
+    for row in rows:
+        before, number, behind = _layer(row["module"])
+        figures = tuple(value for name, value in row.items() if name != "module")
+        groups.setdefault((before, number < 0, behind, figures), {})[number] = row
+    found = []
+    for (before, _, behind, _), members in groups.items():
+        first, count = next(iter(members.values())), len(members)
+        values = count * first["values"]
+        found.append({
+            "what": f"{values} x {_plain(first['op'])}" if values > 1 else _plain(first["op"]),
+            "module": ".".join(filter(None, [before, _span(sorted(members)), behind])) or None,
+            "source": first["line"],
+            "kept_nbytes": count * first["saved_nbytes"],
+            "recompute_flops": count * first["recompute_flops"],
+        })  # fmt: skip
+    return found
+
+
+def _layer(module: str) -> tuple[str, int, str]:
+    """What is before the first number in a module's path, the number (-1: none), what is behind."""
+    parts = module.split(".")
+    k = next((k for k, part in enumerate(parts) if part.isdigit()), None)
+    if k is None:
+        return module, -1, ""
+    return ".".join(parts[:k]), int(parts[k]), ".".join(parts[k + 1 :])
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """``0..11``; with steps ``1,3..11``; a few of any kind ``0,4,5``."""
+    if numbers[0] < 0:
+        return ""
+    steps = {b - a for a, b in pairwise(numbers)}
+    if len(numbers) < 3 or (len(steps) > 1 and len(numbers) < 6):
+        return ",".join(map(str, numbers))
+    start = "" if steps == {1} else f",{numbers[1]}"
+    return f"{numbers[0]}{start}..{numbers[-1]}"
+
+
+def _plain(op: str) -> str:
+    """An op's name without what aten says about its kernel."""
+    return (
+        op.removeprefix("_scaled_dot_product_").removesuffix("_for_cpu").removeprefix("native_")
+        .strip("_")
+    )  # fmt: skip

@@ -105,6 +105,7 @@ class StepModule(nn.Module):
             for name, root in roots.items():
                 self.add_module(name.replace(".", "_"), root)
         owned = {id(p) for p in self.parameters()}
+        self.__dict__["_parameters"] = dict(self._parameters)  # the user's module gets no more
         for k, leaf in enumerate(program.captured.targets):
             if isinstance(leaf.tensor, nn.Parameter) and id(leaf.tensor) not in owned:
                 self.register_parameter(f"parameter{k}", leaf.tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -262,3 +263,19 @@ def test_a_hundred_and_fifty_equal_layers_cost_no_larger_a_share_than_thirty() -
             shares.append(timeline.overhead)
         assert shares[1] < shares[0] + 0.002
         assert planned(many, timeline.peak).schedule.notes["runs"] < 60
+
+
+def test_states_of_generators_are_within_the_budget() -> None:
+    """The table doesn't know them: from the smallest budget that is named, every one has a plan."""
+    plain = mlp([*range(40, 8, -1)])
+    draws = (
+        replace(node, state_nbytes=500 if i % 10 == 3 and not node.resident else 0)
+        for i, node in enumerate(plain)
+    )
+    graph = replace(plain, nodes=tuple(draws))
+    with pytest.raises(BudgetError) as error:
+        chain(graph, 1)
+    least, top = error.value.smallest or 0, simulate(graph, chain(graph)).peak
+    assert least <= top
+    for budget in range(least, top + 1, 1 + (top - least) // 10):
+        assert simulate(graph, chain(graph, budget)).peak <= budget

@@ -71,7 +71,7 @@ CHANGES = {
     "longer list": (lambda m: m.gains.append(5.0), "the length of gains is 3, and was 2"),
     "method": (method(lambda self, x: self.a(x).mean()), "forward is"),
     "weight norm": (lambda m: nn.utils.parametrizations.weight_norm(m.a), r"a\.weight is another"),
-    "loose data": (lambda m: setattr(LOOSE, "data", torch.ones(16)), "the data of parameter4"),
+    "loose data": (lambda m: setattr(LOOSE, "data", torch.ones(16)), "the data of LOOSE"),
     "array": (lambda m: TABLE.__setitem__(0, TABLE[0] + 1), "TABLE is another"),
 }  # fmt: skip
 

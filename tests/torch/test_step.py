@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import re
 import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import ckpt
 import ckpt.torch
+from ckpt.torch.report import alike
 from tests.torch.programs import GPT, PROGRAMS, mlp
 
 X = torch.randn(40, 16)
@@ -379,9 +383,11 @@ def test_profile_frontier_and_peaks() -> None:
     function, args = gpt()
     found = ckpt.torch.profile(function, *args)
     text = str(found)
-    assert "blocks.0.mlp.1, programs.py:" in text
+    assert re.search(r"2 x gelu +blocks\.0,1\.mlp\.1 +programs\.py:\d+ ", text)
+    assert all(len(line) <= 80 for line in text.splitlines())
     assert found.plain_measured == found.plain_peak
-    assert found.smallest <= found.blocks.peak < found.store_all.peak <= found.plain_peak
+    assert found.smallest.peak <= found.blocks.peak < found.store_all.peak <= found.plain_peak
+    assert {row["module"] for row in found.rows()} >= {"blocks.0.mlp.1", "blocks.1.mlp.1"}
     assert sum(row["saved_nbytes"] for row in found.rows()) < found.store_all.peak
     curve = ckpt.torch.frontier(function, *args, planners=["chain"], points=3)
     for row in curve.rows:
@@ -393,6 +399,38 @@ def test_profile_frontier_and_peaks() -> None:
     assert abs(seen.allocated - step.timeline.peak) <= 16
     assert "RSS hides" in str(seen)
     assert not grads(function)
+
+
+def test_checkpoints_around_blocks_peak_as_predicted() -> None:
+    """And the modules are left as they were."""
+    function, args = gpt()
+    predicted = ckpt.torch.profile(function, *args, measure=False).blocks_peak
+    assert all("forward" not in vars(block) for block in function.blocks)
+    for block in function.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    assert abs(ckpt.torch.measure_peak(function, *args).allocated - predicted) <= 16
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [([3], "3"), ([0, 1, 2, 3], "0..3"), ([1, 3, 5], "1,3..5"), ([0, 4, 5], "0,4,5"),
+     ([0, 1, 2, 3, 7, 8], "0,1..8"), ([-1], "")],
+)  # fmt: skip
+def test_layers_alike(numbers: list[int], told: str) -> None:
+    figures = {"line": "m.py:4", "op": "gelu", "values": 1, "saved_nbytes": 8, "recompute_flops": 2}
+    rows = [{"module": f"a.{n}.act" if n >= 0 else "a", **figures} for n in numbers]
+    many = f"{len(numbers)} x " if len(numbers) > 1 else ""
+    assert alike(rows) == [
+        {"what": f"{many}gelu", "module": f"a.{told}.act" if told else "a", "source": "m.py:4",
+         "kept_nbytes": 8 * len(numbers), "recompute_flops": 2 * len(numbers)}
+    ]  # fmt: skip
+
+
+def test_a_loose_parameter_is_not_put_into_the_users_module() -> None:
+    model, loose = mlp(16, 1), nn.Parameter(torch.ones(16))
+    step = recomputing(lambda x: (model(x) * loose).mean(), X)
+    assert any(p is loose for p in step.parameters())
+    assert not any(p is loose for p in model.parameters())
 
 
 def test_the_numpy_plan_says_where_to_go() -> None:

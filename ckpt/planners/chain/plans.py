@@ -97,7 +97,8 @@ class Tables:
         found = [self._best(points, budget) for points in self.frontiers]
         able = [point for point in found if point is not None]
         if not able:
-            least = [self.timeline(points[0]) for points in self.frontiers]
+            ends = (points[k] for points in self.frontiers for k in (0, -1))
+            least = map(self.timeline, ends)
             raise over_budget(self.graph, min(least, key=lambda t: t.peak), "chain", budget)
         best = min(able, key=lambda point: self._simulate(point)[1])
         return self._schedule(best, budget)
@@ -111,12 +112,14 @@ class Tables:
         return self._schedule(min(able, key=self._simulate), None)
 
     def _best(self, points: list[CornerPlan], budget: int | None) -> CornerPlan | None:
-        """Of one frontier the last point that fits, looking a little beyond what is certain to."""
+        """Of one frontier the last point that fits, looking a little beyond what should."""
         if budget is None:
             return points[-1]
         best = max(sum(point.nbytes <= budget for point in points) - 1, 0)
-        if self._simulate(points[best])[0] > budget:
-            return None
+        while self._simulate(points[best])[0] > budget:  # states of generators aren't in the table
+            if not best:
+                return None
+            best -= 1
         stride = 1 + len(points) // FRONTIER
         ahead = min(LOOK_AHEAD, 1 + LOOKED_NODES // len(self.graph))
         # By strides, whose ends are the same for every budget; then one by one to the next end.

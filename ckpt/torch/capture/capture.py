@@ -73,6 +73,8 @@ def capture(
         )
     for module in found.running.seen.values():
         reach.value(module, captured.scopes.get(id(module), ""))
+    for leaf in captured.leaves.values():
+        leaf.name = leaf.name or reach.loose.get(id(leaf.tensor), "")
     captured.changed = reach.watch()
     for name, was in effects.items():  # hooks of torch's own set a weight anew each time
         said = captured.notes if isinstance(was, torch.Tensor) else captured.effects

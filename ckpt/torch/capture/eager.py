@@ -7,15 +7,17 @@ variables, his checkpoints and hooks as they are in a plain step; every storage 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from ckpt.torch.capture.capture import mode_of, reentrant_checkpoints_as
 from ckpt.torch.capture.kernels import Seen, as_seen, is_dense
@@ -156,6 +158,21 @@ NUMBER_NBYTES = 8
 
 def _as_ref(value: Any) -> Any:
     return Recording._ref(value, 0) if isinstance(value, torch.Tensor) else value
+
+
+@contextmanager
+def checkpoints_around(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """`torch.utils.checkpoint` around each of them."""
+    kept = {id(module): (module, vars(module).get("forward")) for module in modules}
+    for module, _ in kept.values():
+        module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for module, own in kept.values():
+            del module.forward
+            if own is not None:
+                module.forward = own
 
 
 def eager_peak(

@@ -42,6 +42,8 @@ class Reach:
     places: list[Watched] = field(default_factory=list)
     tensors: list[Watched] = field(default_factory=list)
     """The parameters and buffers of modules."""
+    loose: dict[int, str] = field(default_factory=dict)
+    """id of every other tensor that a name stands for -> that name."""
     _seen: set[Any] = field(default_factory=set)
     _held: list[Any] = field(default_factory=list)
     """What was seen, lest another object takes its identity."""
@@ -90,7 +92,9 @@ class Reach:
         elif hasattr(value, "__array_interface__"):
             if value.dtype != object and self._new(value):
                 self.places.append(named_values.array(value, label))
-        elif not isinstance(value, (torch.Tensor, torch.Generator, *NUMBERS)):
+        elif isinstance(value, torch.Tensor):
+            self.loose.setdefault(id(value), label)
+        elif not isinstance(value, (torch.Generator, *NUMBERS)):
             self._owner(value, used, (), label)
             for name in ("__call__", *used):
                 method = getattr(type(value), name, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,7 +17,7 @@ from ckpt.errors import TapeError, UsageError
 from ckpt.program import Observer, code_nbytes
 from ckpt.schedule import Backward, Schedule
 from ckpt.torch.capture.capture import capture
-from ckpt.torch.capture.eager import eager_peak
+from ckpt.torch.capture.eager import checkpoints_around, eager_peak
 from ckpt.torch.capture.record import Leaf
 from ckpt.torch.capture.witness import cuda_among, peak_of
 from ckpt.torch.lowering.backward import calls_of
@@ -89,11 +89,18 @@ class TorchProgram:
     @cached_property
     def eager_peak(self) -> int:
         """Bytes at the peak of the plain step, predicted; gradients that appear are included."""
+        return self.checkpointed_peak(())
+
+    def checkpointed_peak(self, blocks: Container[str]) -> int:
+        """The same with `torch.utils.checkpoint` around the modules of these paths."""
         if self.real:
             self.probed.probe(self.captured, self.captured.calls)
-        return eager_peak(
-            self.function, self.captured, self.others, self.spec, self.probed, self.probed.seen
-        )
+        parts = (part for root in self.captured.roots.values() for part in root.modules())
+        paths = self.captured.scopes
+        with checkpoints_around(part for part in parts if paths[id(part)] in blocks):
+            return eager_peak(
+                self.function, self.captured, self.others, self.spec, self.probed, self.probed.seen
+            )
 
     def tensor_of(self, leaf: Leaf) -> torch.Tensor:
         return leaf.tensor
