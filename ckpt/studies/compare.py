@@ -8,6 +8,7 @@ from typing import Any
 
 from ckpt.reports.documents import Planned
 from ckpt.reports.words import source_lines
+from ckpt.text import printable
 from ckpt.timeline import holdings
 from ckpt.units import format_bytes
 
@@ -16,6 +17,8 @@ COLUMNS = (
     "before_recompute_flops", "after_recompute_flops", "text",
 )  # fmt: skip
 WORKSPACE = "workspace"
+FACTS = 40
+"""So many that differ are told; there are some twenty."""
 
 
 def moved(before: Planned, after: Planned) -> list[dict[str, Any]]:
@@ -61,11 +64,16 @@ def verdict(before: Planned, after: Planned) -> list[str]:
     if all(seen):
         lines.append("measured " + ", ".join(format_bytes(found.peak) for found in seen if found))
     facts = [dict(_flat(getattr(found, "environment", {}))) for found in (before, after)]
-    for name in sorted(facts[0].keys() | facts[1].keys()):
-        old, new = (found.get(name) for found in facts)
-        if old != new and all(facts):
-            lines.append(f"{name}: {old} before, {new} after")
+    if all(facts):
+        lines += _differing(*facts)
     return lines
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Facts that differ, as they may be shown: files have been edited by then."""
+    names = [n for n in sorted(old.keys() | new.keys()) if old.get(n) != new.get(n)]
+    told = [printable(f"{n}: {old.get(n)} before, {new.get(n)} after", 300) for n in names[:FACTS]]
+    return told + [f"and {len(names) - FACTS} facts more"] * (len(names) > FACTS)
 
 
 def _flat(facts: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

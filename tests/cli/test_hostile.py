@@ -196,12 +196,13 @@ def test_what_is_printed_in_a_program_of_ones_own_is_plain_too() -> None:
         "\0" * 1000,
     ],
 )
-@pytest.mark.parametrize("command", ["show", "simulate", "execute"])
+@pytest.mark.parametrize("command", ["show", "simulate", "execute", "compare"])
 def test_a_text_that_is_no_document(
     capsys: pytest.CaptureFixture[str], text: str, command: str
 ) -> None:
     Path("f.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    result = called(capsys, [command, "f.json", *(["mlp"] if command == "execute" else [])])
+    more = {"execute": ["mlp"], "compare": ["f.json"]}.get(command, [])
+    result = called(capsys, [command, "f.json", *more])
     assert result.code == 2
     assert_harmless(result)
     assert "f.json" in result.err
@@ -209,7 +210,8 @@ def test_a_text_that_is_no_document(
 
 @pytest.mark.parametrize("name", [".", "/dev/zero", "/dev/null", "absent", "x" * 5000])
 @pytest.mark.parametrize("command", ["show NAME", "simulate NAME", "execute NAME mlp",
-                                     "profile NAME:f", "simulate g.json NAME"])  # fmt: skip
+                                     "profile NAME:f", "simulate g.json NAME",
+                                     "compare NAME NAME"])  # fmt: skip
 def test_what_is_no_file(
     capsys: pytest.CaptureFixture[str], valid: dict[str, Any], command: str, name: str
 ) -> None:

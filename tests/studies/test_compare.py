@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ckpt
 from ckpt.reports.reproduce import environment
-from ckpt.studies.compare import WORKSPACE, moved, verdict
+from ckpt.studies.compare import FACTS, WORKSPACE, moved, verdict
 from tests.cli.running import run
 
 BEFORE = """
@@ -87,6 +88,23 @@ def test_another_numpy_is_told_of(tmp_path: Path) -> None:
     told = verdict(found, again)
     assert f"versions numpy: {np.__version__} before, 1.0 after" in told
     assert not any("versions" in line for line in verdict(found, found))
+
+
+@pytest.mark.parametrize(
+    ("facts", "lines"),
+    [
+        ({"cpu": "\x1b[31mred\nverified: all is well"}, 1),
+        ({"cpu": "x" * 1_000_000, "\u202e": 1}, 2),
+        ({"cpu": [1, {"a": None}], "versions": {"numpy": {"deep": 1}}}, 2),
+        ({"cpu": 1} | {str(k): k for k in range(10_000)}, FACTS + 1),
+    ],
+)
+def test_facts_from_elsewhere_are_told_in_a_line_each(facts: dict[str, Any], lines: int) -> None:
+    one, two = (ckpt.profile(lambda w: np.sum(w * w), np.ones(100)) for _ in range(2))
+    one.environment, two.environment = {"cpu": "fast"}, facts
+    _, _, _, *told = verdict(one, two)  # after both peaks, recompute, and what was measured
+    assert len(told) == lines
+    assert all(line.isprintable() and len(line) < 400 for line in told)
 
 
 def test_env_says_what_a_figure_depends_on(
