@@ -35,8 +35,9 @@ def beside(wanted: Callable[[], bool], work: Callable[..., Any], *args: Any) -> 
     if child is None or child.poll() is not None:
         child = _mine.child = _start()
     assert child.stdin is not None and child.stdout is not None
-    over = threading.Event()
-    threading.Thread(target=_watch, args=(child, wanted, over), name=WATCH, daemon=True).start()
+    over, turn = threading.Event(), threading.Lock()
+    watched = child, wanted, over, turn
+    threading.Thread(target=_watch, args=watched, name=WATCH, daemon=True).start()
     try:
         task = pickle.dumps((work, args))
         child.stdin.write(len(task).to_bytes(SIZE) + task)
@@ -45,15 +46,22 @@ def beside(wanted: Callable[[], bool], work: Callable[..., Any], *args: Any) -> 
     except (EOFError, BrokenPipeError):
         raise BrokenExecutor(f"the process beside a worker ended with {child.wait()}") from None
     finally:
-        over.set()
+        with turn:
+            over.set()
 
 
 def _watch(
-    child: subprocess.Popen[bytes], wanted: Callable[[], bool], over: threading.Event
+    child: subprocess.Popen[bytes],
+    wanted: Callable[[], bool],
+    over: threading.Event,
+    turn: threading.Lock,
 ) -> None:
     while not over.wait(LISTEN):
         if not wanted():
-            child.kill()
+            with turn:
+                if not over.is_set():  # what is done is wanted no more either
+                    child.kill()
+                    child.wait()
             return
 
 

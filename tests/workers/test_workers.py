@@ -9,10 +9,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from ckpt.errors import BudgetError, CkptError, MissingExtraError, UsageError, W
 from ckpt.studies.points import Point, run_point
 from ckpt.studies.sweep import plan, run
 from ckpt.witness import malloc
+from ckpt.workers.spawned import WATCH
+
+beside: Any = import_module("ckpt.workers.beside")
 
 SMALL: dict[str, Any] = {"width": 16, "batch": 64}
 STRATEGIES = ["store_all", "per_layer", "sqrt"]
@@ -168,6 +173,9 @@ def test_workers_keep_their_pages() -> None:
 MAPPED = """
 import ctypes, sys
 from ckpt.witness import malloc
+from ckpt.workers.spawned import WATCH
+
+beside: Any = import_module("ckpt.workers.beside")
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = type("Info", (ctypes.Structure,), {
     "_fields_": [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd".split()
@@ -227,6 +235,28 @@ def alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"  # of an orphan, whoever adopts it may take its time
+
+
+def test_who_looks_late_ends_nothing_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wants a task any more whose answer came while someone looked whether it is wanted."""
+    looking, answered = threading.Event(), threading.Event()
+
+    def late() -> bool:
+        looking.set()
+        return not answered.wait(20)
+
+    monkeypatch.setattr(beside, "LISTEN", 0.0)
+    assert beside.beside(late, double, 2) == 4
+    assert looking.is_set()
+    child = beside._mine.child
+    answered.set()
+    for thread in threading.enumerate():
+        if thread.name == WATCH and thread.daemon:
+            thread.join()
+    assert beside.beside(lambda: True, double, 3) == 6
+    assert beside._mine.child is child
+    with child:
+        child.kill()
 
 
 def test_every_error_travels() -> None:
