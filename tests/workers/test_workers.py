@@ -173,9 +173,6 @@ def test_workers_keep_their_pages() -> None:
 MAPPED = """
 import ctypes, sys
 from ckpt.witness import malloc
-from ckpt.workers.spawned import WATCH
-
-beside: Any = import_module("ckpt.workers.beside")
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = type("Info", (ctypes.Structure,), {
     "_fields_": [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd".split()
