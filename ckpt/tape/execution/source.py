@@ -20,6 +20,7 @@ from ckpt.tape.core.op import NUMPY
 from ckpt.tape.core.value import Value
 from ckpt.tape.execution.arguments import expression, structured
 from ckpt.tape.execution.lines import Code, Line, Var
+from ckpt.tape.ops.linear.stacks import lanes_of_stack, product_of_stacks
 from ckpt.tape.traced.calling import as_array, out_of
 from ckpt.tape.traced.trace import Traced
 from ckpt.text import printable
@@ -155,6 +156,8 @@ class _Text:
             return f"{result.name} = {sources[0]}.dot({sources[1]})"
         if line.kind == "over" or result.placed:
             writes = line.function if line.kind == "over" else line.writes
+            if _is_shared(line):
+                writes = product_of_stacks
             out = out_of(writes, result.name)
             return f"{self._function(writes)}({', '.join([*sources, out, *options])})"
         result.name = f"v{at}"
@@ -263,14 +266,10 @@ def _as_array(line: Line, source: Any) -> Any:
 def _by_dot(line: Line) -> bool:
     """Is it a product of matrices that ``x.dot(w)`` hands to BLAS as `np.matmul` does? Of one row
     or column they make other calls."""
-    if line.kind != "call" or line.function is not NUMPY[np.matmul].forward or line.params:
-        return False
-    assert line.result is not None
-    if not all(isinstance(s, Var) for s in line.sources):
-        return False
-    *operands, product = [s.array for s in (*line.sources, line.result)]
+    *operands, product = _of_product(line)
     return (
-        product.dtype.char in "fdFD"
+        bool(operands)
+        and product.dtype.char in "fdFD"
         and _is_dense(product, None)
         and all(
             a.dtype == product.dtype
@@ -280,6 +279,21 @@ def _by_dot(line: Line) -> bool:
             for a in operands
         )
     )
+
+
+def _is_shared(line: Line) -> bool:
+    """Is it a product of stacks of matrices that several threads may share?"""
+    *operands, product = _of_product(line)
+    return bool(operands) and lanes_of_stack(*operands, product) > 1
+
+
+def _of_product(line: Line) -> list[Any]:
+    """Of a product by `np.matmul` its operands and itself; of anything else None alone."""
+    is_one = line.kind == "call" and line.function is NUMPY[np.matmul].forward and not line.params
+    if not is_one or not all(isinstance(s, Var) for s in line.sources):
+        return [None]
+    assert line.result is not None
+    return [s.array for s in (*line.sources, line.result)]
 
 
 def _is_dense(array: Any, order: tuple[int, ...] | None) -> bool:

@@ -40,6 +40,9 @@ LONGEST = 64
 
 def tiled(code: Code, limit: int) -> Code:
     """The same code with its runs, none of which makes more than ``limit`` bytes live."""
+    made = (line.result for line in code.lines if line.result is not None)
+    if all(var.array.nbytes < LEAST for var in (*code.arguments, *made)):
+        return code
     lives = _Lives(code)
     lines: list[Line] = []
     starts: list[int] = []

@@ -73,11 +73,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def threads(n: int | None = None) -> int:
-    """How many threads elementwise work on large arrays may use, this one among them; n sets it.
+    """How many threads work on large arrays may use, this one among them; n sets it.
 
     To begin with as many as ``OMP_NUM_THREADS`` says, or as there are cores for this process.
     Results have the same bits with any number, and plans are the same: see `ckpt.plan`. Products
-    of matrices are BLAS's, whose threads it counts itself.
+    of matrices are BLAS's, whose threads it counts itself, but for stacks of small ones in planned
+    steps: BLAS would take one thread for each.
     """
     if n is not None:
         if type(n) is not int or n < 1:
