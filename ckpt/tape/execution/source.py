@@ -266,7 +266,7 @@ def _as_array(line: Line, source: Any) -> Any:
 def _by_dot(line: Line) -> bool:
     """Is it a product of matrices that ``x.dot(w)`` hands to BLAS as `np.matmul` does? Of one row
     or column they make other calls."""
-    *operands, product = _of_product(line)
+    operands, product = _of_product(line)
     return (
         bool(operands)
         and product.dtype.char in "fdFD"
@@ -283,17 +283,17 @@ def _by_dot(line: Line) -> bool:
 
 def _is_shared(line: Line) -> bool:
     """Is it a product of stacks of matrices that several threads may share?"""
-    *operands, product = _of_product(line)
+    operands, product = _of_product(line)
     return bool(operands) and lanes_of_stack(*operands, product) > 1
 
 
-def _of_product(line: Line) -> list[Any]:
-    """Of a product by `np.matmul` its operands and itself; of anything else None alone."""
+def _of_product(line: Line) -> tuple[list[Any], Any]:
+    """Of a product by `np.matmul` its operands, and itself; of anything else none."""
     is_one = line.kind == "call" and line.function is NUMPY[np.matmul].forward and not line.params
     if not is_one or not all(isinstance(s, Var) for s in line.sources):
-        return [None]
+        return [], None
     assert line.result is not None
-    return [s.array for s in (*line.sources, line.result)]
+    return [s.array for s in line.sources], line.result.array
 
 
 def _is_dense(array: Any, order: tuple[int, ...] | None) -> bool:

@@ -43,11 +43,14 @@ def product_of_stacks(x: Any, w: Any, out: Any) -> Any:
     count = len(out)
     length = -(-count // (4 * lanes))
 
+    def cut(operand: Any, part: slice) -> Any:
+        own = operand.ndim == out.ndim and len(operand) == count
+        return operand[part] if own else operand
+
     def work(lane: int, numbers: Iterator[int]) -> None:
         for number in numbers:
             part = slice(number * length, (number + 1) * length)
-            operands = (a[part] if a.ndim == out.ndim and len(a) == count else a for a in (x, w))
-            np.matmul(*operands, out[part])
+            np.matmul(cut(x, part), cut(w, part), out[part])
 
     share(work, -(-count // length), lanes)
     return out
