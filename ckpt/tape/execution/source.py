@@ -284,7 +284,7 @@ def _by_dot(line: Line) -> bool:
 def _is_shared(line: Line) -> bool:
     """Is it a product of stacks of matrices that several threads may share?"""
     operands, product = _of_product(line)
-    return bool(operands) and lanes_of_stack(*operands, product) > 1
+    return bool(operands) and lanes_of_stack(operands[0], operands[1], product) > 1
 
 
 def _of_product(line: Line) -> tuple[list[Any], Any]:
