@@ -7,7 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+import ckpt
+from ckpt.tape.core.op import NUMPY
 
 GB = 10**9
 
@@ -111,3 +115,25 @@ def test_a_step_is_compared_with_the_same_one_by_hand() -> None:
     ways = {row["way"] for row in rows}
     assert {"hand", "hand, reused buffers", "eager", "planned"} <= ways
     assert all(row["measured"] > 0 for row in rows)
+
+
+def test_what_a_second_core_would_save_of_a_step() -> None:
+    [small] = import_module("independent_calls").main(["--only", "mlp16", "--rounds", "2"])
+    assert small["one"] == pytest.approx(1)  # none of its calls has threads
+    assert 0 <= small["saved"] <= small["saved with one BLAS thread"] < 0.5
+
+
+def test_a_pair_is_of_calls_that_do_not_depend_on_each_other() -> None:
+    calls = import_module("independent_calls")
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((8, 8)), rng.standard_normal((8, 8))
+    step = ckpt.plan(
+        lambda w, x: np.sum(np.tanh(x @ w) @ w), w, x, planner="store_all", argnums=(0, 1)
+    )
+    code = calls.code_of(step)
+    products = [at for at, line in enumerate(code.lines) if line.op is NUMPY[np.matmul]]
+    found = [calls.Call(at, 1.0, "BLAS") for at in products]
+    assert len(products) == 6
+    assert calls.pairs(code, found, 0.25, 1 << 20) == 2 * 0.75  # two gradients of each product
+    assert calls.pairs(code, found, 1.0, 1 << 20) == 0
+    assert calls.pairs(code, found, 0.25, 0) < 2 * 0.75
