@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as every_module
+from torch.utils.hooks import RemovableHandle
 
 from ckpt.errors import UnsupportedError, UsageError
+from ckpt.torch.capture import named_values
 from ckpt.torch.capture.reach import HOOKS
 from ckpt.torch.capture.record import Captured
 
@@ -28,8 +31,8 @@ def key_of(spec: Any, flat: list[Any], modules: Iterable[nn.Module]) -> Key:
                     for k, v in enumerate(flat)])  # fmt: skip
     ids = [id(v) for v in flat if isinstance(v, torch.Tensor)]
     twins = tuple(map(ids.index, ids)) if len(set(ids)) < len(ids) else None
-    modes = tuple([m.training for m in modules])
-    return spec, values, twins, modes, _autocast(), torch.get_num_threads()
+    modes = tuple(map(_training, modules))
+    return spec, values, twins, modes, *_mode()
 
 
 _BY_IDENTITY = (nn.Module, torch.Generator, type, type(len), type(key_of), enum.Enum)
@@ -62,14 +65,14 @@ def _autocast() -> Any:
 
 
 def refuse_transforms() -> None:
-    """UnsupportedError within `torch.func`'s transforms, forward-mode differentiation, tracing."""
-    functorch: Any = torch._C._functorch
-    if functorch.maybe_current_level() is not None:
+    """UnsupportedError within `torch.func`'s transforms and forward-mode differentiation."""
+    if _level_of_transforms() is not None:
         raise UnsupportedError("a planned step can't be transformed by torch.func: plan the result")
     if forward_ad._current_level >= 0:
         raise UnsupportedError("a planned step has no forward-mode derivatives")
-    if torch._C._get_tracing_state() is not None:
-        raise UnsupportedError("a planned step can't be traced by torch.jit: trace its function")
+
+
+_level_of_transforms: Callable[[], Any] = torch._C._functorch.maybe_current_level
 
 
 def hooks_of(roots: dict[str, nn.Module]) -> Iterator[str]:
@@ -83,17 +86,18 @@ def hooks_of(roots: dict[str, nn.Module]) -> Iterator[str]:
 
 
 class Guards:
-    """What must be as it was when the plan was made: checked at every call, in microseconds."""
+    """What must be as it was when the plan was made: seen at every call, in microseconds."""
 
     def __init__(
-        self, flat: list[Any], roots: dict[str, nn.Module], captured: Captured | None = None
-    ) -> None:
+        self, spec: Any, flat: list[Any], parts: Sequence[nn.Module],
+        roots: dict[str, nn.Module], captured: Captured | None = None,
+    ) -> None:  # fmt: skip
         self.arguments = [self._of(v) if isinstance(v, torch.Tensor) else None for v in flat]
-        self.flags = [read() for read in _FLAGS.values()]
+        self.flags = _flags()
         self.tensors: list[tuple[Any, str, Any, int, bool, str]] = []
         self.children: list[tuple[dict[str, Any], list[Any], str]] = []
         self.hooks = [(getattr(every_module, f"_global{kind}"), "all modules") for kind in HOOKS]
-        self.changed = captured.changed if captured is not None else lambda: ""
+        self.places = captured.places if captured is not None else []
         self.written: set[int] = set()
         """Storages of the user's that a step changes; 0 if it changes an argument."""
         for prefix, root in roots.items():
@@ -109,8 +113,14 @@ class Guards:
                         if isinstance(tensor, torch.Tensor):
                             self._tensor(own, name, tensor, f"{full}.{name}".lstrip("."))
         self.hook_counts = [len(some) for some, _ in self.hooks]
+        self.registered = RemovableHandle.next_id
+        """Torch counts the hooks that are registered, on whatever."""
+        self.hooked = [some for some, _ in self.hooks if some]
+        self.hooked_counts = [*map(len, self.hooked)]
         if captured is not None:
             self._leaves(captured)
+        self.same = self._as_now(spec, flat, parts)
+        """Whether all is still so, seen in one go; if not, `key_of` and `check` find out what."""
 
     def _tensor(self, own: Any, name: str, tensor: torch.Tensor, full: str) -> None:
         self.tensors.append((own, name, tensor, tensor.data_ptr(), tensor.requires_grad, full))
@@ -136,6 +146,48 @@ class Guards:
     def _of(tensor: torch.Tensor) -> Any:
         return tensor.dtype, tensor.stride(), tensor.device, tensor.requires_grad
 
+    def _as_now(
+        self, spec: Any, flat: list[Any], parts: Sequence[nn.Module]
+    ) -> Callable[[Any, list[Any]], bool]:
+        given = [v for v in flat if isinstance(v, torch.Tensor)]
+        if len({*map(id, given)}) < len(given):
+            return lambda spec, flat: False
+        self.others = [v for v in flat if not isinstance(v, torch.Tensor)]
+        """Kept, so that nothing else has their identity."""
+        arguments, count, mode = [*map(_seen, flat)], len({*map(id, flat)}), _mode()
+        tensors, pointers, needs = ([known[k] for known in self.tensors] for k in (2, 3, 4))
+        of_modules = [named_values.named(own, (name,), "") for own, name, *_ in self.tensors]
+        of_modules += [named_values.named(vars(part), ("training",), "") for part in parts]
+        unchanged = named_values.unchanged([*self.places, *of_modules])
+        children: list[dict[str, Any]] = [held for held, *_ in self.children]
+        held = [known for _, known, _ in self.children]
+
+        def same(spec_now: Any, flat: list[Any]) -> bool:
+            return (
+                spec_now == spec
+                and [*map(_seen, flat)] == arguments
+                and len({*map(id, flat)}) == count
+                and _mode() == mode
+                and unchanged()
+                and [*map(_data_ptr, tensors)] == pointers
+                and [*map(_requires_grad, tensors)] == needs
+                and [*map(list, map(dict.values, children))] == held
+                and self._no_other_hooks()
+                and _flags() == self.flags
+                and not (self.written and self._is_shared(flat))
+            )
+
+        return same
+
+    def _no_other_hooks(self) -> bool:
+        """Those that were there are, and nobody registered one since that was seen last."""
+        registered = RemovableHandle.next_id
+        if registered != self.registered:
+            if [len(some) for some, _ in self.hooks] != self.hook_counts:
+                return False
+            self.registered = registered
+        return [*map(len, self.hooked)] == self.hooked_counts
+
     def check(self, flat: list[Any]) -> None:
         """UsageError, naming what changed since the plan was made."""
         for k, (value, known) in enumerate(zip(flat, self.arguments, strict=True)):
@@ -149,7 +201,7 @@ class Guards:
                             f"{what} of argument {k} is {now}, and the plan was made for {then}: "
                             "plan again"
                         )
-        fault = self.changed()
+        fault = named_values.changed(self.places)
         if fault:
             fault += " when the plan was made"
         for own, name, tensor, pointer, needs, full in self.tensors:
@@ -168,22 +220,36 @@ class Guards:
             fault = f"{full} has other hooks than when the plan was made"
         if fault:
             raise UsageError(f"{fault}: plan again")
-        for (what, read), then in zip(_FLAGS.items(), self.flags, strict=True):
-            if (now := read()) != then:
+        for what, now, then in zip(_FLAGS, _flags(), self.flags, strict=True):
+            if now != then:
                 raise UsageError(f"{what} is {now}, and was {then} in the plan: plan again")
-        if self.written:
-            self._refuse_shared(flat)
-
-    def _refuse_shared(self, flat: list[Any]) -> None:
-        """UsageError where the memory of an argument, which is changed, is that of another one."""
-        given = {id(v): v for v in flat if isinstance(v, torch.Tensor)}
-        pointers = [v.untyped_storage().data_ptr() for v in given.values()]
-        several = 0 in self.written and len(set(pointers)) < len(pointers)
-        if several or self.written & set(pointers):
+        if self.written and self._is_shared(flat):
             raise UsageError(
                 "the step changes a tensor in place whose memory is that of another argument as "
                 "well: pass a clone"
             )
+
+    def _is_shared(self, flat: list[Any]) -> bool:
+        """Is the memory of an argument, which is changed, that of another one?"""
+        given = {id(v): v for v in flat if isinstance(v, torch.Tensor)}
+        pointers = [v.untyped_storage().data_ptr() for v in given.values()]
+        several = 0 in self.written and len(set(pointers)) < len(pointers)
+        return several or not self.written.isdisjoint(pointers)
+
+
+def _seen(value: Any) -> Any:
+    """Of a tensor what a plan is made for; of others, which object it is."""
+    if not isinstance(value, torch.Tensor):
+        return id(value)
+    return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
+
+
+def _mode() -> Any:
+    return _autocast(), torch.get_num_threads()
+
+
+_training, _requires_grad = attrgetter("training"), attrgetter("requires_grad")
+_data_ptr: Callable[[torch.Tensor], int] = torch.Tensor.data_ptr
 
 
 def _default_device() -> torch.device:
@@ -193,12 +259,13 @@ def _default_device() -> torch.device:
 
 
 _CPU = torch.device("cpu")
-_FLAGS = {
+_FLAGS: dict[str, Callable[[], Any]] = {
     "the default dtype": torch.get_default_dtype,
-    "the default device": lambda: _default_device(),
-    "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
-    "cudnn.deterministic": lambda: torch.backends.cudnn.deterministic,
-    "cuda.matmul.allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
+    "the default device": _default_device,
+    "use_deterministic_algorithms": torch._C._get_deterministic_algorithms,
+    "cudnn.deterministic": torch._C._get_cudnn_deterministic,
+    "cuda.matmul.allow_tf32": torch._C._get_cublas_allow_tf32,
+    "the precision of float32 products": torch._C._get_float32_matmul_precision,
     "mkldnn.enabled": torch._C._get_mkldnn_enabled,
     "attention's flash backend": torch._C._get_flash_sdp_enabled,
     "attention's plain backend": torch._C._get_math_sdp_enabled,
@@ -206,3 +273,7 @@ _FLAGS = {
     "attention's cudnn backend": torch._C._get_cudnn_sdp_enabled,
 }
 """What decides which kernels run."""
+
+
+def _flags() -> list[Any]:
+    return [read() for read in _FLAGS.values()]

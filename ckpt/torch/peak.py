@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from ckpt.errors import UsageError
 from ckpt.torch.capture.modules import behind, modules_among
-from ckpt.torch.capture.witness import cuda_among, peak_of
+from ckpt.torch.capture.witness import cuda_among, differentiate, peak_of
 from ckpt.units import format_bytes
 
 
@@ -54,7 +54,7 @@ def measure_peak(
         losses = [o for o in losses if o.numel() == 1] or losses
         if not losses:
             raise UsageError("nothing that the step returns needs a gradient")
-        torch.autograd.backward(losses, [None] * len(losses))
+        differentiate(losses)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, allocated = peak_of(run, cuda_among(tensors))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from ckpt.errors import BudgetError, UsageError
+from ckpt.errors import BudgetError, UnsupportedError, UsageError
 from ckpt.graph import Graph
 from ckpt.planners.bounds.certificate import Certificate
 from ckpt.schedule import Schedule
@@ -49,6 +49,8 @@ class Ready:
     program: TorchProgram
     runner: Runner
     guards: Guards
+    single: bool
+    """Its output is a tensor, in nothing."""
     verified: bool = False
     """Its promises were kept by a real run."""
 
@@ -134,8 +136,10 @@ class StepModule(nn.Module):
         flat, spec = _flattened(args, kwargs)
         compiled = made.compiled
         assert isinstance(compiled, CompiledStep)
-        guards = Guards(flat, self.roots, program.captured) if program.real else Guards(flat, {})
-        ready = Ready(made, program, compiled.runner, guards)
+        known = (self.roots, program.captured) if program.real else ({}, None)
+        guards = Guards(spec, flat, self.parts, *known)
+        single = program.captured.out_spec.is_leaf()
+        ready = Ready(made, program, compiled.runner, guards, single)
         if len(self.plans) >= MOST_PLANS:
             self.plans.popitem(last=False)
             if not self._full:
@@ -148,12 +152,19 @@ class StepModule(nn.Module):
         return ready
 
     def ready(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Ready, list[Any]]:
-        """The plan for these arguments, made if there is none yet; and the arguments, flattened."""
+        """The plan for these arguments, made if there is none yet; and the arguments, flattened.
+
+        UsageError, naming what must not have changed since the plan was made.
+        """
         flat, spec = _flattened(args, kwargs)
+        found: Ready | None = self.last
+        if found is not None and found.guards.same(spec, flat):
+            return found, flat
         found = self.plans.get(key_of(spec, flat, self.parts))
         if found is None:
             found = self._make(self._captured(args, kwargs), args, kwargs)
         self.__dict__["last"] = found
+        found.guards.check(flat)
         return found, flat
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -164,9 +175,12 @@ class StepModule(nn.Module):
         ready, flat = self.ready(args, kwargs)
         if not ready.program.real:
             raise UsageError("the step was planned from shapes alone: it can't be run")
-        ready.guards.check(flat)
-        outputs, spec = ready.runner(flat), ready.program.captured.out_spec
-        return outputs[0] if spec.is_leaf() else tree_unflatten(outputs, spec)
+        outputs, captured = ready.runner(flat), ready.program.captured
+        return outputs[0] if ready.single else tree_unflatten(outputs, captured.out_spec)
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What a module does where `torch.jit` traces it."""
+        raise UnsupportedError("a planned step can't be traced by torch.jit: trace its function")
 
     def train(self, mode: bool = True) -> StepModule:
         for root in self.roots.values():
@@ -271,8 +285,7 @@ class StepModule(nn.Module):
         """
 
         def plans(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            ready, flat = self.ready(args, kwargs)
-            ready.guards.check(flat)
+            ready, _ = self.ready(args, kwargs)
             return ready.program, ready.runner, ready.plan
 
         found = hold_to_promises(plans, args, kwargs)
@@ -282,7 +295,7 @@ class StepModule(nn.Module):
 
 def _flattened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
     """The arguments in a row, and how they were nested; at once where they weren't."""
-    if not kwargs and all(type(a) is torch.Tensor for a in args):
+    if not kwargs and {*map(type, args)} == {torch.Tensor}:
         return list(args), len(args)
     return tree_flatten((args, kwargs))
 

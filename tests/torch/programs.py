@@ -227,6 +227,13 @@ def _inputs():
     return loss, (a, b, 0.5)
 
 
+def _vector():
+    """A loss of several numbers, each with a cotangent of 1."""
+    torch.manual_seed(0)
+    model = mlp(16, 3)
+    return (lambda x: {"loss": model(x).square().mean(0)}), (torch.randn(5, 16),)
+
+
 def _several():
     torch.manual_seed(0)
     model = mlp(16, 3)
@@ -250,7 +257,8 @@ def _in_place():
         z[:, :8] = y[:, 8:]
         z[:, 8:] = b(y)[:, :8]
         z[0].zero_()
-        return (z * z).sum()
+        z = z.sin().t_().unsqueeze_(0).mul_(0.5)
+        return (z * z).sum() + (b(y).t_() * y.t()).mean()
 
     return loss, (torch.randn(5, 16),)
 
@@ -434,6 +442,7 @@ PROGRAMS = {
     "frozen": _frozen,
     "inputs": _inputs,
     "several losses": _several,
+    "vector": _vector,
     "in place": _in_place,
     "views": _views,
     "random": _random,

@@ -11,7 +11,10 @@ import torch
 
 import ckpt
 from ckpt.program import Program
+from ckpt.torch.capture.kernels import Ref
+from ckpt.torch.capture.record import AtenCall
 from ckpt.torch.lowering.backward import stand_in
+from ckpt.torch.run.bindings import bound
 from ckpt.torch.run.program import TorchProgram
 from tests.torch.programs import PROGRAMS
 
@@ -158,3 +161,21 @@ def test_both_halves_of_a_convolutions_backward_give_its_bits(
         shape = stand_in(dtype, tuple(x.size()), tuple(x.stride()))
         assert torch.equal(gi, function(g, shape, w, *rest, [True, False, False])[0])
         assert torch.equal(gw, others[0]) and torch.equal(gb, others[1])
+
+
+def test_ops_are_called_by_the_functions_that_lead_to_them() -> None:
+    """Torch's own functions, where they reach the same op with the same arguments; else the op."""
+    aten = torch.ops.aten
+
+    def called(op, *args, **kwargs):
+        refs = [Ref(0, torch.float32, (2,) * a.dim(), (1,) * a.dim(), 0)
+                if isinstance(a, torch.Tensor) else a for a in args]  # fmt: skip
+        return bound(AtenCall(op, tuple(refs), kwargs, (), (), (), ()))
+
+    x = torch.ones(2, 2)
+    assert called(aten.mm.default, x, x) is torch.mm
+    assert called(aten.sum.dim_IntList, x, [0], True) is torch.sum
+    assert called(aten.add.Tensor, x, x, alpha=2) is torch.add
+    assert called(aten.mul_.Tensor, x, 2.0).__name__ == "mul_"
+    assert called(aten.div.Scalar, x, 2) is aten.div.Scalar._op  # torch.div makes it a tensor
+    assert called(aten.gelu_backward.default, x, x) is aten.gelu_backward.default._op

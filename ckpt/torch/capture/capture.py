@@ -75,7 +75,7 @@ def capture(
         reach.value(module, captured.scopes.get(id(module), ""))
     for leaf in captured.leaves.values():
         leaf.name = leaf.name or reach.loose.get(id(leaf.tensor), "")
-    captured.changed = reach.watch()
+    captured.places = reach.places
     for name, was in effects.items():  # hooks of torch's own set a weight anew each time
         said = captured.notes if isinstance(was, torch.Tensor) else captured.effects
         said.append(f"set by the function: {name}" if said is captured.notes else name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -128,23 +128,35 @@ def _sample(numbers: Any, known: bytes = b"") -> bytes:
     return known if found == known else found
 
 
-def watch(places: list[Watched]) -> Callable[[], str]:
-    """A function that says, in words, what is another value than now; nothing, if all is as it was:
-    it takes some 50 ns a value."""
-    gets, keys, values = (
-        tuple(one for place in places for one in getattr(place, part))
-        for part in ("gets", "keys", "values")
-    )
+def changed(places: Iterable[Watched]) -> str:
+    """In words, the first of their values that is another now; nothing, if all are the same."""
+    return next(filter(None, (place.changed() for place in places)), "")
 
-    def changed() -> str:
+
+def unchanged(places: Iterable[Watched]) -> Callable[[], bool]:
+    """Whether every value is the very object that it was, in some 50 ns a value."""
+    seen = [
+        (get, key, value)
+        for place in places
+        for get, key, value in zip(place.gets, place.keys, place.values, strict=True)
+    ]
+    at = [getattr(get, "__self__", None) for get, _, _ in seen]
+    of_dicts = [(space, *rest[1:]) for space, rest in zip(at, seen, strict=True)
+                if type(space) is dict]  # fmt: skip
+    others = [rest for space, rest in zip(at, seen, strict=True) if type(space) is not dict]
+    # In columns, and dicts apart, whose bound methods would be objects more to visit.
+    spaces, names, held = ([row[k] for row in of_dicts] for k in range(3))
+    gets, keys, values = ([row[k] for row in others] for k in range(3))
+
+    def same() -> bool:
         try:
-            if all(map(is_, map(call, gets, keys), values)):
-                return ""
+            return all(map(is_, map(dict.get, spaces, names), held)) and all(
+                map(is_, map(call, gets, keys), values)
+            )
         except (IndexError, ValueError):
-            pass
-        return next(filter(None, (place.changed() for place in places)), "")
+            return False
 
-    return changed
+    return same
 
 
 def _same(new: Any, old: Any) -> bool:

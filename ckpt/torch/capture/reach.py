@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -63,9 +63,6 @@ class Reach:
         """Put back the attributes in which a run left tensors without values."""
         for place in self.places:
             place.put_back(fakes=True)
-
-    def watch(self) -> Callable[[], str]:
-        return named_values.watch(self.places)
 
     def value(self, value: Any, label: str = "", used: tuple[str, ...] = ()) -> None:
         """Whatever a name stands for; ``used``: the names in the code that came by it."""

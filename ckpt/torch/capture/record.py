@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ckpt.errors import UnsupportedError
 from ckpt.torch.capture.kernels import Ref, Seen, as_seen
+from ckpt.torch.capture.named_values import Watched
 
 aten = torch.ops.aten
 
@@ -124,6 +125,7 @@ UNSUPPORTED = {
     "_grouped_mm": "torch has no reliable shapes for it",
     "rrelu_with_noise": "it writes one buffer and makes another",
     "rrelu_with_noise_": "it writes one buffer and makes another",
+    **dict.fromkeys(("resize_", "resize_as_", "set_"), "it gives a tensor another memory"),
 }
 
 
@@ -406,8 +408,8 @@ def _kind_of(tensor: torch.Tensor) -> Leaf:
 
 
 def _changed(func: Any, name: str, args: Any, kwargs: Any) -> Iterable[torch.Tensor]:
-    """The tensors that a call changes in place."""
-    if func._schema.is_mutable:
+    """The tensors that a call changes in place; how it is seen alone (`t_`) is no change."""
+    if func._schema.is_mutable and torch.Tag.inplace_view not in func.tags:
         for k, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 value = args[k] if k < len(args) else kwargs.get(argument.name)
@@ -476,5 +478,5 @@ class Captured:
     """Arguments that are the same tensor as an earlier one."""
     effects: list[str] = field(default_factory=list)
     """Names of what the function sets beside tensors, and a planned step doesn't."""
-    changed: Callable[[], str] = lambda: ""
-    """In words, what the function reads by name that is another value now."""
+    places: list[Watched] = field(default_factory=list)
+    """What the function reads by name."""

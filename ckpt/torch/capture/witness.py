@@ -53,3 +53,9 @@ def peak_of(run: Callable[[], Any], gpu: torch.device | None = None) -> tuple[An
         live += nbytes
         high = max(high, live)
     return result, high
+
+
+def differentiate(losses: list[torch.Tensor]) -> None:
+    """Backward of the sum of all their elements."""
+    seeds = [None if loss.numel() == 1 else torch.ones_like(loss) for loss in losses]
+    torch.autograd.backward(losses, seeds)

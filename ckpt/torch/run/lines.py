@@ -18,6 +18,7 @@ from ckpt.torch.capture.record import AtenCall
 from ckpt.torch.lowering.backward import stand_in
 from ckpt.torch.lowering.build import Lowered
 from ckpt.torch.lowering.forward import Piece
+from ckpt.torch.run.bindings import bound
 
 
 def copy_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -256,7 +257,7 @@ class StepWriter:
 
         args = [self.literal(a, read) for a in call.args]
         args += [f"{k}={self.literal(v, read)}" for k, v in call.kwargs.items()]
-        does = f"{self._function(call.function)}({', '.join(args)})"
+        does = f"{self._function(call)}({', '.join(args)})"
         if not call.makes:
             text.append(does)
             return
@@ -331,12 +332,13 @@ class StepWriter:
         made = [*call.makes, *(after for _, after in call.writes)][0]
         return repr(str(self.lowered.versions[made].device))
 
-    def _function(self, function: Any) -> str:
+    def _function(self, call: AtenCall) -> str:
+        function = bound(call)
         name = self._functions.get(id(function))
         if name is None:
             name = f"f{len(self._functions)}"
             self._functions[id(function)] = name
-            self.env[name] = getattr(function, "_op", function)
+            self.env[name] = function
         return name
 
     def literal(self, value: Any, read: Callable[[Ref], str]) -> str:

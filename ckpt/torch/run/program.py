@@ -19,7 +19,7 @@ from ckpt.schedule import Backward, Schedule
 from ckpt.torch.capture.capture import capture
 from ckpt.torch.capture.eager import checkpoints_around, eager_peak
 from ckpt.torch.capture.record import Leaf
-from ckpt.torch.capture.witness import cuda_among, peak_of
+from ckpt.torch.capture.witness import cuda_among, differentiate, peak_of
 from ckpt.torch.lowering.backward import calls_of
 from ckpt.torch.lowering.build import lower
 from ckpt.torch.lowering.workspace import Probed
@@ -184,13 +184,9 @@ class TorchProgram:
         writer = StepWriter(self.lowered, schedule)
         runner = Runner(self.lowered, schedule, self.tensor_of)
         flat = self.flat(args)
-        leaves = list(runner.fixed)
-        for place, argument, ref in runner.given:
-            leaves[place] = (
-                flat[argument]
-                .detach()
-                .as_strided(ref.size, ref.stride, flat[argument].storage_offset() + ref.offset)
-            )
+        leaves = runner.fixed.copy()
+        for place, argument, read in runner.given:
+            leaves[place] = read(flat[argument])
         names: dict[str, Any] = {**writer.env, "H": [], "_": None}
         names |= dict(zip(writer.leaves.values(), leaves, strict=True))
         kinds = self._kinds()
@@ -311,7 +307,7 @@ class CompiledStep:
 
 def _backward(step: Any, flat: list[Any], losses: tuple[int, ...]) -> list[Any]:
     outputs = step(flat)
-    torch.autograd.backward([outputs[k] for k in losses], [None] * len(losses))
+    differentiate([outputs[k] for k in losses])
     return [o.detach() if isinstance(o, torch.Tensor) else o for o in outputs]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ckpt.torch.run.lines import StepWriter
 
 _below_autograd: Any = torch._C._AutoDispatchBelowAutograd
 _no_autocast: Any = torch._C._DisableAutocast
+_version = attrgetter("_version")
 
 
 class Runner:
@@ -33,22 +35,25 @@ class Runner:
         writer = StepWriter(lowered, schedule)
         self.function = writer.function()
         self.captured = captured
-        self.parts = [code.delivers for code in lowered.steps if code.delivers]
-        self.targets = [[captured.targets[n] for n in part] for part in self.parts]
-        self.tensor_of = tensor_of
+        parts = [code.delivers for code in lowered.steps if code.delivers]
+        self.last_part = len(parts) - 1
+        targets = [t.argument if t.argument is not None else tensor_of(t) for t in captured.targets]
+        self.targets = [[targets[n] for n in part] for part in parts]
+        """Of each part of the backward whose gradients it finds: an argument's number, or the
+        tensor."""
         self.fixed: list[Any] = []
         """The leaves as calls read them; None for those that are arguments."""
         self.given: list[tuple[int, int, Any]] = []
-        """(place among the leaves, argument, Ref)."""
+        """(place among the leaves, argument, how it is read from it)."""
         self.watched: list[Any] = []
         """Tensors read once the forward is done: an argument's number, or the tensor."""
-        self.read_in: list[list[int]] = [[] for _ in self.parts]
+        self.read_in: list[list[int]] = [[] for _ in parts]
         """Of each part of the backward, which of them it reads."""
         for place, (ref, name) in enumerate(writer.leaves.items()):
             leaf = lowered.versions[ref.version].leaf
             assert leaf is not None
             if leaf.argument is not None:
-                self.given.append((place, leaf.argument, ref))
+                self.given.append((place, leaf.argument, _reading(leaf.tensor, ref)))
                 self.fixed.append(None)
             else:
                 self.fixed.append(_as_read(tensor_of(leaf), ref, ref.offset))
@@ -65,22 +70,34 @@ class Runner:
         self.cast = _cast_by_autocast(captured)
         """A call of the backward that autocast would run in another dtype."""
         self.seeds = [captured.outputs[k] for k in captured.losses]
-        self.losses = set(captured.losses)
+        self.only_losses = sorted(captured.losses) == [*range(len(captured.outputs))]
 
     def __call__(self, flat: list[Any]) -> list[Any]:
-        leaves = list(self.fixed)
-        for place, argument, ref in self.given:
-            tensor = flat[argument].detach()
-            leaves[place] = _as_read(tensor, ref, tensor.storage_offset() + ref.offset)
-        run = _InFlight(self, leaves, flat)
+        leaves = self.fixed.copy()
+        for place, argument, read in self.given:
+            leaves[place] = read(flat[argument])
+        run = _InFlight(self, leaves, _with_arguments(self.watched, flat))
         token: Any = None
-        for part in range(len(self.parts) - 1, -1, -1):
-            targets = [
-                flat[t.argument] if t.argument is not None else self.tensor_of(t)
-                for t in self.targets[part]
-            ]
-            token = _BackwardPart.apply(run, part, token, *targets)
+        for part in range(self.last_part, -1, -1):
+            token = _apply(run, part, token, *_with_arguments(self.targets[part], flat))
         return list(token)
+
+
+def _with_arguments(some: list[Any], flat: list[Any]) -> list[Any]:
+    """Tensors, and arguments where numbers are."""
+    return [flat[one] if type(one) is int else one for one in some]
+
+
+def _reading(known: torch.Tensor, ref: Ref) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How a call reads an argument that is like ``known``."""
+    plain = not (ref.conj or ref.neg or known.is_conj() or known.is_neg())
+    if plain and ref.geometry == (known.size(), known.stride(), 0, known.dtype):
+        return torch.Tensor.detach if known.requires_grad else _itself
+    return lambda tensor: _as_read(tensor, ref, tensor.storage_offset() + ref.offset)
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def _as_read(tensor: torch.Tensor, ref: Any, offset: int) -> torch.Tensor:
@@ -102,14 +119,14 @@ def _as_read(tensor: torch.Tensor, ref: Any, offset: int) -> torch.Tensor:
 class _InFlight:
     """One forward, and the backward that it waits for."""
 
-    def __init__(self, runner: Runner, leaves: list[Any], flat: list[Any]) -> None:
+    def __init__(self, runner: Runner, leaves: list[Any], watched: list[Any]) -> None:
         self.runner = runner
         self.handed: list[Any] = []
         self.code: Iterator[Any] | None = runner.function(leaves, self.handed)
         self.kept: dict[int, list[Any]] = {}
         self.kept_seeds: list[Any] = []
         self.next_part = 0
-        self.watched = [flat[w] if isinstance(w, int) else w for w in runner.watched]
+        self.watched = watched
         self.versions: list[int] = []
         self.outputs: list[tuple[int, Any, int]] = []
         """Those that backward reads, and their versions."""
@@ -118,8 +135,10 @@ class _InFlight:
         assert self.code is not None
         with _below_autograd(), _no_autocast():
             outputs = next(self.code)
-        self.versions = [tensor._version for tensor in self.watched]
-        self.outputs = [(k, outputs[k], outputs[k]._version) for k in self.runner.outputs_read]
+        self.versions = [*map(_version, self.watched)]
+        if self.runner.outputs_read:
+            read = self.runner.outputs_read
+            self.outputs = [(k, outputs[k], outputs[k]._version) for k in read]
         # Aliases: an output that knew its own node would be held by the frame that the node holds.
         return [
             out.detach() if out is not None else given
@@ -127,13 +146,14 @@ class _InFlight:
         ]
 
     def backward(self, part: int, seeds: list[Any]) -> list[Any]:
+        runner = self.runner
         if torch.is_grad_enabled():
             raise UnsupportedError(
                 "a planned step has no second-order gradients: create_graph=False"
             )
-        if self.runner.cast and torch._C._is_any_autocast_enabled():
+        if runner.cast and torch._C._is_any_autocast_enabled():
             raise UsageError(
-                f"backward is called within autocast, which casts what {self.runner.cast} reads "
+                f"backward is called within autocast, which casts what {runner.cast} reads "
                 "there: call it outside, as PyTorch advises"
             )
         keeps = torch._C._autograd._get_current_graph_task_keep_graph()
@@ -141,16 +161,19 @@ class _InFlight:
             return self._again(part, seeds)
         self._unchanged(part)
         if part == 0:
-            self._check(seeds)
+            for loss, seed in zip(runner.captured.losses, seeds, strict=True):
+                if seed is None:
+                    raise UsageError(
+                        f"output {loss} is a loss without a cotangent, and its gradients would be "
+                        "lost: add it to what backward is called on, or return it detached"
+                    )
             if keeps:
                 warnings.warn(
                     "retain_graph=True: the gradients found now are kept for another backward, "
                     "beyond the budget of the plan", stacklevel=2,
                 )  # fmt: skip
                 self.kept_seeds = [seed.clone() for seed in seeds]
-            seeds = [
-                _laid_out(seed, ref) for seed, ref in zip(seeds, self.runner.seeds, strict=True)
-            ]
+            seeds = [*map(_laid_out, seeds, runner.seeds)]
         code, self.code = self.code, None  # what fails is not tried again
         with _below_autograd(), _no_autocast():
             if part == 0:
@@ -158,38 +181,31 @@ class _InFlight:
             else:
                 next(code)
         self.next_part = part + 1
-        if self.next_part < len(self.runner.parts):
+        if part < runner.last_part:
             self.code = code
         else:
             self.watched, self.outputs = [], []
-        found = self.handed[:]
+        found = self.handed.copy()
         self.handed.clear()
         if keeps:
             self.kept[part] = [gradient.clone() for gradient in found]
         return found
 
-    def _check(self, seeds: list[Any]) -> None:
-        runner = self.runner
-        for k, seed in enumerate(seeds):
-            if seed is None:
-                raise UsageError(
-                    f"output {runner.captured.losses[k]} is a loss without a cotangent, and its "
-                    "gradients would be lost: add it to what backward is called on, or return it "
-                    "detached"
-                )
-
     def _unchanged(self, part: int) -> None:
         """MutationError where something that the backward, from this part on, reads is another."""
-        runner = self.runner
         for k, output, version in self.outputs:
             if output._version != version:
                 raise MutationError(
                     f"output {k}, of shape {tuple(output.shape)}, was changed in place between "
                     "forward and backward, which needs it as it was: change a clone"
                 )
-        for which in runner.read_in[part] if part else range(len(self.watched)):
-            tensor, version = self.watched[which], self.versions[which]
-            if tensor._version != version:
+        now = [*map(_version, self.watched)]
+        if now == self.versions:
+            return
+        runner = self.runner
+        for which in runner.read_in[part] if part else range(len(now)):
+            if now[which] != self.versions[which]:
+                tensor = self.watched[which]
                 names = [
                     leaf.name for leaf in runner.captured.leaves.values() if leaf.tensor is tensor
                 ]
@@ -245,21 +261,27 @@ class _BackwardPart(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         if part:
             return torch.empty(0, device=targets[0].device)
-        outputs = run.forward()
-        ctx.places = [k for k in range(len(outputs)) if k in run.runner.losses]
-        ctx.mark_non_differentiable(
-            *(
-                o
-                for k, o in enumerate(outputs)
-                if isinstance(o, torch.Tensor) and k not in ctx.places
+        outputs, runner = run.forward(), run.runner
+        if not runner.only_losses:
+            losses = runner.captured.losses
+            ctx.mark_non_differentiable(
+                *(
+                    o
+                    for k, o in enumerate(outputs)
+                    if isinstance(o, torch.Tensor) and k not in losses
+                )
             )
-        )
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        seeds = [] if ctx.part else [cotangents[k] for k in ctx.places]
-        found = ctx.run.backward(ctx.part, seeds)
+        run = ctx.run
+        seeds = [] if ctx.part else [cotangents[k] for k in run.runner.captured.losses]
+        found = run.backward(ctx.part, seeds)
         del seeds, cotangents
         token = torch.empty(0, device=found[0].device) if ctx.has_next else None
         return None, None, token, *found
+
+
+_apply: Any = super(torch.autograd.Function, _BackwardPart).apply
+"""That of C, without what `torch.func` wants to know: a planned step can't be transformed."""
