@@ -27,6 +27,7 @@ QUICK = [
     ("fft(x)", "complex64", "600,1200"),
     ("fft2(x)", "float64", "601,1201"),
     ("rfft(x)", "float64", "100003"),
+    ("det(x)", "float64", SQUARE),
 ]
 """Function of np.linalg or np.fft, dtype, shape."""
 
@@ -47,6 +48,7 @@ DEEP = [
         for dtype in ("float32", "float64", "complex64", "complex128")
         for shape in ((SQUARE,) if call[:2] in ("no", "co") else (SQUARE, STACK))
     ],
+    *[("det(x)", dtype, "800,800") for dtype in ("float64", "complex128")],
     *[("eig(x)", dtype, shape) for dtype in ("complex64", "complex128")
       for shape in (SQUARE, STACK)],
     *[(f"qr(x, mode={mode!r})", dtype, shape) for mode in ("reduced", "complete")
@@ -93,8 +95,6 @@ if "fft" not in call:  # singular values that differ, in single precision too
     x[..., np.arange(600), np.arange(600)] += np.arange(1, 601)
 x = (x if dtype.kind == "c" else x.real).astype(dtype)
 function = eval(f"lambda x: np.{'fft' if 'fft' in call else 'linalg'}.{call}")
-if "fft" not in call:
-    function(x)  # OpenBLAS's own buffers
 parts = lambda made: made if isinstance(made, tuple) else (made,)
 loss = lambda x: sum(np.sum(np.abs(part)) for part in parts(function(x)))
 args = (x,)
@@ -103,11 +103,20 @@ if "plain" in sys.argv:  # no gradient is asked for, so that NumPy's own functio
 program = program_of(loss, args, 0, "plain" in sys.argv, "loss", frozen=True)
 schedule = make_schedule(program.graph, "store_all")
 told = simulate(program.graph, schedule).columns
+if "fft" not in call:
+    program.execute(schedule, *args)  # OpenBLAS's own buffers
 witness = named("process", program.witness.sample)
 run = execute(program, schedule, *args, trace_memory=True, witness=witness)
 seen = run.timeline.columns["high"]
 own = [p for p, scratch in enumerate(told["scratch"]) if scratch] or range(len(seen))
+if "'r'" in call:  # the cotangent of Q is zeros, whose pages nobody writes to
+    seen = [n + x.nbytes * (told["phase"][p] == 2) for p, n in enumerate(seen)]
 print(*max((told["high"][p] + told["scratch"][p], seen[p], told["high"][p]) for p in own))
+for p, step in enumerate(schedule.instructions):  # what is freed was there before
+    most = told["high"][p] + told["scratch"][p]
+    if type(step).__name__ != "Free" and seen[p] > 1.1 * most + (1 << 20):
+        sys.exit(f"{program.graph.describe(step.node) if hasattr(step, 'node') else step}: "
+                 f"{seen[p]} seen, {most} told")
 """
 
 
@@ -121,7 +130,7 @@ def test_what_the_process_holds_is_told(call: str, dtype: str, shape: str) -> No
     told, seen, alone = measured(call, dtype, shape)
     assert told == pytest.approx(seen, rel=0.1)
     if "fft" not in call and "," not in shape[4:]:
-        assert seen > 1.02 * alone
+        assert seen - alone > (told - alone) / 2
 
 
 def measured(*how: str) -> list[int]:

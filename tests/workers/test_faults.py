@@ -199,6 +199,26 @@ def test_who_stops_keeps_the_rows_and_the_cluster_stops_too(
     wait_for(lambda: [True] if not busy(cluster) else [], 1)
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [(signal.SIGTERM, 143, ""), (signal.SIGINT, 0, "holds ")],
+)
+def test_who_stops_a_plan_has_the_best_there_is_and_the_cluster_stops_too(
+    cluster: Any, tmp_path: Path, number: signal.Signals, code: int, says: str
+) -> None:
+    """Ctrl-C asks for what there is by then, and somebody who ends the command for nothing."""
+    process = spawn(
+        "plan", "gpt2", "--budget", "30%", "--cluster", cluster.scheduler_address, folder=tmp_path
+    )
+    wait_for(lambda: busy(cluster), 2)  # of one there may be a plan yet or not
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert out.startswith(says) and bool(out) == bool(says)
+    wait_for(lambda: [True] if not busy(cluster) else [], 1)
+
+
 def spin(seconds: float) -> float:
     end = time.monotonic() + seconds
     while time.monotonic() < end:

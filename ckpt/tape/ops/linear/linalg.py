@@ -145,14 +145,26 @@ def det(x: Any) -> Any:
     return np.linalg.det(x)
 
 
+def _decomposed(out: Any, x: Any) -> tuple[int, int]:
+    """Bytes beside the result, and of scratch, while the singular vectors are found."""
+    parts = out, AbstractArray(out.shape[:-1], real_of(out.dtype)), out
+    found = out.nbytes + parts[1].nbytes + double_precision(parts, x)
+    return int(found), scratch.svd(parts, x)
+
+
 def _cofactors_workspace(out: Any, x: Any) -> int:
     """The singular vectors, while they are found and while they are multiplied."""
-    values = AbstractArray(out.shape[:-1], real_of(out.dtype))
-    found = out.nbytes + values.nbytes + double_precision((out, values, out), x)
-    return int(max(found, 2 * out.nbytes))
+    return max(_decomposed(out, x)[0], 2 * int(out.nbytes))
 
 
-@op(infer=_same, flops=cubic(24), workspace=_cofactors_workspace)
+def _cofactors_scratch(out: Any, x: Any) -> int:
+    return max(sum(_decomposed(out, x)) - _cofactors_workspace(out, x), 0)
+
+
+@op(
+    infer=_same, flops=cubic(24), workspace=_cofactors_workspace,
+    scratch=_cofactors_scratch,
+)  # fmt: skip
 def cofactors(x: Any) -> Any:
     """The derivatives of the determinant, which exist for singular matrices too: their singular
     values are the products of the others of x."""
