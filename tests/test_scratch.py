@@ -144,7 +144,9 @@ def measured(*how: str) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's witness is Linux's")
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("complex64", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("call", ["eigvalsh(x)", "svd(x, compute_uv=False)", "pinv(x)"])
+@pytest.mark.parametrize(
+    "call", ["eigvalsh(x)", "svd(x, compute_uv=False)", "pinv(x)", "norm(x, 'nuc')", "cond(x)"]
+)
 def test_scratch_of_plain_arrays(call: str, dtype: str) -> None:
     told, seen, alone = measured(call, dtype, SQUARE, "plain")
     assert told == pytest.approx(seen, rel=0.1)

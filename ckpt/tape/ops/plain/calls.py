@@ -14,7 +14,8 @@ from ckpt.tape.core.context import CURRENT
 from ckpt.tape.core.cotangents import copy
 from ckpt.tape.core.op import ROUNDED, op
 from ckpt.tape.core.value import Value
-from ckpt.tape.ops.plain.held import HELD, SCRATCH
+from ckpt.tape.ops.linear import scratch
+from ckpt.tape.ops.plain.held import HELD, SCRATCH, decomposed, of_values
 
 _HERE = object()
 """Stands for an array among a call's arguments."""
@@ -52,6 +53,8 @@ def is_operand(leaf: Any) -> bool:
 
 def _workspace(out: Any, *arrays: Any, call: NumpyCall, name: str) -> int:
     given = [abstract(a) for a in arrays]
+    if (matrix := decomposed(call.function, call.given, given[0])) is not None:
+        return of_values(given[0], matrix)
     copies = sum(
         a.size * max(a.itemsize, out.itemsize)
         for a in given
@@ -61,6 +64,8 @@ def _workspace(out: Any, *arrays: Any, call: NumpyCall, name: str) -> int:
 
 
 def _scratch(out: Any, *arrays: Any, call: NumpyCall, name: str) -> int:
+    if (matrix := decomposed(call.function, call.given, abstract(arrays[0]))) is not None:
+        return scratch.singular_values(out, matrix)
     own = SCRATCH.get(call.function)
     return int(own(out, *arrays) if own else call.kernel(arrays).scratch)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -88,3 +89,22 @@ SCRATCH = {
     np.linalg.svdvals: scratch.singular_values,
 }  # fmt: skip
 """Those that compute no vectors, as ours do."""
+_ORDERS = {np.linalg.cond: ("p", (None, 2, -2)), np.linalg.norm: ("ord", ("nuc", 2, -2)),
+           np.linalg.matrix_norm: ("ord", ("nuc", 2, -2))}  # fmt: skip
+"""Those that compute singular values alone, for some orders."""
+
+
+def decomposed(function: Any, given: Any, a: AbstractArray) -> AbstractArray | None:
+    """One of the matrices whose singular values the function computes, of which it makes a number;
+    None: it doesn't. ``given``: its arguments and options."""
+    name, orders = _ORDERS.get(function, ("", ()))
+    given = signature(function).bind(*given[0], **given[1]).arguments if name else {}
+    axes = given.get("axis", (-2, -1) if function is not np.linalg.norm else tuple(range(a.ndim)))
+    if given.get(name) not in orders or not isinstance(axes, tuple) or len(axes) != 2:
+        return None
+    return AbstractArray(tuple(a.shape[k] for k in axes), a.dtype)
+
+
+def of_values(a: AbstractArray, matrix: AbstractArray) -> int:
+    """The singular values of all the matrices, and their copy in double precision."""
+    return _doubled({}, 0, [a]) + int(a.size) // max(*matrix.shape, 1) * 8
