@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsFloat
 
 from ckpt.errors import BudgetError, UsageError
 from ckpt.studies.plan import plan
@@ -46,6 +46,7 @@ def assert_peak(
         function, *args, argnums=argnums, has_aux=has_aux, measure=measured, witness=witness
     )
     beside = found.simulated.resident + found.simulated.gradients_beside if whole else 0
+    doubt = found.measured and found.measured.measured.get("untrusted")
     seen = {"predicted": (found.simulated.peak + beside, limit)}
     if found.measured is not None:
         seen["measured"] = (found.measured.peak + beside, limit + limit // 100 + 64 * 1024)
@@ -57,6 +58,7 @@ def assert_peak(
                     [
                         f"the {how} {kind} of {found.graph.name or 'the step'} is "
                         f"{format_bytes(peak)}, above {format_bytes(limit)}",
+                        *([f"untrusted: {doubt}"] if doubt and how == "measured" else []),
                         *found.verdict(),
                         "live at the peak, largest first, and for whose backward:",
                         *(f"  {line}" for line in found.why(top=5)),
@@ -77,7 +79,7 @@ def assert_recompute(
     """Fail unless one step of ``function(*args)``, as it is written, recomputes at most that share
     of its forward's FLOPs (0.5: half of it; 0: nothing); return its Profile."""
     __tracebackhide__ = True
-    if not at_most >= 0:
+    if not (isinstance(at_most, SupportsFloat) and float(at_most) >= 0):
         raise UsageError(f"at_most is a share of a forward, such as 0.5, and not {at_most!r}")
     found = profile(function, *args, argnums=argnums, has_aux=has_aux, measure=False)
     if found.simulated.overhead > at_most:

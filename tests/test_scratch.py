@@ -109,9 +109,9 @@ witness = named("process", program.witness.sample)
 run = execute(program, schedule, *args, trace_memory=True, witness=witness)
 seen = run.timeline.columns["high"]
 own = [p for p, scratch in enumerate(told["scratch"]) if scratch] or range(len(seen))
-if "'r'" in call:  # the cotangent of Q is zeros, whose pages nobody writes to
-    seen = [n + x.nbytes * (told["phase"][p] == 2) for p, n in enumerate(seen)]
-print(*max((told["high"][p] + told["scratch"][p], seen[p], told["high"][p]) for p in own))
+zeros = x.nbytes if "'r'" in call else 0  # the cotangent of Q, whose pages nobody writes to
+print(*max((told["high"][p] + told["scratch"][p], seen[p] + zeros * (told["phase"][p] == 2),
+            told["high"][p]) for p in own))
 for p, step in enumerate(schedule.instructions):  # what is freed was there before
     most = told["high"][p] + told["scratch"][p]
     if type(step).__name__ != "Free" and seen[p] > 1.1 * most + (1 << 20):

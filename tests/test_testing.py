@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,32 @@ def test_one_byte_too_many_fails_with_lines_and_a_plan_that_fits() -> None:
     assert ckpt.plan(loss, W, X, budget=budget).timeline.peak <= budget
 
 
+def test_a_measured_peak_that_another_thread_may_have_raised_says_so() -> None:
+    stop = threading.Event()
+    held: list[Any] = []
+
+    def allocate() -> None:
+        while not stop.is_set():
+            held.append(np.ones(1 << 16))
+            held[:-8] = []
+
+    other = threading.Thread(target=allocate, name="greedy")
+    other.start()
+    try:
+        limit = ckpt.profile(loss, W, X, measure=False).simulated.peak
+        with pytest.raises(AssertionError, match=r"untrusted: another thread ran .*greedy"):
+            again_and_again(limit)
+    finally:
+        stop.set()
+        other.join()
+
+
+def again_and_again(limit: int) -> None:
+    """Once the other thread runs long enough beside."""
+    for _ in range(100):
+        assert_peak(loss, W, X, at_most=limit, measured=True)
+
+
 def test_the_whole_peak_has_parameters_and_gradients() -> None:
     step = ckpt.profile(loss, W, X, measure=False).simulated
     assert_peak(loss, W, X, at_most=step.whole_peak, whole=True)
@@ -73,6 +100,8 @@ def test_recompute() -> None:
     assert_recompute(checkpointed, W, X, at_most=1)
     with pytest.raises(ckpt.UsageError, match="a share of a forward"):
         assert_recompute(loss, W, X, at_most=-1)
+    with pytest.raises(ckpt.UsageError, match="and not '30%'"):
+        assert_recompute(loss, W, X, at_most="30%")  # type: ignore[arg-type]
 
 
 def test_a_bound_that_is_none() -> None:
