@@ -238,3 +238,11 @@ def test_a_plan_that_was_edited_is_refused(tmp_path: Any, part: Any, key: str, v
     with pytest.raises(UsageError) as raised:
         ckpt.load_plan(path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_gradient_that_nothing_flows_to_is_no_part_of_the_measured_peak() -> None:
+    x, unused = np.ones((64, 512)), np.zeros((512, 512))
+    step = ckpt.plan(lambda x, unused: np.sum(np.tanh(np.sin(x) * x)), x, unused, argnums=(0, 1))
+    found = step.verify(x, unused)
+    assert abs(found.reused - found.promised) < 64 * 1024
+    assert not step(x, unused)[1][1].any()

@@ -145,7 +145,9 @@ class TapeProgram:
             return eager_peak(self.function, plain, self.argnums, self.has_aux)
         step.release()
         result, peak = self.witness.of(step, *args)
-        returned = sum(self.graph[i].nbytes for i in self.traced.aux_nodes)
+        reached = {row.whose for row in self.graph.rows if row.kind == "gradient"}
+        zeros = [i for i in self.traced.parameters if i not in reached]
+        returned = sum(self.graph[i].nbytes for i in (*self.traced.aux_nodes, *zeros))
         return result, peak - self.graph.gradient_nbytes - returned
 
     def restored(self, *args: Any) -> AbstractContextManager[None]:

@@ -234,10 +234,16 @@ def _account(kernel: Kernel, dying: frozenset[int]) -> Account:
     lies_in: dict[int, int] = {k: k for k in dying}
     overwrites: list[int | None] = []
     live = high = whole = 0
+
+    def first_given(pair: tuple[int, Any]) -> int:
+        """Rather over what was given, the incoming cotangent first, than over a temporary."""
+        _, source = pair
+        return lies_in.get(source, count) if isinstance(source, At) else count
+
     for j, call in enumerate(calls):
         position, price, over = count + j, 0, None
         if call.root == position:
-            for k, source in enumerate(call.sources):
+            for k, source in sorted(enumerate(call.sources), key=first_given):
                 if not isinstance(source, At) or source not in own or source in viewed:
                     continue
                 cost = _over(kernel, call, k) if last_use[source] == j else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 import ckpt
 from ckpt.errors import MutationError, TapeError, UnsupportedError
+from ckpt.planners import make_schedule
+from ckpt.tape.core.op import NUMPY
 from ckpt.tape.eager.gradcheck import gradcheck
 from tests.graphs import step_of
 from tests.tape.ops.checking import check_agreement, check_dtype, check_op, layouts
@@ -279,3 +282,32 @@ def test_the_condition_of_a_null_matrix_is_infinite(p: Any) -> None:
     x = np.zeros((2, 3, 3))
     x[0] = np.diag([1.0, 2.0, 4.0])
     np.testing.assert_allclose(np.linalg.cond(ckpt.Value(x), p).data, np.linalg.cond(x, p))
+
+
+COMPLEX = [
+    f for f in NUMPY
+    if isinstance(f, np.ufunc) and f.signature is None and f"{'D' * f.nin}->D" in f.types
+    and NUMPY[f].differentiable
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+@pytest.mark.parametrize("function", [*COMPLEX, np.sinc, partial(np.cumprod, axis=1)])
+def test_large_complex_arrays_have_the_same_bits_in_a_plan(function, dtype):
+    """From 256 KiB on NumPy multiplies into a temporary, a right one too, and so in other order."""
+    rng = np.random.default_rng(0)
+    count = getattr(function, "nin", 1)
+    draw = [0.5 * rng.standard_normal((2, 70_000)).view("c16").astype(dtype) for _ in range(3)]
+    args, weights = draw[:count], draw[2]
+
+    def loss(*args):
+        return np.real(np.sum(function(*args) * weights))
+
+    with np.errstate(all="ignore"):
+        for k in range(count):
+            expected = ckpt.value_and_grad(loss, k)(*args)
+            program = ckpt.trace(loss, *args, argnums=k)
+            schedule = make_schedule(program.graph, "store_all")
+            found = ckpt.execute(program, schedule, *args).result
+            step = program.compile(schedule)(*args)
+            assert found[1].tobytes() == step[1].tobytes() == expected[1].tobytes()

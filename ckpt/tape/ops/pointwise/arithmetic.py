@@ -114,17 +114,17 @@ ufunc(np.heaviside).vjp(x=None, y=lambda g, x: np.where(np.equal(x, 0), g, 0))
 def _power_x(g: Any, x: Any, y: Any) -> Any:
     if isinstance(y, (int, float, complex)):  # weak: a float32 program stays one
         if y in (0, 1, 2):
-            return g * (2 * x) if y == 2 else g * y
+            return 2 * x * g if y == 2 else g * y
         if y == -1:
             return -g * np.square(np.reciprocal(x))
-        return g * (y * np.power(x, y - 1))
+        return np.power(x, y - 1) * y * g
     none = np.equal(y, 0)
-    return g * np.where(none, 0, y * np.power(np.where(none, 1, x), y - 1))
+    return np.where(none, 0, np.power(np.where(none, 1, x), y - 1) * y) * g
 
 
 def _power_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     flat = np.equal(x, 0) & np.greater_equal(np.real(y), 0)  # 0 to any power, and to 0
-    return g * np.where(flat, 0, out * np.log(np.where(flat, 1, x)))
+    return np.where(flat, 0, np.log(np.where(flat, 1, x)) * out) * g
 
 
 ufunc(np.power).vjp(x=_power_x, y=_power_y)
@@ -149,19 +149,19 @@ ufunc(np.negative).vjp(x=lambda g: -g)
 ufunc(np.positive, flops=None).vjp(x=lambda g: g)
 ufunc(np.fabs).vjp(x=lambda g, x: g * np.sign(x))
 ufunc(np.reciprocal).vjp(x=lambda g, out: -g * (out * out))
-ufunc(np.square).vjp(x=lambda g, x: g * (2 * x))
+ufunc(np.square).vjp(x=lambda g, x: 2 * x * g)
 ufunc(np.sqrt).vjp(x=lambda g, out: g * 0.5 / out)
 ufunc(np.cbrt).vjp(x=lambda g, out: g / 3 / out / out)
 ufunc(np.exp).vjp(x=lambda g, out: g * out)
-ufunc(np.exp2).vjp(x=lambda g, out: g * (LN2 * out))
-ufunc(np.expm1).vjp(x=lambda g, out: g * (out + 1))
+ufunc(np.exp2).vjp(x=lambda g, out: LN2 * out * g)
+ufunc(np.expm1).vjp(x=lambda g, out: (out + 1) * g)
 ufunc(np.log).vjp(x=lambda g, x: g / x)
 ufunc(np.log2).vjp(x=lambda g, x: g / (LN2 * x))
 ufunc(np.log10).vjp(x=lambda g, x: g / (LN10 * x))
 ufunc(np.log1p).vjp(x=lambda g, x: g / (x + 1))
-ufunc(np.sin).vjp(x=lambda g, x: g * np.cos(x))
+ufunc(np.sin).vjp(x=lambda g, x: np.cos(x) * g)
 ufunc(np.cos).vjp(x=lambda g, x: -g * np.sin(x))
-ufunc(np.tan).vjp(x=lambda g, out: g * (1 + out * out))
+ufunc(np.tan).vjp(x=lambda g, out: (1 + out * out) * g)
 
 
 def _over_product(g: Any, x: Any) -> Any:
@@ -199,9 +199,9 @@ ufunc(np.arccos).vjp(x=lambda g, x: _over_root(-g, x))
 ufunc(np.arctan).vjp(x=_arctan_x)
 ufunc(np.arcsinh).vjp(x=_arcsinh_x)
 ufunc(np.arctanh).vjp(x=_over_product)
-ufunc(np.sinh).vjp(x=lambda g, x: g * np.cosh(x))
-ufunc(np.cosh).vjp(x=lambda g, x: g * np.sinh(x))
-ufunc(np.tanh).vjp(x=lambda g, out: g * (1 - out * out))
+ufunc(np.sinh).vjp(x=lambda g, x: np.cosh(x) * g)
+ufunc(np.cosh).vjp(x=lambda g, x: np.sinh(x) * g)
+ufunc(np.tanh).vjp(x=lambda g, out: (1 - out * out) * g)
 ufunc(np.arccosh).vjp(x=lambda g, x: g / np.sqrt(x - 1) / np.sqrt(x + 1))
 for _to_radians in (np.deg2rad, np.radians):
     ufunc(_to_radians).vjp(x=lambda g: g * DEGREE)
@@ -251,8 +251,8 @@ def _sinc_derivative(x: Any, n: int) -> Any:
     return np.where(small, series, made) * np.pi**n
 
 
-sinc_derivative.vjp(x=lambda g, x, n: g * sinc_derivative(x, n=n + 1))
-sinc.vjp(x=lambda g, x: g * sinc_derivative(x, n=1))
+sinc_derivative.vjp(x=lambda g, x, n: sinc_derivative(x, n=n + 1) * g)
+sinc.vjp(x=lambda g, x: sinc_derivative(x, n=1) * g)
 
 # -- no gradient -----------------------------------------------------------------------------------
 

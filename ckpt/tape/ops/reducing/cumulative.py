@@ -73,12 +73,17 @@ def _before(s: Any, axis: int, first: float) -> Any:
     return np.concatenate((np.full(start.shape, first, s.dtype), others), axis=axis)
 
 
+def _from_the_end_times(g: Any, out: Any, x: Any, axis: int, first: float) -> Any:
+    made = _from_the_end(g, x, axis)
+    return _before(out, axis, first) * made
+
+
 recurrence.vjp(
     a=lambda g, x, axis: _from_the_end(g, x, axis),
-    x=lambda g, out, x, axis: _from_the_end(g, x, axis) * _before(out, axis, 0),
+    x=lambda g, out, x, axis: _from_the_end_times(g, out, x, axis, 0),
 )
 _running(np.cumprod, np.multiply.accumulate).vjp(
-    x=lambda g, out, x, axis: _from_the_end(g, x, axis) * _before(out, axis, 1)
+    x=lambda g, out, x, axis: _from_the_end_times(g, out, x, axis, 1)
 )
 
 
