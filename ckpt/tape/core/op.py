@@ -6,7 +6,7 @@
     def tanh(x):
         return np.tanh(x)
 
-    tanh.vjp(x=lambda g, out: g * (1 - out * out))      # keeps its output, not its input
+    tanh.vjp(x=lambda g, out: (1 - out * out) * g)      # keeps its output, not its input
 
 Positional parameters of the forward are *operands* (Values or plain arrays); keyword-only ones are
 static. A rule may name ``g`` (the incoming cotangent), ``out``, operands, an operand's
