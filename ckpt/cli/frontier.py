@@ -23,7 +23,9 @@ def frontier(
             autocompletion=words.planners_listed,
         ),
     ] = None,
-    points: Annotated[int, typer.Option(min=2, help="How many budgets to try.")] = 8,
+    points: Annotated[
+        int, typer.Option(min=2, help="How many budgets to try, where the curve bends.")
+    ] = 8,
     budgets: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +39,7 @@ def frontier(
     time_limit: Annotated[
         float,
         typer.Option(min=0, help="Seconds for all planning; what isn't done then is left out."),
-    ] = 100.0,
+    ] = 120.0,
     depth: o.Depth = None,
     width: o.Width = None,
     batch: o.Batch = None,
@@ -69,6 +71,7 @@ def frontier(
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
     from ckpt.studies.journal import Journal, discard
+    from ckpt.studies.planned import is_late, kept, to_keep
     from ckpt.text import filled
     from ckpt.units import rounded_up
     from ckpt.witness import malloc
@@ -96,15 +99,14 @@ def frontier(
         {**arguments, "graph": program.graph.digest, "iterations": iterations, "measure": real},
         seed=seed,
     )
-    with Journal(journal, about, study.is_row) as written, progress(total, chosen.name) as tell:
+    with Journal(journal, about, kept) as written, progress(total, chosen.name) as tell:
         known_rows = {(row["planner"], row["budget_nbytes"]): row for row in written.rows}
         made = len(known_rows)
 
         def keep(row: dict[str, Any]) -> None:
             nonlocal made
-            late = (row["error"] or "").startswith("stopped early")  # that is tried again
-            if not late and (row["planner"], row["budget_nbytes"]) not in known_rows:
-                written.write(row)
+            if not is_late(row) and (row["planner"], row["budget_nbytes"]) not in known_rows:
+                written.write(to_keep(row))
                 made += 1
             tell(row["planner"])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ckpt.errors import BudgetError, CkptError, UsageError
@@ -21,9 +21,9 @@ from ckpt.reports.pages import Reel, page
 from ckpt.reports.table import FRONTIER_COLUMNS
 from ckpt.schedule import Schedule
 from ckpt.studies.given import are_arrays, graph_of
-from ckpt.studies.journal import is_sound
 from ckpt.studies.measure import measured_peak
-from ckpt.studies.planned import COLUMNS, Row, planned
+from ckpt.studies.placement import next_budgets
+from ckpt.studies.planned import Row, planned
 from ckpt.text import printable
 from ckpt.timeline import Timeline
 from ckpt.units import BYTES, at_least, format_bytes, format_flops, in_one_unit, listed
@@ -33,26 +33,6 @@ LEFT_OUT = ("as_written", "brute", "ilp", "lp_round")
 
 WORTH_RUNNING = 2.0
 """A schedule that recomputes more than this many forwards is predicted and not executed."""
-
-
-def is_row(row: Mapping[str, Any]) -> bool:
-    """Is this, from a file, a row as `frontier` makes them: a plan in its budget, or an error?"""
-    made = ("predicted_peak_nbytes", "recompute_flops", "overhead")
-    if not is_sound(
-        row,
-        COLUMNS,
-        texts=("planner", "error"),
-        reals=("overhead", "gap_percent", "planning_seconds"),
-        may_lack=(*made, "measured_peak_nbytes", "bound_flops", "gap_percent", "error"),
-    ):
-        return False
-    if row["error"] is not None:
-        return all(row[column] is None for column in made)
-    return (
-        all(row[column] is not None for column in made)
-        and row["predicted_peak_nbytes"] <= row["budget_nbytes"]
-        and row["recompute_flops"] >= (row["bound_flops"] or 0)
-    )
 
 
 REFUSED_COLUMNS = ("planner", "refused", "largest_budget_nbytes", "error")
@@ -329,7 +309,7 @@ def frontier(
     argnums: int | tuple[int, ...] = 0,
     on_row: Callable[[Row], None] | None = None,
     iterations: int = 15,
-    time_limit: float | None = 100.0,
+    time_limit: float | None = 120.0,
     known: Iterable[Row] = (),
     jobs: int | None = None,
     executor: Executor | None = None,
@@ -337,17 +317,19 @@ def frontier(
 ) -> Frontier:
     """Plan one step of ``function(*args)``, a Program or a Graph, by every planner at some budgets.
 
-    The budgets lie between the floor and what store-all needs, closer together near the floor.
+    Without ``budgets`` up to ``points`` of them are placed where the curve bends: the floor, what
+    store-all needs, the smallest that a planner finds, then where least is known (see
+    `placement`); the same ones wherever the planning is done.
     If the arguments are arrays, the schedules that no other beats and each planner's cheapest and
     smallest are executed and measured, but for those that recompute more than `WORTH_RUNNING`
     forwards. ``iterations``
     bounds the local search of ``auto``. A planner's plan for a smaller budget stands where it finds
     nothing cheaper for a larger one. All planning together takes ``time_limit`` seconds, of which
     each row has its share of what is left; one that isn't done then is a row with an error.
-    ``known`` are rows of an earlier run, each `is_row`: they are taken as they are. ``jobs``,
-    ``executor`` or ``cluster``: where the planning is done, see `workers.pool`; the rows are the
-    same, but for times. Planners of one's own, and what is executed, stay here. ``on_row`` sees
-    each row as it is made, a planner's by rising budget: a dict of `COLUMNS`.
+    ``on_row`` sees each row as it is made: a dict of `planned.COLUMNS`, and its ``schedule``.
+    ``known`` are rows of an earlier run, as ``on_row`` saw them: they are taken as they are.
+    ``jobs``, ``executor`` or ``cluster``: where the planning is done, see `workers.pool`; the rows
+    are the same, but for times. Planners of one's own, and what is executed, stay here.
     """
     graph, program = graph_of(function, args, argnums)
     _, stored, peak = resolve_budget(graph, None)
@@ -359,16 +341,18 @@ def frontier(
         get(name)
     if measure is None:
         measure = program is not None and are_arrays(args)
-    limits = (
-        [resolve_budget(graph, b)[0] or peak for b in listed("budgets", budgets)]
-        if budgets is not None
-        else spread(found.floor_nbytes, peak, at_least(2, "points", points))
-    )
-    if not chosen or not limits:
+    place: Callable[[Sequence[Row]], list[int]]
+    if budgets is None:
+        most = at_least(2, "points", points)
+        place = partial(next_budgets, low=found.floor_nbytes, high=peak, most=most)
+    else:
+        limits = sorted({resolve_budget(graph, b)[0] or peak for b in listed("budgets", budgets)})
+        most, place = len(limits), partial(_in_turn, limits=limits)
+    if not chosen or not most:
         raise UsageError("nothing to compare: name at least one planner and one budget")
     errors: list[CkptError] = []
     for each in planned(
-        graph, chosen, sorted(set(limits)), iterations=iterations, time_limit=time_limit,
+        graph, chosen, place, most, iterations=iterations, time_limit=time_limit,
         known=known, on_row=on_row, jobs=jobs, executor=executor, cluster=cluster,
     ):  # fmt: skip
         if each.bound is not None:
@@ -376,7 +360,8 @@ def frontier(
         found.rows += each.rows
         found.schedules += each.schedules
         errors += each.errors
-    if len(errors) == len(found.rows):
+    if all(row["error"] for row in found.rows):
+        errors += [BudgetError(row["error"], smallest=row["smallest_nbytes"]) for row in found.rows]
         raise next((e for e in errors if isinstance(e, BudgetError)), errors[0])
     if measure:
         if program is None or not are_arrays(args):
@@ -384,6 +369,12 @@ def frontier(
         with program.restored(*args):
             _execute(found, program, args)
     return found
+
+
+def _in_turn(rows: Sequence[Row], limits: Sequence[int]) -> list[int]:
+    """The largest first: what is said of it may answer for others."""
+    asked = {row["budget_nbytes"] for row in rows}
+    return [limit for limit in limits if limit not in asked] if rows else [limits[-1]]
 
 
 def _execute(found: Frontier, program: Program, args: tuple[Any, ...]) -> None:
@@ -403,9 +394,3 @@ def _execute(found: Frontier, program: Program, args: tuple[Any, ...]) -> None:
                 measured[key], doubt = measured_peak(program, schedule, args)
                 found.untrusted = found.untrusted or doubt
             row["measured_peak_nbytes"] = measured[key]
-
-
-def spread(low: int, high: int, points: int) -> list[int]:
-    """Budgets from ``low`` to ``high`` in a geometric row."""
-    ratio = high / max(low, 1)
-    return sorted({round(max(low, 1) * ratio ** (k / (points - 1))) for k in range(points)})

@@ -19,22 +19,23 @@ class Journal:
     """A JSONL file of rows, and beside it what they were made from.
 
     ``rows`` are those of an earlier run, if that was made from the same ``about`` (arguments, seed,
-    versions, BLAS, threads), without those that aren't ``sound``, of which it warns. A file that is
-    of another run is kept under another name. UsageError if it can't be read or written.
+    versions, BLAS, threads), as ``sound`` makes them of a line; of those of which it makes None it
+    warns. A file that is of another run is kept under another name. UsageError if it can't be read
+    or written.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         about: Mapping[str, Any],
-        sound: Callable[[Mapping[str, Any]], bool] = lambda row: True,
+        sound: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda row: row,
     ) -> None:
         self.path = Path(path)
         same = exports.read_sidecar(path) == exports.plain(about)
         if not same:
             set_aside(self.path)
         found = exports.read_jsonl(path) if same else []
-        self.rows = [row for row in found if sound(row)]
+        self.rows = [row for row in map(sound, found) if row is not None]
         if len(self.rows) < len(found):
             lost = len(found) - len(self.rows)
             warnings.warn(f"{path}: {lost} of {len(found)} rows are damaged and made anew",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,22 +14,74 @@ from ckpt import workers
 from ckpt.errors import CkptError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
-from ckpt.planners import make_schedule
-from ckpt.planners.base.clock import Deadline
+from ckpt.planners import get, make_schedule
+from ckpt.planners.base.clock import WORK_LIMIT, Deadline
 from ckpt.planners.base.registry import BUILT_IN
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.schedule import Schedule
+from ckpt.studies.journal import is_sound
 
 Row = dict[str, Any]
 
 COLUMNS = (
     "planner", "budget_nbytes", "predicted_peak_nbytes", "measured_peak_nbytes",
-    "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds", "error",
+    "recompute_flops", "overhead", "bound_flops", "gap_percent", "planning_seconds",
+    "smallest_nbytes", "error",
 )  # fmt: skip
-"""Of a row, in order; what wasn't found or measured is None."""
+"""Of a row, in order; what wasn't found or measured is None. ``smallest_nbytes``: of a refusal, the
+smallest budget that the planner knows."""
 
 EFFORT = 100_000_000
 """Of the linear program among the bounds, a budget."""
+
+WORK = 40_000_000
+"""Of a planner, at all budgets together: see `clock.Deadline`."""
+
+AUTO = "auto"
+
+Key = tuple[str | None, int]
+"""A planner, or None for what no planner can beat, and a budget."""
+
+
+def is_late(row: Row) -> bool:
+    """Did the clock stop it, so that it might be another one if it is tried again?"""
+    error = row["error"] or ""
+    return error.startswith("stopped early") and WORK_LIMIT not in error
+
+
+def to_keep(row: Row) -> Row:
+    """A row that was told, as plain data."""
+    made = row["schedule"]
+    return {**row, "schedule": None if made is None else made.to_json()}
+
+
+def kept(row: Row) -> Row | None:
+    """What `to_keep` was given; None if that isn't what it is: a plan in its budget, with its
+    schedule, or an error."""
+    made = ("predicted_peak_nbytes", "recompute_flops", "overhead")
+    told = {key: value for key, value in row.items() if key != "schedule"}
+    if "schedule" not in row or not is_sound(
+        told,
+        COLUMNS,
+        texts=("planner", "error"),
+        reals=("overhead", "gap_percent", "planning_seconds"),
+        may_lack=(
+            *made, "measured_peak_nbytes", "bound_flops", "gap_percent", "smallest_nbytes", "error",
+        ),
+    ):  # fmt: skip
+        return None
+    if row["error"] is not None:
+        return None if any(row[key] is not None for key in (*made, "schedule")) else dict(row)
+    if any(row[column] is None for column in made):
+        return None
+    if not (row["bound_flops"] or 0) <= row["recompute_flops"]:
+        return None
+    if row["predicted_peak_nbytes"] > row["budget_nbytes"]:
+        return None
+    try:
+        return {**row, "schedule": Schedule.from_json(row["schedule"])}
+    except CkptError:
+        return None
 
 
 @dataclass(eq=False)
@@ -52,20 +104,22 @@ class _Task:
     limit: int
     planner: str | None
     options: dict[str, Any]
+    work: int
     ends: float | None
-    """When all planning ends, by `time.time`."""
+    """When this round of planning ends, by `time.time`."""
     left: float
     """So many tasks, this one included, share the time that is left."""
 
     @property
-    def key(self) -> tuple[str | None, int]:
+    def key(self) -> Key:
         return self.planner, self.limit
 
 
 def planned(
     graph: Graph,
     planners: Sequence[str],
-    limits: Sequence[int],
+    place: Callable[[Sequence[Row]], list[int]],
+    most: int,
     *,
     iterations: int,
     time_limit: float | None,
@@ -75,45 +129,50 @@ def planned(
     executor: Executor | None = None,
     cluster: str | None = None,
 ) -> list[AtBudget]:
-    """Each planner at each of the ``limits``, which ascend. See `frontier.frontier`."""
-    rows: dict[tuple[str | None, int], Any] = {(r["planner"], r["budget_nbytes"]): r for r in known}
-    wanted = [
-        (limit, name) for limit in limits for name in (None, *planners) if (name, limit) not in rows
-    ]
-    ends = None if time_limit is None else time.time() + time_limit
-    tasks = [
-        _Task(
-            graph, limit, name, {"iterations": iterations} if name == "auto" else {}, ends,
-            (len(wanted) - k) / (jobs or 1),
-        )
-        for k, (limit, name) in enumerate(wanted)
-    ]  # fmt: skip
-    told = _Told(planners, limits, rows, on_row)
+    """Each planner at up to ``most`` budgets, ascending; see `frontier.frontier` for the rest.
+
+    ``place`` names the next budgets, given the rows of those before, until it names none. Whatever
+    is asked may take its share of `WORK`, and twice its share of the time that is left. `auto` and
+    the bound come last, and are told what the others found.
+    """
     away = jobs is not None or executor is not None or cluster is not None
-    own = [t for t in tasks if away and t.planner and t.planner.partition(":")[0] not in BUILT_IN]
-    there = [task for task in tasks if task not in own]
-    told.go_on()
-    made = workers.each(_run, there, jobs=jobs, executor=executor, cluster=cluster)
-    with closing(made):
-        for key, result in _results(made, own):
-            rows[key] = result
-            told.go_on()
-    return told.found
+    ends = None if time_limit is None else time.time() + time_limit
+    told = _Told(planners, known, on_row)
+    with workers.pool(jobs=jobs, executor=executor, cluster=cluster) as there:
+        while limits := place(told.rows):
+            share = min(1.0, 2 * len(limits) / max(most - len(told.limits), 1))
+            until = None if ends is None else time.time() + share * (ends - time.time())
+            wanted = told.begin(limits)
+            for last in (False, True):
+                asked = [key for key in wanted if (key[0] in (None, AUTO)) is last]
+                tasks = [
+                    _Task(
+                        graph, limit, name, told.options(name, limit, iterations), WORK // most,
+                        until, (len(wanted) - k) / (jobs or 1),
+                    )
+                    for k, (name, limit) in enumerate(asked)
+                ]  # fmt: skip
+                own = [task for task in tasks if away and not _built_in(task.planner)]
+                theirs = [task for task in tasks if task not in own]
+                with closing(workers.each(_run, theirs, executor=there)) as made:
+                    for key, result in chain(made, map(_run, own)):
+                        told.add(key, result)
+    return told.found()
 
 
-def _results(made: Iterator[Any], own: Sequence[_Task]) -> Iterator[Any]:
-    return chain(made, map(_run, own))
+def _built_in(planner: str | None) -> bool:
+    return planner is None or planner.partition(":")[0] in BUILT_IN
 
 
-def _run(task: _Task) -> tuple[tuple[str | None, int], Any]:
+def _run(task: _Task) -> tuple[Key, Any]:
     """On a worker: the row that a planner makes of a budget; without a planner the bound."""
     seconds = None
     if task.ends is not None:  # twice its share
         share = 2 * (task.ends - time.time()) / max(task.left, 1)
         seconds = round(max(share, 0.1), 2)
-    with Deadline(seconds).running():
+    with Deadline(seconds, work=task.work).running():
         if task.planner is None:
-            return task.key, lower_bounds(task.graph, task.limit, effort=EFFORT)[0].cost
+            return task.key, lower_bounds(task.graph, task.limit, **task.options)[0].cost
         return task.key, _row(task.graph, task.planner, task.limit, task.options)
 
 
@@ -125,7 +184,9 @@ def _row(graph: Graph, name: str, limit: int, options: dict[str, Any]) -> Row:
     try:
         made = make_schedule(graph, name, limit, **options)
     except CkptError as error:  # over budget or time, not this kind of graph, or no solver
-        row.update(error=str(error), refusal=error)
+        row.update(
+            error=str(error), refusal=error, smallest_nbytes=getattr(error, "smallest", None)
+        )
     else:
         timeline = simulate(graph, made)
         row.update(
@@ -139,68 +200,126 @@ def _row(graph: Graph, name: str, limit: int, options: dict[str, Any]) -> Row:
 
 
 class _Told:
-    """Rows in the order in which they can be told: once the bound and the planner's row for the
-    next smaller budget, which stands where it is no dearer, are there."""
+    """What was asked, and what of it is answered."""
 
     def __init__(
-        self,
-        planners: Sequence[str],
-        limits: Sequence[int],
-        rows: dict[tuple[str | None, int], Any],
-        on_row: Callable[[Row], None] | None,
+        self, planners: Sequence[str], known: Iterable[Row], on_row: Callable[[Row], None] | None
     ) -> None:
         self.planners = planners
-        self.rows = rows
         self.on_row = on_row
-        self.waiting = [(limit, name) for limit in limits for name in planners]
-        self.cheapest: dict[str, Row] = {}
-        self.by_limit = {limit: AtBudget(limit) for limit in limits}
-        self.done: dict[tuple[str, int], Row] = {}
-
-    def go_on(self) -> None:
-        """Tell what can be told by now."""
-        held: set[str] = set()
-        left = []
-        for limit, name in self.waiting:
-            if name in held or (name, limit) not in self.rows or (None, limit) not in self.rows:
-                held.add(name)
-                left.append((limit, name))
-            else:
-                self._tell(limit, name)
-        self.waiting = left
-
-    def _tell(self, limit: int, name: str) -> None:
-        row, bound = dict(self.rows[name, limit]), self.rows[None, limit]
-        if "schedule" in row:  # it isn't from an earlier run
-            smaller = self.cheapest.get(name)
-            if smaller is not None and (row["error"] or _price(smaller) <= _price(row)):
-                row.update({key: smaller[key] for key in _PLAN}, error=None, refusal=None)
-            row["bound_flops"] = bound
-            if row["error"] is None:
-                again = row["recompute_flops"]
-                row["gap_percent"] = 0.0 if not again else None
-                if again and bound is not None:
-                    row["gap_percent"] = 100 * max((again - bound) / again, 0.0)
-                self.cheapest[name] = dict(row)
-        self.done[name, limit] = row
-        if self.on_row is not None:
-            self.on_row({key: value for key, value in row.items() if key not in _ASIDE})
+        self.limits: list[int] = []
+        self.answers: dict[Key, Any] = {}
+        for row in known:
+            self.answers[row["planner"], row["budget_nbytes"]] = row
+            if row["bound_flops"] is not None:
+                self.answers[None, row["budget_nbytes"]] = row["bound_flops"]
 
     @property
+    def rows(self) -> list[Row]:
+        """Those of the budgets so far."""
+        return [self.answers[name, limit] for limit in self.limits for name in self.planners]
+
+    def begin(self, limits: Sequence[int]) -> list[Key]:
+        """What has to be asked of these budgets; the rest is told."""
+        self.limits += limits
+        wanted: list[Key] = []
+        for limit in limits:
+            for name in (None, *self.planners):
+                if (name, limit) not in self.answers and name is not None:
+                    self._infer(name, limit)
+                if (name, limit) not in self.answers:
+                    wanted.append((name, limit))
+                elif name is not None:
+                    self._tell(name, limit)
+        return wanted
+
+    def _infer(self, name: str, limit: int) -> None:
+        """What a planner said of a larger budget may answer for this one.
+
+        A refusal that isn't about the budget stands; of planners that never do worse with more
+        also a plan that takes no more than this.
+        """
+        monotone = get(name)[0].monotone
+        for larger in sorted(other for other in self.limits if other > limit):
+            row = self.answers.get((name, larger))
+            if row is None:
+                continue
+            stands = row["smallest_nbytes"] is None and not is_late(row)
+            if row["error"] is None:
+                stands = monotone and row["predicted_peak_nbytes"] <= limit
+            if stands:
+                self.answers[name, limit] = {**row, "budget_nbytes": limit, "planning_seconds": 0.0}
+                return
+
+    def options(self, planner: str | None, limit: int, iterations: int) -> dict[str, Any]:
+        """What those that come last are told of a budget."""
+        rows = {name: self.answers.get((name, limit), {}) for name in self.planners}
+        if planner is None:
+            found = [row["recompute_flops"] for row in rows.values() if row.get("error", 0) is None]
+            return {"effort": EFFORT, "known": min(found, default=None)}
+        if planner != AUTO:
+            return {}
+        answers = {n: row.get("schedule") or row.get("smallest_nbytes") for n, row in rows.items()}
+        known = {name: answer for name, answer in answers.items() if answer is not None}
+        return {"iterations": iterations, "known": known}
+
+    def add(self, key: Key, answer: Any) -> None:
+        self.answers[key] = answer
+        name, limit = key
+        if name is not None:
+            self._tell(name, limit)
+
+    def _tell(self, name: str, limit: int) -> None:
+        if self.on_row is not None:
+            row = _bounded(self.answers[name, limit], self.answers.get((None, limit)))
+            self.on_row({key: value for key, value in row.items() if key != "refusal"})
+
     def found(self) -> list[AtBudget]:
-        for limit, found in self.by_limit.items():
-            found.bound = self.rows[None, limit]
+        """By rising budget. What is proven of a budget holds for smaller ones, and a planner's plan
+        for a smaller budget stands where it is no dearer."""
+        bounds: dict[int, int | None] = {}
+        bound: int | None = 0
+        for limit in sorted(self.limits, reverse=True):
+            own = self.answers[None, limit]
+            bound = None if bound is None or own is None else max(bound, own, self._proven(limit))
+            bounds[limit] = bound
+        cheapest: dict[str, Row] = {}
+        found = []
+        for limit in sorted(self.limits):
+            at = AtBudget(limit, bounds[limit])
             for name in self.planners:
-                row = self.done[name, limit]
-                found.schedules.append(row.pop("schedule", None))
-                if (error := row.pop("refusal", None)) is not None:
-                    found.errors.append(error)
-                found.rows.append(row)
-        return list(self.by_limit.values())
+                row = {"schedule": None, "refusal": None, **self.answers[name, limit]}
+                smaller = cheapest.get(name)
+                if smaller is not None and (row["error"] or _price(smaller) <= _price(row)):
+                    row |= {key: smaller[key] for key in _PLAN}
+                    row |= dict.fromkeys(("error", "refusal", "smallest_nbytes"))
+                row = _bounded(row, at.bound)
+                if row["error"] is None:
+                    cheapest[name] = row
+                at.schedules.append(row["schedule"])
+                if row["refusal"] is not None:
+                    at.errors.append(row["refusal"])
+                at.rows.append({key: row[key] for key in COLUMNS})
+            found.append(at)
+        return found
+
+    def _proven(self, limit: int) -> int:
+        """What planners proved of all schedules within a budget."""
+        made = [self.answers[name, limit].get("schedule") for name in self.planners]
+        proofs = [schedule.proof for schedule in made if schedule and schedule.budget == limit]
+        return max((p.bound for p in proofs if p and not p.assumptions), default=0)
 
 
 _PLAN = ("predicted_peak_nbytes", "recompute_flops", "overhead", "schedule")
-_ASIDE = ("schedule", "refusal")
+
+
+def _bounded(row: Row, bound: int | None) -> Row:
+    """``row`` beside what is proven of its budget."""
+    again = row["recompute_flops"]
+    gap = None
+    if row["error"] is None and (not again or bound is not None):
+        gap = 100 * max((again - (bound or 0)) / again, 0.0) if again else 0.0
+    return {**row, "bound_flops": bound, "gap_percent": gap}
 
 
 def _price(row: Row) -> tuple[int, int]:

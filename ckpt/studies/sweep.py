@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -167,8 +167,8 @@ def run(
     rows: dict[tuple[int, str], Row] = {}
     keys = {p.key for p in with_references(points)}
 
-    def sound(row: Mapping[str, Any]) -> bool:
-        return is_row(row) and (row["depth"], row["strategy"]) in keys
+    def sound(row: Row) -> Row | None:
+        return row if is_row(row) and (row["depth"], row["strategy"]) in keys else None
 
     with nullcontext() if path is None else Journal(path, about(points, jobs), sound) as journal:
         for row in journal.rows if journal else ():

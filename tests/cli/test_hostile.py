@@ -367,7 +367,7 @@ def test_a_damaged_row_of_a_journal_is_told_of_and_made_anew(
     whole = untimed(Path("s.csv"))
     lines = path.read_text().splitlines()
     key = "depth" if command is SWEEP else "budget_nbytes"
-    lines[1] = json.dumps(change(json.loads(lines[1]))).replace("KEY", key)
+    lines[0] = json.dumps(change(json.loads(lines[0]))).replace("KEY", key)
     path.write_text("\n".join(lines) + "\n")
     result = called(capsys, command)
     assert "Traceback" not in result.err

@@ -120,5 +120,6 @@ def test_frontier_goes_on_from_its_rows(
     told = json.loads(run(capsys, f"{command} --json").out)
     seconds = {(r["planner"], r["budget_nbytes"]): r["planning_seconds"] for r in told["rows"]}
     assert len(seconds) == 6
-    assert [took >= 7 for took in seconds.values()] == [True] + 5 * [False]
+    largest = max(budget for _, budget in seconds)
+    assert [key for key, took in seconds.items() if took >= 7] == [("sqrt", largest)]
     assert not journal.exists()

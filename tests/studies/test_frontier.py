@@ -109,9 +109,7 @@ def test_rows_are_the_same_on_workers_but_for_times(where: str) -> None:
     assert there.bounds == here.bounds
     assert there.schedules == here.schedules
     assert len(told) == len(there.rows)
-    for name in names:  # in which order they may go on another time
-        budgets = [row["budget_nbytes"] for row in told if row["planner"] == name]
-        assert budgets == sorted(budgets)
+    assert {row["budget_nbytes"] for row in told[-4:]} == {told[-1]["budget_nbytes"]}
 
 
 def test_rows_that_were_told_before_a_stop_are_taken_on_workers_too() -> None:

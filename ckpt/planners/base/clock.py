@@ -1,8 +1,11 @@
-"""When a search has to end - after some seconds, or when someone asks - and how far it is.
+"""When a search has to end - after some seconds or some work, or when someone asks - and how far it
+is.
 
 A search runs under a `Deadline`. Whoever may take long looks at it: a loop that has something to
 show ends where `stopped` says so, and any other calls `check`, which raises. Without a deadline
 neither does anything. No result depends on how often they are called, but where the clock cut it.
+Work is counted by those who do it (`spend`), so that a search of so much work comes to the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ T = TypeVar("T")
 EVERY = 0.25
 """Seconds between two reports of the same."""
 
+
+WORK_LIMIT = "work limit"
+"""The reason of a search whose work is spent."""
 
 LISTEN = 0.1
 """Seconds between two looks at the clock while a solver works."""
@@ -44,8 +50,10 @@ class Progress:
 
 
 class Deadline:
-    """The end of a search, by time (``seconds`` from now; None: never) or because someone asks.
+    """The end of a search, by time (``seconds`` from now; None: never), by ``work`` (in units that
+    take about a microsecond; None: as much as it takes), or because someone asks.
 
+    ``apart``: what is done under it isn't counted around it, as where it may be known already.
     ``tell`` hears how far the search is. ``clock``: `time.thread_time` counts only what this thread
     works, so that a busy machine doesn't end a search that is short.
     """
@@ -55,8 +63,13 @@ class Deadline:
         seconds: float | None = None,
         tell: Callable[[Progress], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        work: int | None = None,
+        apart: bool = False,
     ) -> None:
         self.seconds = seconds
+        self.work = work
+        self.spent = 0
+        self.apart = apart
         self.clock = clock
         self.began = clock()
         self.tell = tell
@@ -68,6 +81,8 @@ class Deadline:
     @property
     def reason(self) -> str:
         """Why it is over, in words: ``time limit of 60 s``; empty while it isn't."""
+        if self.work is not None and self.spent >= self.work:
+            self.stop(WORK_LIMIT)
         over = self.seconds is not None and self.clock() - self.began >= self.seconds
         if over and not self._asked:
             self._asked = f"time limit of {self.seconds:g} s"
@@ -150,6 +165,14 @@ def left() -> float | None:
     """Seconds until the time is up; None: there is no end."""
     deadline = _current.get()
     return None if deadline is None else deadline.left
+
+
+def spend(work: int) -> None:
+    """So much was done; see `Deadline`."""
+    deadline = _current.get()
+    while deadline is not None:
+        deadline.spent += work
+        deadline = None if deadline.apart else deadline.outer
 
 
 def check() -> None:

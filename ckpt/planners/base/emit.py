@@ -12,11 +12,15 @@ from functools import lru_cache
 from typing import Any, assert_never
 
 from ckpt.graph import Graph
+from ckpt.planners.base import clock
 from ckpt.planners.base.reads import permanent
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 
 Action = Compute | Backward
 """An instruction that isn't a Free."""
+
+COMPUTED, FREED = 2, 5
+"""The work of an action: when it is chosen, and when it is freed behind and simulated."""
 
 
 def needed_only(
@@ -82,6 +86,7 @@ class Emitter:
                 results = self.graph.results[i]
                 stack.extend(r for r in results if self._holders[r] and not available[r])
         order = sorted(missing)
+        clock.spend(COMPUTED * len(order))
         compute, _, _ = vocabulary(len(nodes), len(self.graph.steps))
         self.actions += [compute[i] for i in order]
         for i in order:
@@ -128,6 +133,7 @@ def free_early(graph: Graph, actions: Sequence[Action]) -> tuple[Instruction, ..
     One pass from the end; a read is the last one if the next thing that happens to the value is
     that it is computed again, or nothing. Outputs are live at the end.
     """
+    clock.spend(FREED * len(actions))
     nodes, steps = graph.nodes, graph.steps
     _, free, _ = vocabulary(len(nodes), len(steps))
     read_later = bytearray(node.resident for node in nodes)

@@ -39,6 +39,9 @@ TRIES = 12
 OVERHEAD = 10_000
 """What an iteration of the first-order method costs beside the entries, in entries."""
 
+ENTRIES = 200
+"""That are a unit of work."""
+
 ITERATIONS = 2_000
 """Of the first-order method, for each program."""
 
@@ -249,6 +252,7 @@ class MomentSearch:
         else:
             found = first_order.solve(program, min(ITERATIONS, allowed))
         self.effort -= max(1, found.used) * entries
+        clock.spend(max(1, found.used) * entries // ENTRIES)
         return None if found.duals is None else found
 
     def _entries(self, program: BoxProgram) -> int:

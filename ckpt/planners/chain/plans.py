@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, assert_never
 
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.planners.base import clock
+from ckpt.planners.base.clock import Deadline
 from ckpt.planners.base.cost import Cost
-from ckpt.planners.base.emit import Action, free_early, needed_only
+from ckpt.planners.base.emit import COMPUTED, Action, free_early, needed_only
 from ckpt.planners.base.registry import over_budget
 from ckpt.planners.base.stages import Stages
 from ckpt.planners.chain.cuts import SLOTS_WORK, cuts_of, spans_to_make
@@ -26,7 +28,8 @@ bytes were rounded up. Fixed for a graph, and so are the strides, so that a larg
 costs more."""
 
 LOOKED_NODES = 50_000
-"""Of large graphs so many nodes times strides, at least one stride."""
+"""Of large graphs so many nodes times strides, at least one stride; and so many nodes times points
+within a stride, or none."""
 
 FRONTIER = 256
 """The strides that a frontier is divided into, about."""
@@ -47,12 +50,17 @@ EFFORT = 4096
 """How many choices of what to keep are weighed, over all kinds of stages."""
 
 
-@lru_cache(maxsize=2)  # a table may take 200 MB
 def tables_of(
     graph: Graph, cost: Cost, slots: int | None, options: bool, max_stages: int | None,
     widest: int | None,
 ) -> Tables:  # fmt: skip
-    return Tables(graph, cost, slots, options, max_stages, widest)
+    with Deadline(apart=True).running():  # they may be there already
+        return _tables_of(graph, cost, slots, options, max_stages, widest)
+
+
+@lru_cache(maxsize=2)  # a table may take 200 MB
+def _tables_of(graph: Graph, *options: Any) -> Tables:
+    return Tables(graph, *options)
 
 
 class CornerPlan(NamedTuple):
@@ -73,9 +81,9 @@ class Tables:
     ) -> None:  # fmt: skip
         self.graph = graph
         self.cost = cost
-        self._figures: dict[CornerPlan, tuple[int, int]] = {}
-        """Of the plans simulated so far the peak and the cost: all timelines would take more than
-        the tables."""
+        self._figures: dict[CornerPlan, tuple[int, int, int]] = {}
+        """Of the plans simulated so far peak and cost, and what that took: all timelines would take
+        more than the tables."""
         self.chains: list[Chain] = []
         for stages in cuts_of(graph, cost, slots, max_stages, widest):
             one = Chain(graph, cost, stages, slots, options)
@@ -128,6 +136,8 @@ class Tables:
             if self._simulate(points[after])[0] > budget:
                 break
             best, end = after, after + stride
+        if stride * len(self.graph) > LOOKED_NODES:
+            return points[best]
         for after in range(best + 1, min(end, len(points))):
             if self._simulate(points[after])[0] > budget:
                 break
@@ -138,15 +148,18 @@ class Tables:
         """The bytes and cost that its plan turns out to need: at most what the table says."""
         peak, cost = self._simulate(point)
         found = point._replace(nbytes=peak, cost=cost)
-        self._figures[found] = peak, cost
+        self._figures[found] = self._figures[point]
         return found
 
     def _simulate(self, point: CornerPlan) -> tuple[int, int]:
         """Peak and cost of the plan at a point."""
         if point not in self._figures:
-            timeline = self.timeline(point)
-            self._figures[point] = timeline.peak, self.recompute(timeline)
-        return self._figures[point]
+            with Deadline(apart=True).running() as own:
+                timeline = self.timeline(point)
+            self._figures[point] = timeline.peak, self.recompute(timeline), own.spent
+        peak, cost, work = self._figures[point]
+        clock.spend(work)
+        return peak, cost
 
     def recompute(self, timeline: Timeline) -> int:
         return self.cost.recompute(timeline.counts)
@@ -222,6 +235,8 @@ class Chain:
         if self.runs is not None:
             operations = self.runs.operations(operations)
         for word, first, last in operations:
+            clock.check()
+            sofar = len(actions)
             for k in range(first, last + 1 if word == "advance" else first + 1):
                 for action in _actions_of(self.choices[k], word, last):
                     match action:
@@ -231,6 +246,7 @@ class Chain:
                             actions.append(Backward(self.stages[k].backwards[q]))
                         case _:
                             assert_never(action)
+            clock.spend(COMPUTED * (len(actions) - sofar))
         permanent = self.stages.permanent
         return needed_only(self.graph, _once(actions, permanent), permanent)
 

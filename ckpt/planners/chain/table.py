@@ -47,6 +47,9 @@ from ckpt.planners.chain.kinds import (
 
 Floats = NDArray[np.float32]
 
+ADDED = 1000
+"""Additions that are a unit of work."""
+
 
 class _Row(NamedTuple):
     """Of a segment's first stage s, for each j = s+1 ..: what restarting at j takes."""
@@ -185,6 +188,7 @@ class Table:
                     costs[j, : need[j] - low] = np.inf
                 start = self._at[s, t]
                 out = self._pool[start + low : start + high + 1]
+                clock.spend(20 + costs.size // ADDED)
                 costs.min(axis=0, out=out)
                 np.minimum(out, taped[t - new.start, low : high + 1], out=out)
                 self._pool[start + high + 1 : start + M + 1] = out[-1]

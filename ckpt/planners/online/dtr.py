@@ -21,6 +21,9 @@ from ckpt.planners.online.heuristics import HEURISTICS, Heuristic
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
 from ckpt.units import format_bytes
 
+COMPUTED, EVICTED, SCANNED = 25, 25, 200
+"""The work of a Compute; of an eviction; buffers of which the scan is a unit."""
+
 THRASHING = 2.0
 """The slowdown of the step, cost with over cost without recomputation, that is reported."""
 
@@ -323,6 +326,7 @@ class _Memory:
     def _compute(self, node: int) -> None:
         self.computes += 1
         if self.computes % 256 == 0:
+            clock.spend(256 * COMPUTED)
             clock.check()
         self.spent += self.run.prices.nodes[node]
         if self.computes > self.run.max_computes or self.spent > self.run.max_cost:
@@ -369,6 +373,7 @@ class _Memory:
             if self.offered[buffer] == np.inf:
                 raise _GaveUpError
             self.evictions += 1
+            clock.spend(EVICTED + len(self.last) // SCANNED)
             self._drop(buffer)
 
     def _reweigh(self) -> None:

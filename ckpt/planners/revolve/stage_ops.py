@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ckpt.planners.base import clock
 from ckpt.planners.base.emit import Emitter
 from ckpt.planners.base.stages import Stages
 from ckpt.schedule import Schedule
@@ -50,6 +51,7 @@ def emit(
     """
     emitter = StageEmitter(stages)
     for op in ops:
+        clock.check()
         emitter.perform(op)
     return emitter.schedule(planner, budget, notes)
 

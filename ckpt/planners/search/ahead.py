@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor, Future, wait
 from typing import Any, TypeVar
 
 from ckpt import workers
+from ckpt.errors import BudgetError
 from ckpt.graph import Graph
+from ckpt.machine import simulate
 from ckpt.planners.base import clock, registry
 from ckpt.planners.base.clock import Deadline
 from ckpt.planners.base.cost import Cost
@@ -19,6 +21,10 @@ from ckpt.timeline import Timeline
 R = TypeVar("R")
 
 Options = dict[str, Any]
+
+Known = Mapping[str, Schedule | int]
+"""What planners answered to the same question, by name: a schedule, or the smallest budget that one
+that refused knows of."""
 
 GRACE = 0.5
 """Seconds that a worker whose time is up has to hand back the best that it has."""
@@ -33,16 +39,24 @@ class Ahead:
     """
 
     def __init__(
-        self, executor: Executor | None, graph: Graph, budget: int | None, cost: Cost
-    ) -> None:
+        self, executor: Executor | None, graph: Graph, budget: int | None, cost: Cost,
+        known: Known | None = None,
+    ) -> None:  # fmt: skip
         self.executor = executor
+        self.known = known or {}
         self.problem = graph, budget, cost
         self.begun: dict[Hashable, Future[Any]] = {}
 
     def begin_plan(self, name: str, options: Options) -> None:
-        self._begin((name, *options.items()), _plan, name, options)
+        if name not in self.known:
+            self._begin((name, *options.items()), _plan, name, options)
 
     def plan(self, name: str, options: Options) -> Timeline:
+        known = self.known.get(name)
+        if isinstance(known, Schedule):
+            return simulate(self.problem[0], known)
+        if known is not None:
+            raise BudgetError(f"{name}: needs {known} bytes", smallest=known)
         return self._made((name, *options.items()), _plan, name, options)
 
     def begin_improving(self, timeline: Timeline, iterations: int) -> None:

@@ -10,7 +10,7 @@ from ckpt.graph import Graph
 from ckpt.planners.base.clock import Deadline, StoppedError
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.registry import planner
-from ckpt.planners.search.ahead import Ahead
+from ckpt.planners.search.ahead import Ahead, Known
 from ckpt.planners.search.portfolio import Portfolio
 from ckpt.schedule import Schedule
 
@@ -26,6 +26,7 @@ def auto(
     jobs: int | None = None,
     executor: Executor | None = None,
     cluster: str | None = None,
+    known: Known | None = None,
 ) -> Schedule:
     """The cheapest schedule of all planners, improved by local search.
 
@@ -39,6 +40,7 @@ def auto(
     iterations: the same everywhere, unless ``time_limit`` seconds are over before. Then it is the
     best so far, and ``notes["stopped_early"]`` says so. With ``jobs``, an ``executor`` or a
     ``cluster`` (see `workers.pool`) others do part of the work ahead, and it is the same schedule.
+    ``known``: what planners said for this budget already, who aren't asked again then.
     Of a graph of more than LONG computed nodes whose blocks repeat, one of few blocks is planned,
     and what is found is done with all; of the planners `chain` alone is then asked about the whole,
     unless little is left to save.
@@ -55,7 +57,7 @@ def auto(
         with (
             suppress(StoppedError),  # the best so far stands
             workers.pool(jobs=jobs, executor=executor, cluster=cluster) as there,
-            closing(Ahead(there, graph, budget, price)) as ahead,
+            closing(Ahead(there, graph, budget, price, known)) as ahead,
         ):
             portfolio.search(ahead, iterations)
         return portfolio.result()

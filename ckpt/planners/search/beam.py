@@ -189,7 +189,9 @@ class _Beam:
         limit = float("inf")
         if turn is not None and len(found) >= self.width:
             limit = sorted(p.total for p in found.values())[self.width - 1]
+        before = self.roller.work
         rolled = self.roller.roll(path.state, turn, limit)
+        clock.spend(self.roller.work - before)
         if rolled is not None:
             known = found.get(rolled.after.live)
             if known is None or rolled.after.cost < known.state.cost:

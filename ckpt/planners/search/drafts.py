@@ -17,10 +17,14 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from ckpt.graph import Graph, Overwrites
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.emit import Action, free_early, needed_only
 from ckpt.planners.base.reads import permanent
 from ckpt.schedule import Backward, Compute, Free, Instruction, Schedule
+
+DRAFTED = 10
+"""The work of an action of a draft: all that is asked of it."""
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.int64]]
 """One figure an action."""
@@ -93,6 +97,7 @@ class Draft:
 
     def __init__(self, sheet: Sheet, actions: list[Action]) -> None:
         self.sheet = sheet
+        clock.spend(DRAFTED * len(actions))
         self.actions = needed_only(sheet.graph, actions)
         self.bound = _bind(sheet, self.actions)
         """For each action, the actions that made what it reads."""

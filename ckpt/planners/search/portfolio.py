@@ -165,7 +165,7 @@ class Portfolio:
         repeats = find_repeats(self.graph) if self.computed > LONG else None
         if budget is None or repeats is None or repeats.count < MULTIPLE + FEWEST:
             return False
-        for name in ("store_all", "sqrt"):
+        for name in dict.fromkeys(("store_all", "sqrt", *self.ahead.known)):
             self.ask(name, {})
         self.prove(0)
         if self.done or self.impossible:

@@ -27,10 +27,11 @@ def none_fits(
     )
     if best is None:
         return BudgetError(text + proven)
+    set_by = f", set by {best.instruction}" if best.instruction else ""
     between = "" if best.smallest == floor.nbytes else "; between the two it is undecided"
     return BudgetError(
         f"{text}the smallest that any planner finds needs {format_bytes(best.smallest or 0)} "
-        f"({best.smallest} bytes), set by {best.instruction}; {proven}{between}",
+        f"({best.smallest} bytes){set_by}; {proven}{between}",
         smallest=best.smallest,
         instruction=best.instruction,
     )

@@ -9,7 +9,7 @@ from ckpt.planners.base.emit import Emitter
 from ckpt.planners.base.registry import planner
 from ckpt.schedule import Schedule
 
-MOST_COMPUTES = 2_000_000
+MOST_COMPUTES = 1_000_000
 """Quadratic plans longer than this are refused: they help no one, and fill the memory."""
 
 
