@@ -34,7 +34,7 @@ smallest budget that the planner knows."""
 EFFORT = 100_000_000
 """Of the linear program among the bounds, a budget."""
 
-WORK = 40_000_000
+WORK = 32_000_000
 """Of a planner, at all budgets together: see `clock.Deadline`."""
 
 AUTO = "auto"

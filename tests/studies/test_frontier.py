@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 
 import ckpt
 from ckpt.planners.base import registry
+from ckpt.planners.base.clock import WORK_LIMIT
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.table import BUDGET_COLUMNS, render
+from ckpt.studies import planned
 from tests.graphs import mlp, unet
 
 PLANNERS = ["sqrt", "dtr", "chain"]
@@ -155,3 +158,62 @@ def test_the_page_has_a_row_a_planner_that_found_no_plan_somewhere() -> None:
     assert f">{len(refused)}<" in part
     assert html.escape(refused[-1]["error"]) in part
     assert html.escape(refused[0]["error"]) not in part
+
+
+def test_work_is_counted_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes to the end of its share does so in the same place here and on workers, whatever
+    they remember of other budgets."""
+    monkeypatch.setattr(planned, "WORK", 8_000)
+    graph, names = mlp([8] * 12), ["sqrt", "greedy", "chain", "dtr", "auto"]
+    common: dict[str, Any] = {"planners": names, "points": 4, "time_limit": None}
+    here = ckpt.frontier(graph, **common)
+    errors = [row["error"] or "" for row in here.rows]
+    assert any(error == f"stopped early: {WORK_LIMIT}" for error in errors)
+    notes = [schedule.notes for schedule in here.schedules if schedule]
+    assert any(note.get("stopped_early") == WORK_LIMIT for note in notes)
+    with ThreadPoolExecutor(2) as executor:
+        there = ckpt.frontier(graph, **common, executor=executor)
+    again = ckpt.frontier(graph, **common)
+    for found in (there, again):
+        assert [{**row, "planning_seconds": 0} for row in found.rows] == [
+            {**row, "planning_seconds": 0} for row in here.rows
+        ]
+        assert found.schedules == here.schedules
+        assert found.bounds == here.bounds
+
+
+@pytest.mark.parametrize("stop", [2, 9])
+def test_one_that_was_stopped_comes_to_the_same_as_one_that_was_not(
+    stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, names = mlp([8] * 12), ["sqrt", "dtr", "auto"]
+    monkeypatch.setattr(planned, "WORK", 400_000)
+    told: list[dict[str, Any]] = []
+    whole = ckpt.frontier(graph, planners=names, points=5, on_row=told.append)
+    kept = [planned.kept(json.loads(json.dumps(planned.to_keep(row)))) for row in told[:stop]]
+    known = [row for row in kept if row is not None]
+    assert len(known) == stop
+    again = ckpt.frontier(graph, planners=names, points=5, known=known)
+    assert [{**row, "planning_seconds": 0} for row in again.rows] == [
+        {**row, "planning_seconds": 0} for row in whole.rows
+    ]
+    assert [s and s.instructions for s in again.schedules] == [
+        s and s.instructions for s in whole.schedules
+    ]
+    assert again.bounds == whole.bounds
+
+
+def test_auto_is_told_what_others_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    plain = registry.Planner.simulated
+
+    def spied(self: registry.Planner, *args: Any, **options: Any) -> Any:
+        asked.append(self.name)
+        return plain(self, *args, **options)
+
+    monkeypatch.setattr(registry.Planner, "simulated", spied)
+    graph, names = mlp([8] * 12), ["chain", "mixed", "auto"]
+    found = ckpt.frontier(graph, planners=names, budgets=["60%"])
+    assert asked.count("chain") == asked.count("mixed") == 1
+    chain, _, auto = found.rows
+    assert auto["recompute_flops"] <= chain["recompute_flops"]
