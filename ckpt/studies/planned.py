@@ -34,7 +34,7 @@ smallest budget that the planner knows."""
 EFFORT = 100_000_000
 """Of the linear program among the bounds, a budget."""
 
-WORK = 32_000_000
+WORK = 40_000_000
 """Of a planner, at all budgets together: see `clock.Deadline`."""
 
 AUTO = "auto"
@@ -143,15 +143,17 @@ def planned(
             share = min(1.0, 2 * len(limits) / max(most - len(told.limits), 1))
             until = None if ends is None else time.time() + share * (ends - time.time())
             wanted = told.begin(limits)
+            left = len(wanted)
             for last in (False, True):
                 asked = [key for key in wanted if (key[0] in (None, AUTO)) is last]
                 tasks = [
                     _Task(
                         graph, limit, name, told.options(name, limit, iterations), WORK // most,
-                        until, (len(wanted) - k) / (jobs or 1),
+                        until, (left - k) / (jobs or 1),
                     )
                     for k, (name, limit) in enumerate(asked)
                 ]  # fmt: skip
+                left -= len(tasks)
                 own = [task for task in tasks if away and not _built_in(task.planner)]
                 theirs = [task for task in tasks if task not in own]
                 with closing(workers.each(_run, theirs, executor=there)) as made:
