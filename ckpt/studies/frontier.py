@@ -20,10 +20,10 @@ from ckpt.reports.formats.shown import Shown
 from ckpt.reports.pages import Reel, page
 from ckpt.reports.table import FRONTIER_COLUMNS
 from ckpt.schedule import Schedule
+from ckpt.studies.budgets.placement import next_budgets
+from ckpt.studies.budgets.planned import Row, planned
 from ckpt.studies.given import are_arrays, graph_of
 from ckpt.studies.measure import measured_peak
-from ckpt.studies.placement import next_budgets
-from ckpt.studies.planned import Row, planned
 from ckpt.text import printable
 from ckpt.timeline import Timeline
 from ckpt.units import BYTES, at_least, format_bytes, format_flops, in_one_unit, listed
@@ -326,7 +326,7 @@ def frontier(
     bounds the local search of ``auto``. A planner's plan for a smaller budget stands where it finds
     nothing cheaper for a larger one. All planning together takes ``time_limit`` seconds, of which
     each row has its share of what is left; one that isn't done then is a row with an error.
-    ``on_row`` sees each row as it is made: a dict of `planned.COLUMNS`, and its ``schedule``.
+    ``on_row`` sees each row as it is made: a dict of `budgets.planned.COLUMNS`, and its ``schedule``.
     ``known`` are rows of an earlier run, as ``on_row`` saw them: they are taken as they are.
     ``jobs``, ``executor`` or ``cluster``: where the planning is done, see `workers.pool`; the rows
     are the same, but for times. Planners of one's own, and what is executed, stay here.
@@ -361,7 +361,7 @@ def frontier(
         found.schedules += each.schedules
         errors += each.errors
     if all(row["error"] for row in found.rows):
-        errors += [BudgetError(row["error"], smallest=row["smallest_nbytes"]) for row in found.rows]
+        errors = errors or [_refusal(row) for row in found.rows]
         raise next((e for e in errors if isinstance(e, BudgetError)), errors[0])
     if measure:
         if program is None or not are_arrays(args):
@@ -369,6 +369,14 @@ def frontier(
         with program.restored(*args):
             _execute(found, program, args)
     return found
+
+
+def _refusal(row: Row) -> CkptError:
+    """What a row of an earlier run was, about."""
+    smallest = row["smallest_nbytes"]
+    if smallest is None:
+        return UsageError(row["error"])
+    return BudgetError(row["error"], smallest=smallest)
 
 
 def _in_turn(rows: Sequence[Row], limits: Sequence[int]) -> list[int]:

@@ -16,7 +16,7 @@ from ckpt.planners.base import registry
 from ckpt.planners.base.clock import WORK_LIMIT
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.table import BUDGET_COLUMNS, render
-from ckpt.studies import planned
+from ckpt.studies.budgets import planned
 from tests.graphs import mlp, unet
 
 PLANNERS = ["sqrt", "dtr", "chain"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ckpt
-from ckpt.studies.placement import next_budgets
+from ckpt.studies.budgets.placement import next_budgets
 from tests.graphs import chain
 
 LOW, HIGH = 100, 1100
