@@ -70,8 +70,9 @@ def frontier(
     from ckpt.reports import exports, table
     from ckpt.reports.reproduce import reproduction
     from ckpt.studies import frontier as study
-    from ckpt.studies.budgets.planned import is_late, kept, to_keep
+    from ckpt.studies.budgets.planned import is_late
     from ckpt.studies.journal import Journal, discard
+    from ckpt.studies.kept import kept, to_keep
     from ckpt.text import filled
     from ckpt.units import rounded_up
     from ckpt.witness import malloc

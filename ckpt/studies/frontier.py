@@ -326,7 +326,7 @@ def frontier(
     bounds the local search of ``auto``. A planner's plan for a smaller budget stands where it finds
     nothing cheaper for a larger one. All planning together takes ``time_limit`` seconds, of which
     each row has its share of what is left; one that isn't done then is a row with an error.
-    ``on_row`` sees each row as it is made: a dict of `budgets.planned.COLUMNS`, and its ``schedule``.
+    ``on_row`` sees each row as it is made: of `planned.COLUMNS`, and its ``schedule``.
     ``known`` are rows of an earlier run, as ``on_row`` saw them: they are taken as they are.
     ``jobs``, ``executor`` or ``cluster``: where the planning is done, see `workers.pool`; the rows
     are the same, but for times. Planners of one's own, and what is executed, stay here.

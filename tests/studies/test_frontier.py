@@ -17,6 +17,8 @@ from ckpt.planners.base.clock import WORK_LIMIT
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.table import BUDGET_COLUMNS, render
 from ckpt.studies.budgets import planned
+from ckpt.studies.kept import kept as from_disk
+from ckpt.studies.kept import to_keep
 from tests.graphs import mlp, unet
 
 PLANNERS = ["sqrt", "dtr", "chain"]
@@ -190,7 +192,7 @@ def test_one_that_was_stopped_comes_to_the_same_as_one_that_was_not(
     monkeypatch.setattr(planned, "WORK", 400_000)
     told: list[dict[str, Any]] = []
     whole = ckpt.frontier(graph, planners=names, points=5, on_row=told.append)
-    kept = [planned.kept(json.loads(json.dumps(planned.to_keep(row)))) for row in told[:stop]]
+    kept = [from_disk(json.loads(json.dumps(to_keep(row)))) for row in told[:stop]]
     known = [row for row in kept if row is not None]
     assert len(known) == stop
     again = ckpt.frontier(graph, planners=names, points=5, known=known)
