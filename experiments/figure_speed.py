@@ -76,6 +76,7 @@ def _draw(axes: Axes, rows: Sequence[dict[str, Any]], cases: Sequence[str]) -> N
 
     dress(axes, x="times the step by hand (of chains: micrograd's)", grid="x")
     axes.set_xscale("log")
+    axes.margins(x=0.12)
     axes.axvline(1, color=GREY, linewidth=1)
     firsts = {}
     for row in rows:

@@ -261,7 +261,10 @@ class _Writer:
                 assert rule.accumulator is not None
                 self.cotangents[dep] = target = self._own(dep, edge)
                 given = rule.accumulator.arguments(g, stand)
-                self.code.lines.append(Line("do", rule.accumulator.function, [target, *given]))
+                cost = node.op.into_workspace
+                workspace = cost(target.array, g.array, node) if cost else 0
+                add = rule.accumulator.function
+                self.code.lines.append(Line("do", add, [target, *given], workspace=workspace))
             else:
                 account = edge.account if taken is None else edge.over.get(taken, edge.account)
                 new = self._kernel(edge.kernel, rule.arguments(g, stand), account)
