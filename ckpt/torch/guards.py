@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
@@ -17,6 +18,7 @@ from ckpt.errors import UnsupportedError, UsageError
 from ckpt.torch.capture import named_values
 from ckpt.torch.capture.reach import HOOKS
 from ckpt.torch.capture.record import Captured
+from ckpt.torch.capture.witness import cuda_among
 
 Key = tuple[Any, ...]
 
@@ -93,13 +95,17 @@ class Guards:
         roots: dict[str, nn.Module], captured: Captured | None = None,
     ) -> None:  # fmt: skip
         self.arguments = [self._of(v) if isinstance(v, torch.Tensor) else None for v in flat]
-        self.flags = _flags()
+        on_gpu = captured is not None and cuda_among(captured.versions) is not None
+        self.flags = {**_FLAGS, **_FLAGS_OF_GPUS} if on_gpu else _FLAGS
+        self.flags_then = [read() for read in self.flags.values()]
         self.tensors: list[tuple[Any, str, Any, int, bool, str]] = []
         self.children: list[tuple[dict[str, Any], list[Any], str]] = []
         self.hooks = [(getattr(every_module, f"_global{kind}"), "all modules") for kind in HOOKS]
         self.places = captured.places if captured is not None else []
-        self.written: set[int] = set()
-        """Storages of the user's that a step changes; 0 if it changes an argument."""
+        self.written: list[int] = []
+        """Where storages of the user's begin that a step changes; 0 if it changes an argument."""
+        self.ends: list[int] = []
+        """Where they end, in their order."""
         for prefix, root in roots.items():
             for path, module in root.named_modules():
                 full = ".".join(filter(None, [prefix, path]))
@@ -134,13 +140,16 @@ class Guards:
                 what = f"{leaf.name or 'a tensor'} of shape {tuple(tensor.shape)}"
                 self._tensor({"": tensor}, "", tensor, what)
                 known.add(id(tensor))
+        ends: dict[int, int] = {}
         for call in captured.calls:
             for before, _ in call.writes:
                 written = captured.versions[before].leaf
                 if written is not None and written.argument is None:
-                    self.written.add(written.tensor.untyped_storage().data_ptr())
+                    storage = written.tensor.untyped_storage()
+                    ends[storage.data_ptr()] = storage.data_ptr() + storage.nbytes()
                 elif written is not None:
-                    self.written.add(0)
+                    ends[0] = 0
+        self.written, self.ends = sorted(ends), [ends[start] for start in sorted(ends)]
 
     @staticmethod
     def _of(tensor: torch.Tensor) -> Any:
@@ -161,6 +170,8 @@ class Guards:
         unchanged = named_values.unchanged([*self.places, *of_modules])
         children: list[dict[str, Any]] = [held for held, *_ in self.children]
         held = [known for _, known, _ in self.children]
+        flags = [read for read in self.flags.values() if read is not _default_device]
+        flags_then = [read() for read in flags]
 
         def same(spec_now: Any, flat: list[Any]) -> bool:
             return (
@@ -173,7 +184,8 @@ class Guards:
                 and [*map(_requires_grad, tensors)] == needs
                 and [*map(list, map(dict.values, children))] == held
                 and self._no_other_hooks()
-                and _flags() == self.flags
+                and [read() for read in flags] == flags_then
+                and not _function_modes()
                 and not (self.written and self._is_shared(flat))
             )
 
@@ -220,8 +232,8 @@ class Guards:
             fault = f"{full} has other hooks than when the plan was made"
         if fault:
             raise UsageError(f"{fault}: plan again")
-        for what, now, then in zip(_FLAGS, _flags(), self.flags, strict=True):
-            if now != then:
+        for (what, read), then in zip(self.flags.items(), self.flags_then, strict=True):
+            if (now := read()) != then:
                 raise UsageError(f"{what} is {now}, and was {then} in the plan: plan again")
         if self.written and self._is_shared(flat):
             raise UsageError(
@@ -231,10 +243,14 @@ class Guards:
 
     def _is_shared(self, flat: list[Any]) -> bool:
         """Is the memory of an argument, which is changed, that of another one?"""
-        given = {id(v): v for v in flat if isinstance(v, torch.Tensor)}
-        pointers = [v.untyped_storage().data_ptr() for v in given.values()]
-        several = 0 in self.written and len(set(pointers)) < len(pointers)
-        return several or not self.written.isdisjoint(pointers)
+        given = {id(v): v for v in flat if isinstance(v, torch.Tensor)}.values()
+        for pointer in map(_data_ptr, given):
+            before = bisect(self.written, pointer) - 1
+            if before >= 0 and pointer < self.ends[before]:
+                return True
+        if self.written[0]:
+            return False
+        return len({v.untyped_storage().data_ptr() for v in given}) < len(given)
 
 
 def _seen(value: Any) -> Any:
@@ -252,8 +268,12 @@ _training, _requires_grad = attrgetter("training"), attrgetter("requires_grad")
 _data_ptr: Callable[[torch.Tensor], int] = torch.Tensor.data_ptr
 
 
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+"""How many there are: without one no default device is set."""
+
+
 def _default_device() -> torch.device:
-    if torch._C._len_torch_function_stack():
+    if _function_modes():
         return torch.get_default_device()
     return _CPU
 
@@ -263,17 +283,16 @@ _FLAGS: dict[str, Callable[[], Any]] = {
     "the default dtype": torch.get_default_dtype,
     "the default device": _default_device,
     "use_deterministic_algorithms": torch._C._get_deterministic_algorithms,
-    "cudnn.deterministic": torch._C._get_cudnn_deterministic,
-    "cuda.matmul.allow_tf32": torch._C._get_cublas_allow_tf32,
     "the precision of float32 products": torch._C._get_float32_matmul_precision,
     "mkldnn.enabled": torch._C._get_mkldnn_enabled,
     "attention's flash backend": torch._C._get_flash_sdp_enabled,
     "attention's plain backend": torch._C._get_math_sdp_enabled,
-    "attention's memory-efficient backend": torch._C._get_mem_efficient_sdp_enabled,
-    "attention's cudnn backend": torch._C._get_cudnn_sdp_enabled,
 }
 """What decides which kernels run."""
 
-
-def _flags() -> list[Any]:
-    return [read() for read in _FLAGS.values()]
+_FLAGS_OF_GPUS: dict[str, Callable[[], Any]] = {
+    "cudnn.deterministic": torch._C._get_cudnn_deterministic,
+    "cuda.matmul.allow_tf32": torch._C._get_cublas_allow_tf32,
+    "attention's memory-efficient backend": torch._C._get_mem_efficient_sdp_enabled,
+    "attention's cudnn backend": torch._C._get_cudnn_sdp_enabled,
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -21,8 +22,21 @@ from ckpt.torch.lowering.build import Lowered
 from ckpt.torch.run.lines import StepWriter
 
 _below_autograd: Any = torch._C._AutoDispatchBelowAutograd
-_no_autocast: Any = torch._C._DisableAutocast
+_in_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
 _version = attrgetter("_version")
+
+
+@contextmanager
+def _below_autocast() -> Iterator[None]:
+    with torch._C._DisableAutocast(), _below_autograd():
+        yield
+
+
+def _below_all() -> AbstractContextManager[Any]:
+    """Where calls lead straight to their kernels."""
+    found: AbstractContextManager[Any] = _below_autocast() if _in_autocast() else _below_autograd()
+    return found
 
 
 class Runner:
@@ -38,9 +52,10 @@ class Runner:
         parts = [code.delivers for code in lowered.steps if code.delivers]
         self.last_part = len(parts) - 1
         targets = [t.argument if t.argument is not None else tensor_of(t) for t in captured.targets]
-        self.targets = [[targets[n] for n in part] for part in parts]
+        self.targets: list[Any] = [[targets[n] for n in part] for part in parts]
         """Of each part of the backward whose gradients it finds: an argument's number, or the
         tensor."""
+        self.differentiates_arguments = any(type(t) is int for t in targets)
         self.fixed: list[Any] = []
         """The leaves as calls read them; None for those that are arguments."""
         self.given: list[tuple[int, int, Any]] = []
@@ -76,10 +91,15 @@ class Runner:
         leaves = self.fixed.copy()
         for place, argument, read in self.given:
             leaves[place] = read(flat[argument])
-        run = _InFlight(self, leaves, _with_arguments(self.watched, flat))
+        targets, watched = self.targets, self.watched
+        if self.given:
+            watched = _with_arguments(watched, flat)
+        if self.differentiates_arguments:
+            targets = [_with_arguments(part, flat) for part in targets]
+        run = _InFlight(self, leaves, watched)
         token: Any = None
         for part in range(self.last_part, -1, -1):
-            token = _apply(run, part, token, *_with_arguments(self.targets[part], flat))
+            token = _apply(run, part, token, *targets[part])
         return list(token)
 
 
@@ -133,7 +153,7 @@ class _InFlight:
 
     def forward(self) -> list[Any]:
         assert self.code is not None
-        with _below_autograd(), _no_autocast():
+        with _below_all():
             outputs = next(self.code)
         self.versions = [*map(_version, self.watched)]
         if self.runner.outputs_read:
@@ -151,12 +171,12 @@ class _InFlight:
             raise UnsupportedError(
                 "a planned step has no second-order gradients: create_graph=False"
             )
-        if runner.cast and torch._C._is_any_autocast_enabled():
+        if runner.cast and _in_autocast():
             raise UsageError(
                 f"backward is called within autocast, which casts what {runner.cast} reads "
                 "there: call it outside, as PyTorch advises"
             )
-        keeps = torch._C._autograd._get_current_graph_task_keep_graph()
+        keeps = _keeps_graph()
         if part < self.next_part or self.code is None:
             return self._again(part, seeds)
         self._unchanged(part)
@@ -175,7 +195,7 @@ class _InFlight:
                 self.kept_seeds = [seed.clone() for seed in seeds]
             seeds = [*map(_laid_out, seeds, runner.seeds)]
         code, self.code = self.code, None  # what fails is not tried again
-        with _below_autograd(), _no_autocast():
+        with _below_all():
             if part == 0:
                 code.send(seeds)  # type: ignore[attr-defined]
             else:
