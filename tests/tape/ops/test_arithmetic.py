@@ -169,6 +169,7 @@ def test_casts():
     assert not x.astype(int).requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:numpy.fix is deprecated:DeprecationWarning")  # from 2.5 on
 def test_ldexp_modf_and_divmod():
     n = np.array([1, 2, -3, 0])
     check_op(lambda x: np.ldexp(x, n), ANY)
