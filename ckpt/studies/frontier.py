@@ -344,7 +344,7 @@ def frontier(
     place: Callable[[Sequence[Row]], list[int]]
     if budgets is None:
         most = at_least(2, "points", points)
-        place = partial(next_budgets, low=found.floor_nbytes, high=peak, most=most)
+        place = partial(_bends, found=found, high=peak, most=most)
     else:
         limits = sorted({resolve_budget(graph, b)[0] or peak for b in listed("budgets", budgets)})
         most, place = len(limits), partial(_in_turn, limits=limits)
@@ -377,6 +377,11 @@ def _refusal(row: Row) -> CkptError:
     if smallest is None:
         return UsageError(row["error"])
     return BudgetError(row["error"], smallest=smallest)
+
+
+def _bends(rows: Sequence[Row], found: Frontier, high: int, most: int) -> list[int]:
+    """The floor takes seconds on a large graph, and the first row doesn't wait for it."""
+    return next_budgets(rows, found.floor_nbytes if rows else high, high, most)
 
 
 def _in_turn(rows: Sequence[Row], limits: Sequence[int]) -> list[int]:
