@@ -115,7 +115,7 @@ def _of_eigh(x: Any, part: int) -> Any:
     return np.linalg.eigh(x)[part]
 
 
-@op(infer=_infer_eigh, flops=cubic(9), workspace=double_precision, scratch=scratch.eigh)
+@op(infer=_infer_eigh, flops=cubic(9), **scratch.held(double_precision, scratch.eigh))
 def eigh(x: Any, *, UPLO: str = "L") -> Any:
     return tuple(np.linalg.eigh(x, UPLO))  # type: ignore[call-overload]
 
@@ -150,7 +150,7 @@ def _infer_eig(x: Any) -> AbstractParts:
     return AbstractParts((AbstractArray(x.shape[:-1], dtype), AbstractArray(x.shape, dtype)))
 
 
-@op(infer=_infer_eig, flops=cubic(25), workspace=double_precision, scratch=scratch.eig)
+@op(infer=_infer_eig, flops=cubic(25), **scratch.held(double_precision, scratch.eig))
 def eig(x: Any) -> Any:
     w, v = np.linalg.eig(x)
     return np.ascontiguousarray(w), np.ascontiguousarray(v)
@@ -198,7 +198,7 @@ def _svd_flops(out: Any, x: Any, *, full_matrices: bool) -> int:
     return int(stack_of(x) * work)
 
 
-@op(infer=_infer_svd, flops=_svd_flops, workspace=double_precision, scratch=scratch.svd)
+@op(infer=_infer_svd, flops=_svd_flops, **scratch.held(double_precision, scratch.svd))
 def svd(x: Any, *, full_matrices: bool = True) -> Any:
     return tuple(np.linalg.svd(x, full_matrices=full_matrices))
 
@@ -303,7 +303,7 @@ def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
     )
 
 
-@op(infer=_infer_qr, flops=_qr_flops, workspace=_qr_workspace, scratch=scratch.qr)
+@op(infer=_infer_qr, flops=_qr_flops, **scratch.held(_qr_workspace, scratch.qr))
 def qr(x: Any, *, mode: str = "reduced") -> Any:
     return tuple(np.linalg.qr(x, mode))  # type: ignore[call-overload]
 

@@ -121,8 +121,8 @@ def _same(x: Any, **params: Any) -> AbstractArray:
 
 
 @op(
-    np.linalg.inv, infer=_same, flops=cubic(2), workspace=double_precision,
-    scratch=scratch.solving,
+    np.linalg.inv, infer=_same, flops=cubic(2),
+    **scratch.held(double_precision, scratch.solving),
 )  # fmt: skip
 def inv(x: Any) -> Any:
     return np.linalg.inv(x)
@@ -138,8 +138,8 @@ def _infer_det(x: Any) -> AbstractArray:
 
 
 @op(
-    np.linalg.det, infer=_infer_det, flops=cubic(2 / 3), workspace=double_precision,
-    scratch=scratch.factoring,
+    np.linalg.det, infer=_infer_det, flops=cubic(2 / 3),
+    **scratch.held(double_precision, scratch.factoring),
 )  # fmt: skip
 def det(x: Any) -> Any:
     return np.linalg.det(x)
@@ -162,8 +162,7 @@ def _cofactors_scratch(out: Any, x: Any) -> int:
 
 
 @op(
-    infer=_same, flops=cubic(24), workspace=_cofactors_workspace,
-    scratch=_cofactors_scratch,
+    infer=_same, flops=cubic(24), **scratch.held(_cofactors_workspace, _cofactors_scratch),
 )  # fmt: skip
 def cofactors(x: Any) -> Any:
     """The derivatives of the determinant, which exist for singular matrices too: their singular
@@ -191,8 +190,8 @@ det.vjp(x=lambda g, x: np.multiply(np.expand_dims(g, (-2, -1)), cofactors(x)))
 
 
 @op(
-    np.linalg.cholesky, infer=_same, flops=cubic(1 / 3), workspace=double_precision,
-    scratch=scratch.cholesky,
+    np.linalg.cholesky, infer=_same, flops=cubic(1 / 3),
+    **scratch.held(double_precision, scratch.cholesky),
 )  # fmt: skip
 def cholesky(x: Any, *, upper: bool = False) -> Any:
     return np.linalg.cholesky(x, upper=upper)
@@ -233,8 +232,8 @@ def _solve_flops(out: Any, a: Any, b: Any) -> float:
 
 
 @op(
-    np.linalg.solve, infer=_infer_solve, flops=_solve_flops, workspace=double_precision,
-    scratch=scratch.solving,
+    np.linalg.solve, infer=_infer_solve, flops=_solve_flops,
+    **scratch.held(double_precision, scratch.solving),
 )  # fmt: skip
 def solve(a: Any, b: Any) -> Any:
     return np.linalg.solve(a, b)
@@ -294,8 +293,7 @@ def _of_slogdet(x: Any, part: int) -> Any:
 
 
 @op(
-    infer=_infer_slogdet, flops=cubic(2 / 3), workspace=double_precision,
-    scratch=scratch.factoring,
+    infer=_infer_slogdet, flops=cubic(2 / 3), **scratch.held(double_precision, scratch.factoring),
 )  # fmt: skip
 def slogdet(x: Any) -> Any:
     return tuple(np.linalg.slogdet(x))

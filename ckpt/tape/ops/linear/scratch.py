@@ -11,12 +11,25 @@ OpenBLAS's own buffers come with its first call, and stay.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+
+TRACED = tuple(map(int, np.__version__.split(".")[:2])) >= (2, 5)
+"""From 2.5 on NumPy's wrapper allocates in tracemalloc's sight: all that is workspace then."""
 
 NB = 32
 """LAPACK's block size for these, ILAENV's."""
 INTEGER = 8
 """Bytes of a Fortran integer: NumPy's wheels have 64-bit ones."""
+
+
+def held(workspace: Callable[..., int], scratch: Callable[..., int]) -> dict[str, Any]:
+    """An op's bytes beside operands and result, as tracemalloc sees them."""
+    if not TRACED:
+        return {"workspace": workspace, "scratch": scratch}
+    return {"workspace": lambda *a, **params: workspace(*a, **params) + scratch(*a, **params)}
 
 
 def _wide(*operands: Any) -> int:

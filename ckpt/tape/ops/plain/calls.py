@@ -73,8 +73,7 @@ def _scratch(out: Any, *arrays: Any, call: NumpyCall, name: str) -> int:
 @op(
     infer=lambda *arrays, call, name: call.infer(*arrays),
     flops=lambda out, *arrays, call, name: call.kernel(arrays).flops,
-    workspace=_workspace,
-    scratch=_scratch,
+    **scratch.held(_workspace, _scratch),
 )
 def as_numpy(*arrays: Any, call: Any = None, name: str = "") -> Any:
     """NumPy's own result, in memory of its own."""
