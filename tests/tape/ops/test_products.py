@@ -138,8 +138,9 @@ def test_cross(a, b):
 
 @pytest.mark.filterwarnings("ignore:Arrays of 2-dimensional vectors")
 def test_cross_of_plane_vectors_and_along_axes():
-    check_op(lambda a, b: np.cross(a, b), normal(4, 2), normal(4, 2, seed=1))
-    check_op(lambda a, b: np.cross(a, b), normal(4, 2), normal(4, 3, seed=1))
+    if np.lib.NumpyVersion(np.__version__) < "2.5.0":  # which has none of plane vectors
+        check_op(lambda a, b: np.cross(a, b), normal(4, 2), normal(4, 2, seed=1))
+        check_op(lambda a, b: np.cross(a, b), normal(4, 2), normal(4, 3, seed=1))
     check_op(lambda a, b: np.cross(a, b, axis=0), normal(3, 4), normal(3, 4, seed=1))
     check_op(lambda a, b: np.cross(a, b, 0, 1, 0), normal(3, 4), normal(4, 3, seed=1))
     with pytest.raises(ValueError, match="components"):

@@ -285,15 +285,12 @@ def _qr_flops(out: Any, x: Any, *, mode: str) -> float:
 
 
 def _qr_workspace(out: Any, x: Any, *, mode: str) -> int:
-    """The operand is copied and factored in place, in double precision. Then there is either a mask
-    to take R out of it (and a buffer of NumPy's iterator, if the copy isn't in C order), or the
-    copies of Q and R in single precision beside those in double."""
+    """The operand is copied and factored in place, in double precision. Then there is either what
+    takes R out of it, or the copies of Q and R in single precision beside those in double."""
     q, r = out
     wide = 16 if q.dtype.kind == "c" else 8
     held = x.size * wide
-    mask = r.shape[-2] * r.shape[-1]
-    turned = abs(x.strides[-1]) > abs(x.strides[-2])
-    taking = held + mask + (min(r.size, np.getbufsize()) * wide if turned else 0)
+    taking = held + scratch.taking_r(x, r)
     if q.dtype.char not in "fF":
         return int(taking)
     return int(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from ckpt.tape.core.dispatch import operand
 from ckpt.tape.core.op import Op, adapt, op
 from ckpt.tape.core.rules import shape_of
 from ckpt.tape.ops.linear.einsum import contract, tensordot
+from ckpt.tape.ops.linear.scratch import held
+from ckpt.tape.ops.linear.stacks import lanes_of_stack
 from ckpt.tape.ops.pointwise.complex_numbers import conjugate
 
 
@@ -35,7 +38,32 @@ def _matmul_casts(out: Any, x: Any, w: Any) -> int:
     return sum(a.size * out.itemsize for a in (x, w) if a.dtype != out.dtype)
 
 
-@op(np.matmul, infer=_infer_matmul, flops=_matmul_flops, workspace=_matmul_casts, writes=np.matmul)
+def _matmul_copies(out: Any, x: Any, w: Any) -> int:
+    """One matrix at a time of those that BLAS can't take: reversed ones, every other column
+    (``numpy/_core/src/umath/matmul.c.src``, allocate_buffer)."""
+    if out.dtype.char not in "fdFD" or min(x.ndim, w.ndim) < 2:
+        return 0
+    if min(*x.shape[-2:], *w.shape[-2:]) < 2:
+        return 0
+    matrices = [a for a in (x, w) if a.dtype == out.dtype and not _fits_blas(a)]
+    nbytes = sum(int(prod(a.shape[-2:])) * a.itemsize for a in matrices)
+    return int(nbytes * lanes_of_stack(x, w, out))
+
+
+def _fits_blas(x: Any) -> bool:
+    """Does one of the last two axes lie densely, and each row of it apart from the next?"""
+    rows, columns = x.shape[-2:]
+    by_row, by_column = x.strides[-2:]
+    return any(
+        inner == x.itemsize and outer % x.itemsize == 0 and outer >= length * x.itemsize
+        for inner, outer, length in ((by_column, by_row, columns), (by_row, by_column, rows))
+    )
+
+
+@op(
+    np.matmul, infer=_infer_matmul, flops=_matmul_flops, writes=np.matmul,
+    **held(_matmul_casts, _matmul_copies),
+)  # fmt: skip
 def matmul(x: Any, w: Any) -> Any:
     return np.matmul(x, w)
 

@@ -1,4 +1,4 @@
-"""What LAPACK and NumPy's wrapper of it allocate out of tracemalloc's sight, in bytes.
+"""What LAPACK, BLAS and NumPy's wrappers of them allocate out of tracemalloc's sight, in bytes.
 
 NumPy's gufuncs (``numpy/linalg/umath_linalg.cpp``) copy one matrix of a stack at a time into
 buffers of their own, in double precision and Fortran order, with room for the results, and ask the
@@ -82,7 +82,8 @@ def eig(out: Any, a: Any, **params: Any) -> int:
 
 
 def svd(out: Any, a: Any, **params: Any) -> int:
-    """``gesdd``: the matrix, the values, both kinds of vectors; work."""
+    """``gesdd``: the matrix, the values, both kinds of vectors; work. For RWORK NumPy takes complex
+    numbers, of which LAPACK uses half."""
     m, n = map(int, a.shape[-2:])
     left, right = out[0].shape[-1], out[2].shape[-2]
     k, long = min(m, n), max(m, n)
@@ -91,17 +92,25 @@ def svd(out: Any, a: Any, **params: Any) -> int:
     reduce = 3 * k + (m + n) * NB
     first = long >= 11 * k // 6  # MNTHR: a QR of a long matrix comes first
     if a.dtype.kind == "c":
-        return own + (reduce + k * k * first) * 16 + k * (5 * k + 7) * 8
+        return own + (reduce + k * k * first) * 16 + k * (5 * k + 7) * (16 if TRACED else 8)
     work = max(reduce, 3 * k + 3 * k * k + 4 * k) + k * k * first
     return own + work * 8
 
 
+def taking_r(a: Any, r: Any) -> int:
+    """A mask to take R out of the factored matrix, and a buffer of NumPy's iterator, if that copy
+    isn't in C order."""
+    is_turned = abs(a.strides[-1]) > abs(a.strides[-2])
+    buffer = min(r.size, np.getbufsize()) * _wide(a) if is_turned else 0
+    return int(r.shape[-2] * r.shape[-1] + buffer)
+
+
 def qr(out: Any, a: Any, **params: Any) -> int:
     """``geqrf``, then ``orgqr``: the factored matrix, Q, the reflectors' factors; work. Neither R
-    nor the mask that takes it out is there by then, nor are copies in single precision."""
+    nor what takes it out is there by then, nor are copies in single precision."""
     m, n = map(int, a.shape[-2:])
     q, r = out
     columns = int(q.shape[-1])
     driver = (m * n + m * columns + min(m, n) + columns * NB) * _wide(a)
-    later = q.nbytes + 2 * r.nbytes if q.dtype.char in "fF" else r.nbytes + r.size
-    return max(int(driver) - int(later), 0)
+    later = q.nbytes + r.nbytes if q.dtype.char in "fF" else taking_r(a, r)
+    return max(int(driver) - int(r.nbytes + later), 0)
