@@ -84,7 +84,7 @@ def test_rules_are_printed_as_they_are_written(printed):
     assert re.search(r"v2 +subtract +2 +-g +nothing +-2 to y", printed)
     assert re.search(r"z +multiply +1 +g \* y +y \(c = 4\) +4 to v1", printed)
     assert re.search(r"L +power +1 +_power_x\(g, x, y\) +x \(v2 = 1\), y \(2\) +2 to v2", printed)
-    assert "return g * (2 * x) if y == 2 else g * y" in printed
+    assert "return 2 * x * g if y == 2 else g * y" in printed
 
 
 def test_a_value_is_said_to_be_kept_where_a_backward_reads_it():
