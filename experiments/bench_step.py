@@ -13,20 +13,21 @@ Each round runs all ways of a case in turn (short steps twice in a row, of which
 second), on one thread in CPU seconds of the process, on several (of BLAS as of ckpt) by the clock;
 a row is the median over rounds of the ratio to the hand-written one in the same round. Gradients
 are compared first. How many cores other processes had meanwhile is said with the rows.
-Found: (plots/bench_step.png: one thread, few rounds, a busy machine, all libraries in one process)
-planned (HIPS autograd: 1.9 to 34), MLP 100 x 16 0.60, 100 x 256 0.99 (its products alone 0.87, all
-its calls 0.95), 24 x 256 at batch 8192 0.97, gelu of 16 MiB 0.77 and from its formula 1.11,
-transformer at batch 8 1.09 and at batch 64 0.73, conv net 0.50 to 0.67 (PyTorch 0.32 to 0.41);
-eagerly 3.04, 1.15, 0.98, 0.94, 1.31, 1.63, 0.52 to 0.68; chains of 900 and 100,000 scalars 0.85 and
-0.30 of micrograd's time, where Python's cycle collector is a third of ours. Much is malloc's: here
-it keeps its pages. In a process of its own, where it gives them back and the step by hand meets
-page faults, the wide MLP is 0.50 to 0.86 planned (products 0.40 to 0.57), the gelu 0.54, the
-transformer 0.84 (and 1.49 eagerly, where the calls alone on fresh arrays take 1.31; keeping pages
-1.29 and 1.13). A gelu's 27 calls on tiles that are there take 15 to 17 ms, planned it takes 15, and
-3 more of page faults where its gradient's pages are new; by hand 18 to 20 ms, or 29 to 33. An eager
-step of 100 x 256 is 1.06 to 1.08 in a process of its own: its calls on fresh arrays alone 1.01, the
-check of in-place changes 0.02, and the rest is what 300 nodes take at width 16, too, 5 us each.
-Several threads weren't measured: both cores were always taken.
+Found: (plots/bench_step.png: two cores that had nothing else to do, all libraries in one process)
+on one thread, planned (HIPS autograd: 2.0 to 38), MLP 100 x 16 0.75, 100 x 256 0.99 (its products
+alone 0.87, all its calls 0.95), 24 x 256 at batch 8192 0.94, gelu of 16 MiB 0.76 and from its
+formula 1.27, transformer at batch 8 1.10 and at batch 64 1.08, conv net 0.72 (PyTorch 0.45);
+eagerly 2.90, 1.10, 0.97, 0.91, 1.23, 1.34, 0.72; chains of 900 and 100,000 scalars 0.76 and 0.64 of
+micrograd's time, by a number 0.86 and 0.27. On two threads, over the step by hand with as many of
+BLAS: 0.73, 0.94, 0.96, 0.47 and 0.79, 1.15, 1.18, 0.90. The gelu alone gains from the second core;
+between products OpenBLAS's own threads spin on it (OPENBLAS_THREAD_TIMEOUT=4 lets them sleep).
+Much is malloc's: here it keeps its pages. In a process of its own, where it gives them back and the
+step by hand meets page faults, the wide MLP is 0.50 to 0.86 planned (products 0.40 to 0.57), the
+gelu 0.54 to 0.61, the transformer 0.83 at batch 8 and 0.70 to 1.07 at batch 64. A gelu's 27 calls
+on tiles that are there take 15 to 17 ms, planned it takes 15, and 3 more of page faults where its
+gradient's pages are new; by hand 18 to 20 ms, or 29 to 33. An eager step of 100 x 256 is 1.06 to
+1.08 in a process of its own: its calls on fresh arrays alone 1.01, the check of in-place changes
+0.02, and the rest is what 300 nodes take at width 16, too, 5 us each.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ interleaved rounds; needs the extra ``torch``).
 Found: every peak as predicted, to the byte, and the same bits. Encoder and MLP: 0.83 and 0.70 of
 the time of checkpoint around each block at its peak, 0.80 and 0.84 of SAC's at its, 1.13 and 1.01
 of eager's at half its peak; storing everything 0.99 and 0.98. On steps of 0.4 to 1.1 ms it takes
-1.02 (MLP), 1.05 (batch norm) and 0.90 (GPT) of eager's time: 0.52, 0.71 and 0.57 are the calls one
-behind the other, 0.10, 0.08 and 0.08 the guards, the rest is autograd's engine and its node. GPT,
-U-Net and ResNet-50 as `torch_memory_time.py` says, with which the geometric means are 0.76 (blocks)
-and 0.85 (SAC). GPT-2 XL: 7 to 8 CPU s without imports, 470 to 478 MiB. The machine was busy with
-other work.
+1.04 (MLP), 1.04 (batch norm) and 0.90 (GPT) of eager's time on an idle machine: 0.52, 0.71 and 0.57
+are the calls one behind the other, 0.10, 0.08 and 0.08 the guards, the rest is autograd's engine
+and its node. GPT, U-Net and ResNet-50 as `torch_memory_time.py` says, with which the geometric
+means are 0.76 (blocks) and 0.85 (SAC). GPT-2 XL: 6.2 CPU s without imports, 470 to 501 MiB. Models
+were measured while the machine was busy with other work.
 """
 
 from __future__ import annotations
