@@ -14,8 +14,10 @@ from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
 from ckpt.planners.base import registry as base
+from ckpt.planners.base.clock import Deadline, StoppedError
 from ckpt.planners.base.cost import flops
 from ckpt.planners.chain.chain import frontier, least_peak
+from ckpt.planners.chain.cuts import cuts_of
 from ckpt.planners.chain.plans import Tables
 from ckpt.schedule import Backward, Compute
 from ckpt.timeline import Timeline
@@ -279,3 +281,10 @@ def test_states_of_generators_are_within_the_budget() -> None:
     assert least <= top
     for budget in range(least, top + 1, 1 + (top - least) // 10):
         assert simulate(graph, chain(graph, budget)).peak <= budget
+
+
+def test_where_it_cuts_a_graph_it_heeds_the_clock() -> None:
+    graph = mlp([32] * 40)
+    deadline = Deadline(0)
+    with deadline.running(), pytest.raises(StoppedError):
+        cuts_of(graph, flops(graph), None, None, None)

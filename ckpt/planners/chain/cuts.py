@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.stages import Stages, cut_at, find_stages, within_calls
 from ckpt.planners.chain.interior import interiors
@@ -43,6 +44,7 @@ def cuts_of(
 
     stages = find_stages(graph, max_stages=max_stages, widest=widest)
     while work(stages) > MOST_WORK:
+        clock.check()
         stages = find_stages(graph, max_stages=len(stages) * 3 // 4, widest=widest)
     found = {stages.cuts: stages}
     if max_stages is not None or widest is not None:
@@ -54,6 +56,7 @@ def cuts_of(
     for width in widths[:: 1 + len(widths) // 8]:
         if len(found) == CUTS:
             break
+        clock.check()
         try:
             stages = find_stages(graph, widest=width)
         except UsageError:
