@@ -75,8 +75,8 @@ def pool(
     have. ``executor`` is anybody's, ready to use. ``cluster`` is the address of a Dask scheduler
     (``tcp://host:8786``), whose workers can import `ckpt`. In a worker that has threads of its own
     at work, as Dask's have, all is done in a process like our own beside it, also where Dask's
-    threads are in this process; others have the BLAS
-    threads that they have, and malloc is told to keep its pages.
+    threads are in this process; others have the BLAS threads that they have, and malloc is told to
+    keep its pages.
     """
     if sum(given is not None for given in (jobs, executor, cluster)) > 1:
         raise UsageError("jobs, executor and cluster say the same: give one of them")

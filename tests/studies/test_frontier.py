@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 import ckpt
+from ckpt.graph import Graph
+from ckpt.planners import make_schedule
 from ckpt.planners.base import registry
 from ckpt.planners.base.clock import WORK_LIMIT
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.reports.table import BUDGET_COLUMNS, render
+from ckpt.schedule import Schedule
 from ckpt.studies.budgets import planned
 from ckpt.studies.kept import kept as from_disk
 from ckpt.studies.kept import to_keep
@@ -56,6 +59,21 @@ def test_the_time_limit_cuts_rows_and_bounds_off() -> None:
     assert auto["error"] is None or auto["error"].startswith(("auto", "stopped early"))
     (bound,) = found.bounds
     assert bound["bound_flops"] <= lower_bounds(graph, bound["budget_nbytes"])[0].cost
+
+
+def test_what_comes_once_the_time_is_over_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def make(graph: Graph, name: str, limit: int, **options: Any) -> Schedule:
+        begun.append(limit)
+        return make_schedule(graph, name, limit, **options)
+
+    monkeypatch.setattr("ckpt.studies.budgets.planned.make_schedule", make)
+    found = ckpt.frontier(unet(5), planners=["sqrt"], budgets=["80%", "90%"], time_limit=0)
+    smaller, larger = found.rows
+    assert begun == [larger["budget_nbytes"]]
+    assert larger["error"] is None
+    assert smaller["error"].startswith("stopped early")
 
 
 def test_a_row_a_budget_and_a_row_a_planner() -> None:

@@ -15,6 +15,7 @@ from ckpt.errors import CkptError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import get, make_schedule
+from ckpt.planners.base import clock
 from ckpt.planners.base.clock import WORK_LIMIT, Deadline
 from ckpt.planners.base.registry import BUILT_IN
 from ckpt.planners.bounds.lower import lower_bounds
@@ -35,6 +36,9 @@ EFFORT = 100_000_000
 
 WORK = 40_000_000
 """Of a planner, at all budgets together: see `clock.Deadline`."""
+
+FIRST = 0.1
+"""Seconds that whatever is asked first has, so that there is something however little the time."""
 
 AUTO = "auto"
 
@@ -73,6 +77,8 @@ class _Task:
     """When this round of planning ends, by `time.time`."""
     left: float
     """So many tasks, this one included, share the time that is left."""
+    least: float
+    """Seconds that it has in any case."""
 
     @property
     def key(self) -> Key:
@@ -104,6 +110,7 @@ def planned(
     told = _Told(planners, known, on_row)
     with workers.pool(jobs=jobs, executor=executor, cluster=cluster) as there:
         while limits := place(told.rows):
+            least = 0.0 if told.limits else FIRST
             share = min(1.0, 2 * len(limits) / max(most - len(told.limits), 1))
             until = None if ends is None else time.time() + share * (ends - time.time())
             wanted = told.begin(limits)
@@ -113,7 +120,7 @@ def planned(
                 tasks = [
                     _Task(
                         graph, limit, name, told.options(name, limit, iterations), WORK // most,
-                        until, (left - k) / (jobs or 1),
+                        until, (left - k) / (jobs or 1), least,
                     )
                     for k, (name, limit) in enumerate(asked)
                 ]  # fmt: skip
@@ -135,7 +142,7 @@ def _run(task: _Task) -> tuple[Key, Any]:
     seconds = None
     if task.ends is not None:  # twice its share
         share = 2 * (task.ends - time.time()) / max(task.left, 1)
-        seconds = round(max(share, 0.1), 2)
+        seconds = round(max(share, task.least), 2)
     with Deadline(seconds, work=task.work).running():
         if task.planner is None:
             return task.key, lower_bounds(task.graph, task.limit, **task.options)[0].cost
@@ -148,6 +155,7 @@ def _row(graph: Graph, name: str, limit: int, options: dict[str, Any]) -> Row:
     row.update(planner=name, budget_nbytes=limit)
     start = time.perf_counter()
     try:
+        clock.check()  # not all listen while they begin, which takes seconds on a large graph
         made = make_schedule(graph, name, limit, **options)
     except CkptError as error:  # over budget or time, not this kind of graph, or no solver
         row.update(

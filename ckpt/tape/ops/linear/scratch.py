@@ -70,9 +70,13 @@ def eigenvalues(out: Any, a: Any, **params: Any) -> int:
 
 
 def singular_values(out: Any, a: Any, **params: Any) -> int:
-    """``gesdd`` without vectors: the matrix, and a block of its rows and columns."""
-    m, n = a.shape[-2:]
-    return int((m * n + NB * (m + n)) * _wide(a))
+    """``gesdd`` without vectors: the matrix, the values; work, RWORK."""
+    m, n = map(int, a.shape[-2:])
+    k = min(m, n)
+    numbers = m * n + 3 * k + (m + n) * NB
+    if a.dtype.kind == "c":
+        numbers += 7 * k
+    return numbers * _wide(a) + k * 8 + 8 * k * INTEGER
 
 
 def eig(out: Any, a: Any, **params: Any) -> int:
