@@ -69,7 +69,7 @@ def test_what_comes_once_the_time_is_over_is_not_begun(monkeypatch: pytest.Monke
         return make_schedule(graph, name, limit, **options)
 
     monkeypatch.setattr("ckpt.studies.budgets.planned.make_schedule", make)
-    found = ckpt.frontier(unet(5), planners=["sqrt"], budgets=["80%", "90%"], time_limit=0)
+    found = ckpt.frontier(unet(5), planners=["dtr"], budgets=["80%", "90%"], time_limit=0)
     smaller, larger = found.rows
     assert begun == [larger["budget_nbytes"]]
     assert larger["error"] is None
