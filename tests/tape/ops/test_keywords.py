@@ -41,7 +41,7 @@ OPTIONS = {
     "device": ["cpu", None], "axisa": [0], "axisb": [0], "axisc": [0], "side": ["right"],
     "right": [True], "equal_nan": [True], "atol": [1.0], "tol": [50], "p": [1, 2, -2, "fro"],
     "shape": [(3, 3)], "minlength": [9], "weights": [np.arange(1.0, 4), B],
-    "sorter": [np.array([3, 1, 0, 2])], "min": [0.3], "max": [0.6],
+    "sorter": [np.array([3, 1, 0, 2])], "descending": [True], "min": [0.3], "max": [0.6],
 }  # fmt: skip
 OF_TEXT = {
     "max_line_width", "precision", "suppress_small", "separator", "prefix", "formatter",

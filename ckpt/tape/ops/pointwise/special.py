@@ -186,11 +186,14 @@ def _gamma_functions(sp: Any) -> None:
 def _gamma_density(sp: Any) -> Any:
     """x**(a - 1) exp(-x) / Gamma(a), whose derivative is the density of a - 1 less that of a."""
 
+    infer = elementwise(sp.gammainc)
+
     def forward(a: Any, x: Any) -> Any:
         inside = np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)) * sp.gammasgn(a)
-        return np.where(np.isinf(x) | np.equal(sp.rgamma(a), 0), 0, inside)[()]
+        found = np.where(np.isinf(x) | np.equal(sp.rgamma(a), 0), 0, inside)
+        return found.astype(infer(a, x).dtype, copy=False)[()]
 
-    density = op(name="special.gamma_density", infer=elementwise(sp.gammainc), flops=size)(forward)
+    density = op(name="special.gamma_density", infer=infer, flops=size)(forward)
     density.vjp(
         a=_unknown("gamma_density", "a"),
         x=lambda g, out, a, x: g * (density(a - 1, x) - out),
