@@ -70,13 +70,14 @@ def eigenvalues(out: Any, a: Any, **params: Any) -> int:
 
 
 def singular_values(out: Any, a: Any, **params: Any) -> int:
-    """``gesdd`` without vectors: the matrix, the values; work, RWORK."""
+    """``gesdd`` without vectors: the matrix, the values; work, RWORK, and IWORK, which LAPACK
+    leaves alone then."""
     m, n = map(int, a.shape[-2:])
     k = min(m, n)
     numbers = m * n + 3 * k + (m + n) * NB
     if a.dtype.kind == "c":
         numbers += 7 * k
-    return numbers * _wide(a) + k * 8 + 8 * k * INTEGER
+    return numbers * _wide(a) + k * 8 + (8 * k * INTEGER if TRACED else 0)
 
 
 def eig(out: Any, a: Any, **params: Any) -> int:
