@@ -17,10 +17,12 @@ Found: (plots/bench_step.png: two cores that had nothing else to do, all librari
 on one thread, planned (HIPS autograd: 2.0 to 38), MLP 100 x 16 0.75, 100 x 256 0.99 (its products
 alone 0.87, all its calls 0.95), 24 x 256 at batch 8192 0.94, gelu of 16 MiB 0.76 and from its
 formula 1.27, transformer at batch 8 1.10 and at batch 64 1.08, conv net 0.72 (PyTorch 0.45);
-eagerly 2.90, 1.10, 0.97, 0.91, 1.23, 1.34, 0.72; chains of 900 and 100,000 scalars 0.76 and 0.64 of
-micrograd's time, by a number 0.86 and 0.27. On two threads, over the step by hand with as many of
-BLAS: 0.73, 0.94, 0.96, 0.47 and 0.79, 1.15, 1.18, 0.90. The gelu alone gains from the second core;
-between products OpenBLAS's own threads spin on it (OPENBLAS_THREAD_TIMEOUT=4 lets them sleep).
+eagerly 2.90, 1.10, 0.97, 0.91, 1.23, 1.34, 0.72; chains of 900 and 100,000 scalars (on busy cores)
+0.79 and 0.38 of micrograd's time, by a number 0.64 and 0.33: of 100,000 a third is the collector's,
+which passes five times over what lives, and next to nothing of 900. On two threads, over the step
+by hand with as many of BLAS: 0.73, 0.94, 0.96, 0.47 and 0.79, 1.15, 1.18, 0.90. The gelu alone
+gains from the second core; between products OpenBLAS's own threads spin on it (with
+OPENBLAS_THREAD_TIMEOUT=4 they sleep).
 Much is malloc's: here it keeps its pages. In a process of its own, where it gives them back and the
 step by hand meets page faults, the wide MLP is 0.50 to 0.86 planned (products 0.40 to 0.57), the
 gelu 0.54 to 0.61, the transformer 0.83 at batch 8 and 0.70 to 1.07 at batch 64. A gelu's 27 calls
@@ -361,8 +363,8 @@ def compared(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     again = {name: timed(step) < LONG for name, step in steps.items()}
     found: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
-        gc.collect()
         for name, step in steps.items():
+            gc.collect()  # or this step pays for the cycles that another way's left
             found[name].append(timed(step, again[name]))
     first, *others = found
     ratios = {

@@ -278,12 +278,16 @@ def call({operands}):
 _NUMBERS = """
     if {numbers}:
         data = {expression}
+        shape = ()
+        dtype = double
     else:
         data = forward({xs})
         if type(data) is ndarray and data.ndim:
             data.setflags(False)
         else:
             data = settled(op, ({xs},), data)
+        shape = data.shape
+        dtype = data.dtype
 """
 
 _ARRAYS = """
@@ -292,6 +296,8 @@ _ARRAYS = """
         data.setflags(False)
     else:
         data = settled(op, ({xs},), data)
+    shape = data.shape
+    dtype = data.dtype
 """
 
 _NODE = """
@@ -302,8 +308,8 @@ _NODE = """
     node.params = None
     node.mask = {mask}
     node.requires_grad = True
-    node.shape = data.shape
-    node.dtype = data.dtype
+    node.shape = shape
+    node.dtype = dtype
     node.value = {value}
     node.cotangent = node.region = node.gradient = None
     node.given = False
@@ -335,7 +341,7 @@ def _written(op: Op, given: str) -> Call:
         "op": op, "apply": apply, "forward": op.forward, "settled": _settled,
         "count": next_position, "current": _current, "TapeNode": TapeNode, "new_node": _new_node,
         "Value": Value, "new_value": _new_value, "changes": changes, "watched": changes.watched,
-        "ndarray": ndarray, "float64": np.float64,
+        "ndarray": ndarray, "float64": np.float64, "double": np.dtype(np.float64),
     }  # fmt: skip
     values = [k for k, kind in enumerate(given) if kind == "v"]
     mask = sum(1 << k for k in values)

@@ -142,10 +142,10 @@ class Descent:
             g = None
             if not retain:
                 frees = node.frees
-                if frees:
-                    for k, source in enumerate(inputs):
-                        if frees >> k & 1:
-                            source.value = None
+                while frees:
+                    k = frees.bit_length() - 1
+                    inputs[k].value = None
+                    frees ^= 1 << k
                 node.value = node.inputs = node.watched = inputs = None
             if observer is not None:
                 observer.after(BACKWARD, node)

@@ -132,8 +132,15 @@ def _cotangent(rule: Rule, k: int, names: dict[str, Any]) -> str:
     if rule.is_guarded or None in arguments:
         names[f"rule{k}"] = rule.call
         return f"rule{k}(g, node)"
+    if arguments == ["g"] and _code(rule.function) == _code(lambda g: g):
+        return "g"
     names[f"rule{k}"] = rule.function
     return f"rule{k}({', '.join(map(str, arguments))})"
+
+
+def _code(function: Callable[..., Any]) -> bytes | None:
+    """The byte code of a Python function."""
+    return getattr(getattr(function, "__code__", None), "co_code", None)
 
 
 def _argument(source: Source) -> str | None:
