@@ -34,6 +34,7 @@ import numpy as np
 
 from ckpt.models import build
 from ckpt.models.presets import PRESETS
+from ckpt.planners import make_schedule
 from ckpt.tape.eager.grad import value_and_grad
 from ckpt.tape.execution.program import trace
 
@@ -89,6 +90,20 @@ def linear_rows() -> Iterator[Row]:
         each = 1e6 * seconds / nodes
         least = least or each
         yield Row(f"wave, {steps} steps", nodes, seconds, "µs a node", each, 2 * least)
+
+
+def compile_rows() -> Iterator[Row]:
+    """Microseconds a node that it takes to compile a store-all step, with an arena for it."""
+    least = 0.0
+    for depth in (167, 1_667, 16_667):
+        workload = build("mlp", depth=depth)
+        program = trace(workload.loss, *workload.specs())
+        schedule = make_schedule(program.graph, "store_all")
+        (seconds,) = alternately(partial(program.compile, schedule))
+        each = 1e6 * seconds / len(program.graph)
+        least = least or each
+        case = f"compile an MLP of {depth} layers"
+        yield Row(case, len(program.graph), seconds, "µs a node", each, 2 * least)
 
 
 def build_and_trace(steps: int) -> tuple[int, float]:
@@ -174,6 +189,7 @@ def five_points(u: Any) -> Any:
 def rows(steps: int, long: bool) -> Iterator[Row]:
     yield from map(preset_row, PRESETS)
     yield from linear_rows()
+    yield from compile_rows()
     yield from overhead_rows(steps, long)
 
 

@@ -77,6 +77,25 @@ def test_arrays_that_are_in_use_at_once_lie_apart(rows: Any, results: int) -> No
     assert max(live) <= size <= sum(padded(v) for v in made[results:])
 
 
+@given(arrays)
+def test_each_lies_at_the_lowest_offset_that_is_free_in_its_life(rows: Any) -> None:
+    code, made = Code(), []
+    for nbytes, back in rows:
+        made.append(call(code, *[made[-k] for k in back if k <= len(made)], nbytes=nbytes))
+    place(code)
+    alive = lives(code)
+    order = sorted(made, key=lambda v: (-v.array.nbytes, alive[v][0]))
+    for k, var in enumerate(order):
+        first, last = alive[var]
+        met = [v for v in order[:k] if alive[v][0] <= last and first <= alive[v][1]]
+        offsets = [0, *(v.offset + padded(v) for v in met)]
+        assert var.offset == min(
+            at
+            for at in offsets
+            if all(at + padded(var) <= v.offset or v.offset + padded(v) <= at for v in met)
+        )
+
+
 def test_an_array_that_a_call_reads_is_not_the_one_that_it_writes() -> None:
     """x is read for the last time where y is made: line 1 needs both."""
     code = Code()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import zip_longest
 from typing import Any
 
@@ -29,7 +29,7 @@ def place(code: Code) -> int:
         if result.shape and result not in returned:
             result.placed = True
             placed[result] = None
-    busy = _Busy(len(placed))
+    busy = _Busy(sorted({var.first for var in placed}))
     for var in sorted(placed, key=lambda v: (-v.array.nbytes, v.first)):
         var.offset = busy.place(var.first, var.last, padded(var))
     return busy.top
@@ -53,28 +53,89 @@ def padded(var: Var) -> int:
     return int(-(-var.array.nbytes // ALIGNMENT) * ALIGNMENT)
 
 
-class _Busy:
-    """The places that are given away, by offset."""
+Ranges = list[int]
+"""Where bytes are given away: start, end, start, end and so on, rising, no two ranges touching."""
 
-    def __init__(self, most: int) -> None:
-        self._places = np.empty((4, most), np.int64)
-        """First line, last line, offset, end."""
-        self._count = 0
+
+class _Busy:
+    """The places that are given away, by time: a tree over the moments at which a life begins.
+
+    A node of it stands for a stretch of time and has two unions of ranges: of what lives all
+    through it and not through its parent, and of what lives in any part of it. In most steps what
+    lives at once lies densely, so these unions are a few ranges each, and a place costs a few
+    tree's heights, however many have been given away.
+    """
+
+    def __init__(self, moments: list[int]) -> None:
+        self._moments = moments
+        self._throughout: dict[int, Ranges] = {}
+        self._somewhere: dict[int, Ranges] = {}
         self.top = 0
 
     def place(self, first: int, last: int, size: int) -> int:
         """The lowest offset at which so many bytes meet none of the arrays that live then."""
-        given = self._places[:, : self._count]
-        _, _, starts, ends = given[:, (given[0] <= last) & (given[1] >= first)]
-        below = np.maximum.accumulate(np.concatenate(([0], ends)))
-        wide = np.flatnonzero(starts - below[:-1] >= size)
-        offset = int(below[wide[0]] if len(wide) else below[-1])
-        at = int(np.searchsorted(given[2], offset))
-        self._count += 1
-        self._places[:, at + 1 : self._count] = self._places[:, at : self._count - 1].copy()
-        self._places[:, at] = first, last, offset, offset + size
-        self.top = max(self.top, offset + size)
+        leaves = len(self._moments)
+        low = leaves + bisect_left(self._moments, first)
+        high = leaves + bisect_right(self._moments, last) - 1
+        within = _covering(low, high)
+        met = [self._somewhere[k] for k in within if k in self._somewhere]
+        for leaf in {low, high}:
+            around = (leaf >> up for up in range(leaf.bit_length()))
+            met += [self._throughout[k] for k in around if k in self._throughout]
+        offset = _lowest(met, size)
+        end = offset + size
+        for k in within:
+            _join(self._throughout, k, offset, end)
+            _join(self._somewhere, k, offset, end)
+        for leaf in {low, high}:
+            k = leaf
+            while k and (_join(self._somewhere, k, offset, end) or k in within):
+                k >>= 1  # where it was known it was known to all above
+        self.top = max(self.top, end)
         return offset
+
+
+def _covering(low: int, high: int) -> list[int]:
+    """The fewest nodes that stand for leaves low to high; node k's parent is k // 2."""
+    found = []
+    while low <= high:
+        if low & 1:
+            found.append(low)
+            low += 1
+        if not high & 1:
+            found.append(high)
+            high -= 1
+        low >>= 1
+        high >>= 1
+    return found
+
+
+def _lowest(met: list[Ranges], size: int) -> int:
+    """The lowest offset of so many bytes outside of all of these."""
+    offset, before = 0, -1
+    while offset != before:
+        before = offset
+        for edges in met:
+            k = bisect_right(edges, offset)
+            while k & 1 or (k < len(edges) and edges[k] < offset + size):
+                k |= 1
+                offset = edges[k]
+                k += 1
+    return offset
+
+
+def _join(unions: dict[int, Ranges], k: int, start: int, end: int) -> bool:
+    """Add a range to node k's; was any of it new?"""
+    edges = unions.get(k)
+    if edges is None:
+        unions[k] = [start, end]
+        return True
+    i, j = bisect_left(edges, start), bisect_right(edges, end)
+    new = [start] * (not i & 1) + [end] * (not j & 1)  # neither where a range goes on
+    if edges[i:j] == new:
+        return False
+    edges[i:j] = new
+    return True
 
 
 def beside(code: Code) -> int:
