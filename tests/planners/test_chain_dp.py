@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from math import comb
 from random import Random
 
 import pytest
 
-from ckpt.planners.chain.kinds import Kind, Operation, Tape, Visit
-from ckpt.planners.chain.runs import Runs, spans_of
-from ckpt.planners.chain.table import Table
+from ckpt.planners.base.clock import Deadline
+from ckpt.planners.chain.kinds import Kind, Operation, Tape, Visit, crossing_beside
+from ckpt.planners.chain.runs import Runs, run_work, spans_of
+from ckpt.planners.chain.table import ADDED, Table
 
 
 def random_kind(rng: Random, tapes: int = 2, scale: int = 6) -> Kind:
@@ -270,3 +272,32 @@ def test_runs_of_equal_blocks_keep_what_their_table_says_and_lose_little(
         lost.append((again - least) / sum(stage.once_cost for stage in stages))
     assert len(lost) > 5
     assert sum(lost) / len(lost) < 0.06 and max(lost) < 0.25  # of a forward, at the tightest
+
+
+def test_what_runs_take_by_themselves_is_foreseen() -> None:
+    """A thousand blocks of twenty stages are cut into few runs, but of some hundred stages each."""
+    rng = Random(0)
+    period = 14
+    kinds = [random_kind(rng) for _ in range(period)]
+    sequence = [k % period for k in range(250 * period)]
+    spans = spans_of(sequence)
+    deadline = Deadline()
+    with deadline.running():
+        Runs(kinds, sequence, spans)
+    foreseen = run_work({tuple(sequence[a:b]) for a, b in spans})
+    assert foreseen / 4 < deadline.spent * ADDED < foreseen * 4
+
+
+def test_what_crosses_behind_a_run_is_the_sum_over_its_stages() -> None:
+    rng = Random(1)
+    kinds = [random_kind(rng) for _ in range(3)]
+    far = replace(kinds[1], crossing=tuple(range(90, 0, -1)))
+    kinds.append(far)
+    sequence = [2, 3, *(k % 2 for k in range(160)), 2]
+    runs = Runs(kinds, sequence, spans_of(sequence))
+    beside = crossing_beside([kinds[k] for k in sequence])
+    for k, ((a, b), label) in enumerate(zip(runs.spans, runs.sequence, strict=True)):
+        crossing = runs.kinds[label].crossing
+        for n, (_, end) in enumerate(runs.spans[k:]):
+            made = int(beside[a, end] - beside[b, end])
+            assert made == (crossing[n] if n < len(crossing) else 0)

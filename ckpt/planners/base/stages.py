@@ -113,13 +113,7 @@ def find_stages(
     Raises UsageError where fewer than two stages result, or where everything crosses every cut;
     the message names the value that is carried furthest.
     """
-    line = _Cuts(graph)
-    if widest is None:
-        widest = line.choose_width()
-    cuts = line.merge(line.cuts_within(widest), max_stages)
-    if not cuts or line.all_crosses(cuts):
-        raise UsageError(line.refusal())
-    return cut_at(graph, cuts)
+    return Positions(graph).stages(max_stages, widest)
 
 
 def cut_at(graph: Graph, cuts: Sequence[int]) -> Stages:
@@ -193,7 +187,7 @@ def _by_owner(graph: Graph) -> dict[int, list[int]]:
     return groups
 
 
-class _Cuts:
+class Positions:
     """The graph's positions as candidate cuts: what crosses each, and the work between them."""
 
     def __init__(self, graph: Graph) -> None:
@@ -230,6 +224,15 @@ class _Cuts:
         behind = [i + 1 for i in graph.computed if not graph.nodes[i].captured]
         inside = within_calls(graph)
         self.positions = [p for p in behind[:-1] if p not in inside]
+
+    def stages(self, max_stages: int | None = None, widest: int | None = None) -> Stages:
+        """See `find_stages`."""
+        if widest is None:
+            widest = self.choose_width()
+        cuts = self.merge(self.cuts_within(widest), max_stages)
+        if not cuts or self.all_crosses(cuts):
+            raise UsageError(self.refusal())
+        return cut_at(self.graph, cuts)
 
     def cuts_within(self, widest: int) -> list[int]:
         return [p for p in self.positions if self.nbytes[p] <= widest]

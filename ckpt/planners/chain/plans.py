@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, assert_never
 
@@ -12,9 +13,8 @@ from ckpt.planners.base.clock import Deadline
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.emit import COMPUTED, Action, free_early, needed_only
 from ckpt.planners.base.registry import over_budget
-from ckpt.planners.base.stages import Stages
-from ckpt.planners.chain.cuts import SLOTS_WORK, cuts_of, spans_to_make
-from ckpt.planners.chain.interior import interiors, waiting_seeds
+from ckpt.planners.chain.cuts import SLOTS_WORK, Divided, cuts_of
+from ckpt.planners.chain.interior import waiting_seeds
 from ckpt.planners.chain.kinds import table_work
 from ckpt.planners.chain.options import Choices, choices
 from ckpt.planners.chain.runs import Runs
@@ -85,11 +85,10 @@ class Tables:
         """Of the plans simulated so far peak and cost, and what that took: all timelines would take
         more than the tables."""
         self.chains: list[Chain] = []
-        for stages in cuts_of(graph, cost, slots, max_stages, widest):
-            one = Chain(graph, cost, stages, slots, options)
-            self.chains.append(one)
-            if one.runs is not None and SLOTS_WORK // one.work >= PLAIN_SLOTS:
-                self.chains.append(Chain(graph, cost, stages, slots, options, runs=False))
+        for cut in cuts_of(graph, cost, slots, max_stages, widest):
+            self.chains.append(Chain(cut, slots, options))
+            if cut.spans and SLOTS_WORK // table_work(cut.sequence) >= PLAIN_SLOTS:
+                self.chains.append(Chain(replace(cut, spans=None), slots, options))
         self.frontiers = [one.points for one in self.chains]
         if sum(map(len, self.frontiers)) * len(graph) <= SIMULATED_NODES:
             self.frontiers = [
@@ -185,28 +184,20 @@ def _envelope(points: list[CornerPlan]) -> list[CornerPlan]:
 class Chain:
     """The graph cut in one way: its stages, their choices, and the table over them."""
 
-    def __init__(
-        self, graph: Graph, cost: Cost, stages: Stages, slots: int | None, options: bool,
-        runs: bool = True,
-    ) -> None:  # fmt: skip
-        self.graph = graph
-        self.stages = stages
-        inside, self.numbering = interiors(stages, cost)
-        distinct = {interior: k for k, interior in enumerate(dict.fromkeys(inside))}
-        effort = EFFORT // len(distinct)
-        kinds = [choices(i, options=options, effort=effort, points=POINTS) for i in distinct]
-        sequence = [distinct[interior] for interior in inside]
-        self.choices = [kinds[k] for k in sequence]
-        self.work = table_work(sequence) or 1
-        """Of a table of the stages, a slot."""
-        priced = [choice.kind for choice in kinds]
-        spans = spans_to_make(sequence, slots) if runs else None
-        self.runs = Runs(priced, sequence, spans) if spans else None
+    def __init__(self, cut: Divided, slots: int | None, options: bool) -> None:
+        self.cut = cut
+        self.stages = stages = cut.stages
+        self.graph = graph = stages.graph
+        effort = EFFORT // len(cut.kinds)
+        kinds = [choices(i, options=options, effort=effort, points=POINTS) for i in cut.kinds]
+        self.choices = [kinds[k] for k in cut.sequence]
+        priced, sequence = [choice.kind for choice in kinds], cut.sequence
+        self.runs = Runs(priced, sequence, cut.spans) if cut.spans else None
         if self.runs is not None:
             priced, sequence = self.runs.kinds, self.runs.sequence
         if slots is None:  # 40 a stage, as far as the work is bearable
             affordable = SLOTS_WORK // (table_work(sequence) or 1)
-            slots = max(min(40 * len(inside), MOST_SLOTS, affordable), 500)
+            slots = max(min(40 * len(stages), MOST_SLOTS, affordable), 500)
         self.table = Table(priced, sequence, slots)
         # Beside what the table knows: what is never dropped, and the cotangents of early losses.
         lasting = {graph.owners[i] for i in stages.permanent}
@@ -241,7 +232,7 @@ class Chain:
                 for action in _actions_of(self.choices[k], word, last):
                     match action:
                         case Compute(i):
-                            actions.append(Compute(self.numbering[k][i]))
+                            actions.append(Compute(self.cut.numbering[k][i]))
                         case Backward(q):
                             actions.append(Backward(self.stages[k].backwards[q]))
                         case _:

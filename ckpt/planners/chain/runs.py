@@ -18,13 +18,11 @@ for a plan must be able to end anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile, zip_longest
 from math import inf
 from typing import NamedTuple
-
-import numpy as np
 
 from ckpt.planners.chain.kinds import (
     Kind,
@@ -33,6 +31,7 @@ from ckpt.planners.chain.kinds import (
     Visit,
     crossing_beside,
     front,
+    table_work,
 )
 from ckpt.planners.chain.table import Table
 from ckpt.repeats import longest_row
@@ -71,6 +70,11 @@ def labels_of(sequence: Sequence[int], spans: Sequence[tuple[int, int]]) -> list
     return [numbers.setdefault(tuple(sequence[a:b]), len(numbers)) for a, b in spans]
 
 
+def run_work(runs: Iterable[Sequence[int]]) -> int:
+    """About how many additions the tables of such runs take."""
+    return sum(table_work(run) * SLOTS * len(run) for run in runs if len(run) > 1)
+
+
 class Runs:
     """A chain of stages, ``sequence`` of ``kinds``, as a shorter one of ``kinds`` of its own."""
 
@@ -78,8 +82,7 @@ class Runs:
         self, kinds: Sequence[Kind], sequence: Sequence[int], spans: Sequence[tuple[int, int]]
     ) -> None:
         self.spans = spans
-        beside = crossing_beside([kinds[k] for k in sequence])
-        ends = np.array([b for _, b in spans])
+        ends = [b for _, b in spans]
         runs: dict[tuple[int, ...], _Merged] = {}
         made: dict[Kind, int] = {}
         self.sequence: list[int] = []
@@ -88,9 +91,8 @@ class Runs:
             labels = tuple(sequence[a:b])
             if labels not in runs:
                 runs[labels] = _Merged(kinds, labels)
-            further = (beside[a, ends[k:]] - beside[b, ends[k:]]).tolist()
-            crossing = tuple(further[: sum(map(bool, further))])
-            kind = replace(runs[labels].kind, crossing=crossing)
+            further = _crossing([kinds[label] for label in labels], [e - b for e in ends[k:]])
+            kind = replace(runs[labels].kind, crossing=further)
             self.sequence.append(made.setdefault(kind, len(made)))
             self._runs.append(runs[labels])
         self.kinds = list(made)
@@ -111,6 +113,14 @@ class Runs:
                 back = map(run.backward, reversed(run.tapes[last]))
                 todo += (o.behind(at) for done in back for o in done)
         return todo
+
+
+def _crossing(stages: Sequence[Kind], ends: Sequence[int]) -> tuple[int, ...]:
+    """Bytes made in the stages that cross the cuts so far behind them, as long as there are any."""
+    behind = [stage.crossing[len(stages) - 1 - s :] for s, stage in enumerate(stages)]
+    made = list(map(sum, zip_longest(*behind, fillvalue=0)))
+    found = (made[end] if end < len(made) else 0 for end in ends)
+    return tuple(takewhile(bool, found))
 
 
 class _TapePart(NamedTuple):
