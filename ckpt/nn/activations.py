@@ -119,41 +119,38 @@ _A = 0.044715
 _C = math.sqrt(2 / math.pi)
 
 
-@in_blocks(flops=9, name="gelu")
+@in_blocks(flops=8, name="gelu")
 def _gelu(out: Any, x: Any) -> None:
-    """x/2 (1 + tanh(C (x + A x³)))."""
-    np.multiply(x, x, out=out)
-    out *= _A
-    out += 1
-    out *= x
-    out *= _C
-    np.tanh(out, out=out)
+    """x/2 (1 + tanh(u)), u = C (x + A x³)."""
+    _fill_tanh(out, np.multiply(x, x, out=out), x)
     out += 1
     out *= x
     out *= 0.5
 
 
-@in_blocks(flops=17, scratch=1)
-def gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
-    """What gelu's cotangent dy gives for x: dy/2 (1 + t) (1 + x (1 - t) u'), t = tanh(u),
-    u = C (x + A x³), u' = C (1 + 3A x²)."""
-    np.multiply(x, x, out=scratch)
-    np.multiply(scratch, _A, out=out)
-    out += 1
+def _fill_tanh(out: Any, square: Any, x: Any) -> None:
+    """tanh(u), with as few calls as will do: u = (C A x² + C) x."""
+    np.multiply(square, _C * _A, out=out)
+    out += _C
     out *= x
-    out *= _C
     np.tanh(out, out=out)
+
+
+@in_blocks(flops=14, scratch=1)
+def gelu_backward(out: Any, scratch: Any, dy: Any, x: Any) -> None:
+    """What gelu's cotangent dy gives for x: dy (1 + t) (1/2 + (1 - t) x u'/2), t = tanh(u),
+    u' = C (1 + 3A x²)."""
+    np.multiply(x, x, out=scratch)
+    _fill_tanh(out, scratch, x)
     np.subtract(1, out, out=out)  # 1 - t
-    scratch *= 3 * _A
-    scratch += 1
+    scratch *= 1.5 * _C * _A
+    scratch += 0.5 * _C
     scratch *= x
     scratch *= out
-    scratch *= _C
-    scratch += 1
+    scratch += 0.5
     np.subtract(2, out, out=out)  # 1 + t
     out *= scratch
     out *= dy
-    out *= 0.5
 
 
 def _gelu_second(x: Any) -> Any:
