@@ -23,24 +23,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import bench_step
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
+from step_calls import code_of
+from step_ways import CASES
 
 import ckpt
 from ckpt.tape.core.op import NUMPY
 from ckpt.tape.execution.arena import block, place
 from ckpt.tape.execution.arguments import check_arguments
-from ckpt.tape.execution.draws import Draws
-from ckpt.tape.execution.lines import Code, Line, Var, write
+from ckpt.tape.execution.lines import Code, Line, Var
 from ckpt.tape.execution.run import _run as run_line
 from ckpt.tape.execution.run import _value as value_of
-from ckpt.tape.execution.tiling import tiled
 from ckpt.tape.ops.linear.stacks import SMALL, lanes_of_stack
 from ckpt.tape.ops.tiles import lanes_of, share
 from ckpt.tape.traced.tiled import TiledRun
@@ -56,13 +59,6 @@ class Call(NamedTuple):
     seconds: float
     kind: str
     """``shared`` among threads already, of ``BLAS``, or on ``one`` core."""
-
-
-def code_of(step: Any) -> Code:
-    """The lines that a planned step is compiled from."""
-    traced, schedule = step.program.traced, step.schedule
-    promised = ckpt.simulate(step.graph, schedule).peak
-    return tiled(write(traced, schedule, Draws(traced, schedule)), promised)
 
 
 def own_seconds(code: Code, arrays: Sequence[Any], rounds: int) -> list[float]:
@@ -178,8 +174,8 @@ def _live(code: Code) -> list[int]:
 
 def row(name: str, rounds: int, price: float) -> dict[str, Any]:
     """What the second core would give in one of bench_step's cases."""
-    title, make, _ = bench_step.CASES[name]
-    planned = make()["planned"]
+    title, make, _ = CASES[name]
+    planned = make()["planned"]()
     step, args = planned.func, planned.args  # type: ignore[attr-defined]
     code = code_of(step)
     seconds = own_seconds(code, check_arguments(step.program.traced, args), rounds)
@@ -205,7 +201,7 @@ def row(name: str, rounds: int, price: float) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cases = list(bench_step.CASES)
+    cases = [name for name in CASES if not name.startswith("chain")]
     parser.add_argument("--only", nargs="+", choices=cases, default=cases)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -111,10 +111,32 @@ def test_no_planner_beats_the_optimum_or_the_bound(run: Run) -> None:
 
 def test_a_step_is_compared_with_the_same_one_by_hand() -> None:
     """Every way's gradients are compared before anything is timed."""
-    rows = import_module("bench_step").main(["--only", "mlp16", "chain900", "--rounds", "1"])
-    ways = {row["way"] for row in rows}
-    assert {"hand", "hand, reused buffers", "eager", "planned"} <= ways
-    assert all(row["measured"] > 0 for row in rows)
+    bench_step = import_module("bench_step")
+    ways = ["planned", "planned, calls alone"]
+    options = ["--only", "mlp16", "--rounds", "1", "--pages", "kept", "--ways", *ways]
+    first, *others = bench_step.main(options)
+    assert first["way"] == "hand" and [row["way"] for row in others] == ways
+    assert 0 < first["measured"] < 1 and all(0 < row["measured"] < 10 for row in others)
+
+
+def test_calls_alone_are_those_of_the_step() -> None:
+    rng = np.random.default_rng(0)
+    w, x = rng.standard_normal((2, 64, 64))
+    step = ckpt.plan(lambda w, x: np.sum(np.tanh(x @ w)), w, x, planner="store_all")
+    alone = import_module("step_calls").CallsAlone(step, (w, x))
+    loss, gradient = step(w, x)
+    for _ in range(2):
+        again = alone()
+        assert again[0] == loss and np.array_equal(again[1], gradient)
+    assert len(alone.best) >= 6 and 0 < alone.seconds < 1
+
+
+def test_the_figure_shows_a_row_once_with_pages_kept_if_that_was_measured() -> None:
+    def row(pages: str, threads: int) -> dict[str, Any]:
+        return {"case": "a", "way": "planned", "threads": threads, "pages": pages}
+
+    rows = [row("kept", 1), row("given back", 1), row("given back", 2)]
+    assert import_module("bench_step").drawn(rows) == [rows[0], rows[2]]
 
 
 def test_what_a_second_core_would_save_of_a_step() -> None:
