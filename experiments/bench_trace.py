@@ -7,11 +7,12 @@ Theory says: a trace touches shapes only, so its time and memory follow the numb
 the model's size; the tape's own work, a few microseconds a node, is lost beside 512 KiB arrays.
 Seconds are of the processor, so that other work on the machine counts little.
 Run: python experiments/bench_trace.py [--steps 400] [--long] [-o plots/bench_trace.csv]
-Found: gpt3 (175 billion parameters, 4433 nodes) traces in 0.11 s and is predicted within 52 MiB
-resident; the largest graph of the presets, an LSTM of 1000 steps with 72,026 nodes, in 2.1 s and
-240 MiB. A node costs 18 µs at a hundred nodes and 22 µs at a hundred thousand. A wave equation's
-step on the tape costs 0.99 to 1.03 of the same calls by hand, checkpointed in segments 0.98; ten
-thousand steps cost 1.08 times as much a step as one thousand.
+Found: gpt3 (175 billion parameters, 4433 nodes) traces in 0.17 s; the largest graph of the presets,
+an LSTM of 1000 steps with 72,026 nodes, in 2.1 s and 240 MiB. A node costs 42 µs at a hundred
+nodes and 39 µs at a hundred thousand (with other work on both cores), and to compile a step 122 µs
+at 500 nodes, 150 at 5,000 and 193 at 50,000. A wave equation's step on the tape costs 0.99 to 1.03
+of the same calls by hand, checkpointed in segments 0.98; ten thousand steps cost 1.08 times as much
+a step as one thousand.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ miniature, in which every axis longer than one is two long.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -200,7 +201,11 @@ def _pattern(x: Any) -> Pattern:
     """A miniature's description, hashable: a Python scalar (weak), or dtype, lengths, strides."""
     if isinstance(x, (bool, int, float, complex)):
         return type(x)
-    a = abstract(x)
+    return _laid(abstract(x))
+
+
+@lru_cache(REMEMBERED)
+def _laid(a: AbstractArray) -> Pattern:
     order = sorted(range(a.ndim), key=lambda k: (-abs(a.strides[k]), k))
     lengths = tuple(min(n, 2) for n in a.shape)
     dense = contiguous(lengths, 1, tuple(order))

@@ -9,12 +9,12 @@ Measured on NumPy 2.4.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
-from ckpt.tape.core.abstract import AbstractArray, abstract, fresh
+from ckpt.tape.core.abstract import REMEMBERED, AbstractArray, abstract, fresh
 
 ELEMENTS = 8192
 
@@ -23,9 +23,13 @@ def update(target: Any, g: Any) -> int:
     """The workspace of ``target += g``: the target is buffered as it is read and written.
 
     The axes are walked in the order of both operands' strides, and backwards where both run so."""
-    both = _forwards(abstract(target), abstract(g))
+    return _update(abstract(target), abstract(g))
+
+
+@lru_cache(REMEMBERED)
+def _update(target: AbstractArray, g: AbstractArray) -> int:
+    target, g = both = _forwards(target, g)
     walk = fresh(np.add, target.shape, *both)
-    target, g = both
     return 2 * buffer(walk, target, target.dtype) + buffer(walk, g, target.dtype)
 
 
