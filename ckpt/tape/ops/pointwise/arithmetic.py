@@ -15,6 +15,7 @@ import numpy as np
 
 from ckpt.errors import UnsupportedError
 from ckpt.tape.core.abstract import AbstractArray, elementwise, fresh
+from ckpt.tape.core.cotangents import fit
 from ckpt.tape.core.op import Fill, Op, adapt, op
 from ckpt.tape.ops.pointwise.buffers import casts
 
@@ -56,7 +57,15 @@ def ufunc(
 # -- operands x and y ------------------------------------------------------------------------------
 
 ufunc(np.add).vjp(x=lambda g: g, y=lambda g: g)
-ufunc(np.subtract).vjp(x=lambda g: g, y=lambda g: -g)
+
+
+def _summed(g: Any, shape: tuple[int, ...]) -> Any:
+    """g for an operand of that shape, which may have been broadcast: what is done with the sum is
+    done to fewer elements."""
+    return g if g.shape == shape else fit(g, shape, g.dtype)
+
+
+ufunc(np.subtract).vjp(x=lambda g: g, y=lambda g, y_shape: -_summed(g, y_shape))
 
 
 def multiply(x: Any, y: Any) -> Any:
@@ -65,7 +74,9 @@ def multiply(x: Any, y: Any) -> Any:
 
 
 ufunc(np.multiply, multiply).vjp(x=lambda g, y: g * y, y=lambda g, x: g * x)
-ufunc(np.true_divide).vjp(x=lambda g, y: g / y, y=lambda g, out, y: -g * out / y)
+ufunc(np.true_divide).vjp(
+    x=lambda g, y: g / y, y=lambda g, out, y, y_shape: -_summed(g * out, y_shape) / y
+)
 
 
 def quotient(x: Any, y: Any) -> Any:
