@@ -19,8 +19,8 @@ malloc's: whether it gives the pages of freed arrays back to the kernel hangs on
 freed before and on what lies behind those arrays, so that the same step by hand has none in one
 process and 18,000 in another. So the figures are those with pages kept (MALLOC_TRIM_THRESHOLD_ and
 MALLOC_MMAP_THRESHOLD_ set), which are the same from run to run; what malloc does by itself stands
-beside them, with the page faults of a step. "Calls alone" is the planned step's floor: the least
-time of each of its calls in its place, added up.
+beside them, with the page faults of a step. "Calls alone" is the planned step's floor: the
+median time of each of its calls in its place, added up.
 Found: (plots/bench_step.png: two cores that had nothing else to do, all ways in one process)
 on one thread, planned (HIPS autograd: 2.0 to 38), MLP 100 x 16 0.75, 100 x 256 0.99 (its products
 alone 0.87, all its calls 0.95), 24 x 256 at batch 8192 0.94, gelu of 16 MiB 0.76 and from its

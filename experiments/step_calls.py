@@ -1,8 +1,10 @@
-"""The calls of a planned step, each by itself: the least time that its step can take."""
+"""The calls of a planned step, each by itself: what its step takes at least."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -28,12 +30,12 @@ class CallsAlone:
     def __init__(
         self, step: Any, args: Sequence[Any], clock: Callable[[], float] = perf_counter
     ) -> None:
-        self.best: dict[int, float] = {}
+        self.taken: defaultdict[int, list[float]] = defaultdict(list)
         self._arrays = check_arguments(step.program.traced, args)
         code = code_of(step)
         memory = block(place(code))
         writer = _Timed(step.program.traced, code)
-        writer.best, writer.clock = self.best, clock
+        writer.taken, writer.clock = self.taken, clock
         names: dict[str, Any] = {}
         exec(compile(writer.text(), "<calls alone>", "exec"), names)
         self._made = Assembled(names["step"], writer.values)
@@ -45,12 +47,12 @@ class CallsAlone:
 
     @property
     def seconds(self) -> float:
-        """The sum of the least times of all calls, the clock's own aside."""
-        return sum(max(0.0, found - self._clock) for found in self.best.values())
+        """The sum of the median times of all calls, the clock's own aside."""
+        return sum(max(0.0, median(found) - self._clock) for found in self.taken.values())
 
 
 class _Timed(_Text):
-    best: dict[int, float]
+    taken: defaultdict[int, list[float]]
     clock: Callable[[], float]
 
     def _statement(self, at: int, line: Line) -> str:
@@ -59,4 +61,4 @@ class _Timed(_Text):
         return f"t = {clock}(); {text}; {note}({at}, {clock}() - t)"
 
     def _note(self, at: int, seconds: float) -> None:
-        self.best[at] = min(self.best.get(at, seconds), seconds)
+        self.taken[at].append(seconds)

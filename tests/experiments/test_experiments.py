@@ -128,7 +128,7 @@ def test_calls_alone_are_those_of_the_step() -> None:
     for _ in range(2):
         again = alone()
         assert again[0] == loss and np.array_equal(again[1], gradient)
-    assert len(alone.best) >= 6 and 0 < alone.seconds < 1
+    assert len(alone.taken) >= 6 and 0 < alone.seconds < 1
 
 
 def test_the_figure_shows_a_row_once_with_pages_kept_if_that_was_measured() -> None:

@@ -122,6 +122,22 @@ def test_every_tile_is_done_once_and_in_no_lane_twice_at_once() -> None:
     assert (done == 4).all()
 
 
+def test_nobody_waits_for_a_thread_that_has_not_begun() -> None:
+    """A core that is busy otherwise, as OpenBLAS's threads keep theirs, lets a helper wait."""
+    done, released = np.zeros(100, int), threading.Event()
+
+    def work(lane: int, numbers: Iterator[int]) -> None:
+        done[list(numbers)] += 1
+
+    ckpt.threads(4)
+    others = [tiles._POOL.executor.submit(released.wait, 30) for _ in range(tiles.LANES - 1)]
+    try:
+        tiles.share(work, len(done), 4)
+        assert (done == 1).all() and not any(other.done() for other in others)
+    finally:
+        released.set()
+
+
 def test_what_goes_wrong_in_a_thread_is_raised_here() -> None:
     """NumPy's way with floating-point errors is this thread's, in all of them."""
     x = np.ones(1 << 22, np.float32)

@@ -43,17 +43,26 @@ def share(work: Work, count: int, lanes: int) -> None:
     if workers < 2:
         work(0, numbers)
         return
+    given = [work]  # of which nothing is left with a thread that comes too late
     others = [  # in this one's context, which NumPy's errstate is a part of
-        _POOL.executor.submit(copy_context().run, work, lane, numbers) for lane in range(1, workers)
+        _POOL.executor.submit(copy_context().run, _help, given, lane, numbers)
+        for lane in range(1, workers)
     ]
     try:
         work(0, numbers)
     finally:
         for _ in numbers:  # nothing is left to do if this thread was interrupted
             pass
-        wait(others)
-    for other in others:
+        begun = [other for other in others if not other.cancel()]  # no core was free for the rest
+        wait(begun)
+        given.clear()
+    for other in begun:
         other.result()
+
+
+def _help(given: list[Work], lane: int, numbers: Iterator[int]) -> None:
+    for work in given:
+        work(lane, numbers)
 
 
 class _Pool:
@@ -78,7 +87,9 @@ def threads(n: int | None = None) -> int:
     To begin with as many as ``OMP_NUM_THREADS`` says, or as there are cores for this process.
     Results have the same bits with any number, and plans are the same: see `ckpt.plan`. Products
     of matrices are BLAS's, whose threads it counts itself, but for stacks of small ones in planned
-    steps: BLAS would take one thread for each.
+    steps: BLAS would take one thread for each. OpenBLAS's own threads keep their cores for some 30
+    ms after a product, waiting for the next one; with ``OPENBLAS_THREAD_TIMEOUT=4`` in the
+    environment before NumPy is imported, they sleep.
     """
     if n is not None:
         if type(n) is not int or n < 1:
