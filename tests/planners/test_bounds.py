@@ -11,8 +11,10 @@ from ckpt.errors import BudgetError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base import registry as base
+from ckpt.planners.base.clock import Deadline
 from ckpt.planners.base.cost import flops
 from ckpt.planners.bounds import simple
+from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import lower_bounds
 from ckpt.planners.bounds.simple import Bound, advances, memory_floor
 from tests.graphs import (
@@ -161,3 +163,14 @@ def test_what_is_no_chain_has_no_chain_bound() -> None:
     assert chain_bound(unet(2), 10_000) is None
     assert chain_bound(residual_net(2), 10_000) is None
     assert chain_bound(mlp([3, 4, 2, 3]), 10_000) is not None
+
+
+def test_once_the_time_is_over_less_is_proven_and_nothing_wrong() -> None:
+    graph = unet(3)
+    most = base.get("store_all")[0].simulated(graph).peak
+    floor, bound = budget_floor(graph), lower_bounds(graph, most * 3 // 4)[0].cost or 0
+    with Deadline(0).running():
+        assert memory_floor(graph).nbytes <= budget_floor(graph).nbytes <= floor.nbytes
+        (best, *_) = lower_bounds(graph, most * 3 // 4)
+        assert 0 <= (best.cost or 0) <= bound
+    assert bound > 0

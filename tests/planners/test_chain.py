@@ -123,7 +123,7 @@ def test_no_plan_needs_more_than_its_table_says(name: str) -> None:
     graph = ZOO[name]()
     for slots in (20, 500):
         for stage_options in (True, False):
-            plans = Tables(graph, flops(graph), slots, stage_options, None)
+            plans = Tables(graph, flops(graph), slots, stage_options, None).finished()
             for one in plans.chains:
                 for point in one.points:
                     timeline = plans.timeline(point)
@@ -134,7 +134,7 @@ def test_no_plan_needs_more_than_its_table_says(name: str) -> None:
 def test_model_is_exact_where_one_value_crosses() -> None:
     """On a plain chain the table's bytes and FLOPs are those of the reference machine."""
     for graph in (unit_chain(12), mlp([6, 8, 8, 16, 8, 8, 4]), ZOO["residual_net"]()):
-        plans = Tables(graph, flops(graph), 500, True, None)
+        plans = Tables(graph, flops(graph), 500, True, None).finished()
         for one in plans.chains[:1]:
             assert one.table.nbytes(1) < 65
             for point in one.points:
@@ -231,7 +231,9 @@ def test_same_plan_twice() -> None:
     graph = random_graph(Random(23), 22)
     budget = store_all_peak(graph) * 9 // 10
     again = random_graph(Random(23), 22)
-    assert chain(graph, budget) == Tables(again, flops(again), None, True, None).within(budget)
+    assert chain(graph, budget) == Tables(again, flops(again), None, True, None).finished().within(
+        budget
+    )
 
 
 def test_nothing_idle() -> None:
@@ -288,3 +290,17 @@ def test_where_it_cuts_a_graph_it_heeds_the_clock() -> None:
     deadline = Deadline(0)
     with deadline.running(), pytest.raises(StoppedError):
         cuts_of(graph, flops(graph), None, None, None)
+
+
+def test_what_the_clock_stopped_is_gone_on_with() -> None:
+    graph = gpt(6)
+    with Deadline().running() as deadline:
+        whole = Tables(graph, flops(graph), None, True, None).finished()
+    plans = Tables(graph, flops(graph), None, True, None)
+    with Deadline(work=deadline.spent * 2 // 3).running(), pytest.raises(StoppedError):
+        plans.finished()
+    made = list(plans.chains)
+    assert 0 < len(made) < len(whole.chains)
+    assert all(one is other for one, other in zip(made, plans.finished().chains, strict=False))
+    budget = simulate(graph, whole.within(None)).peak // 2
+    assert plans.within(budget) == whole.within(budget)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 from ckpt.errors import BudgetError
+from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners import make_schedule
+from ckpt.planners.base.clock import Deadline
+from ckpt.schedule import Schedule
+from ckpt.timeline import Timeline
 from tests.graphs import uneven_chain
 
 
@@ -39,3 +45,27 @@ def test_it_reaches_the_square_root(n: int) -> None:
     greedy = simulate(graph, make_schedule(graph, "greedy", sqrt.peak + 20))
     assert greedy.peak <= sqrt.peak + 20
     assert greedy.recompute_flops <= n
+
+
+def test_another_budget_simulates_nothing_again_and_counts_as_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = import_module("ckpt.planners.simple.greedy")
+    tried: list[Schedule] = []
+
+    def counted(graph: Graph, schedule: Schedule) -> Timeline:
+        tried.append(schedule)
+        return simulate(graph, schedule)
+
+    monkeypatch.setattr(module, "simulate", counted)
+    graph = uneven_chain([10] * 31, list(range(2, 33)))
+    work, made = [], []
+    for budget in (300, 200):
+        tried.clear()
+        with Deadline().running() as deadline:
+            module.greedy(graph, budget)
+        work.append(deadline.spent)
+        made.append(len(tried))
+    assert made[0] > 10
+    assert made[1] == 1
+    assert work[0] == pytest.approx(work[1], rel=0.1)

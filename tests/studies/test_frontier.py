@@ -13,7 +13,7 @@ import pytest
 
 import ckpt
 from ckpt.graph import Graph
-from ckpt.planners import make_schedule
+from ckpt.planners import make_timeline
 from ckpt.planners.base import registry
 from ckpt.planners.base.clock import WORK_LIMIT
 from ckpt.planners.bounds.lower import lower_bounds
@@ -66,9 +66,9 @@ def test_what_comes_once_the_time_is_over_is_not_begun(monkeypatch: pytest.Monke
 
     def make(graph: Graph, name: str, limit: int, **options: Any) -> Schedule:
         begun.append(limit)
-        return make_schedule(graph, name, limit, **options)
+        return make_timeline(graph, name, limit, **options)
 
-    monkeypatch.setattr("ckpt.studies.budgets.planned.make_schedule", make)
+    monkeypatch.setattr("ckpt.studies.budgets.planned.make_timeline", make)
     found = ckpt.frontier(unet(5), planners=["dtr"], budgets=["80%", "90%"], time_limit=0)
     smaller, larger = found.rows
     assert begun == [larger["budget_nbytes"]]

@@ -138,9 +138,7 @@ class BoxProgram:
         """
         block = np.repeat(np.arange(len(self._places)), [len(p) for p in self._places])
         place = np.concatenate(self._places)
-        keys = np.stack([block, alike[place], self.low, self.high, self.costs])
-        _, first, label = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-        label = label.reshape(-1)
+        first, label = _distinct(block, alike[place], self.low, self.high, self.costs)
         rows, columns, coefs = self.entries
         coded = _mixed(label[columns] * 1_000_003 + coefs.astype(np.int64))
         signs = _mixed(self.least.astype(np.int64))
@@ -165,6 +163,19 @@ class BoxProgram:
         made._least = [least - np.bincount(pair // len(first), gives, minlength=groups)]
         made._entries = [(pair // len(first), pair % len(first), coef)]
         return made
+
+
+def _distinct(*keys: Any) -> tuple[Any, Any]:
+    """Where each distinct column of the keys is first, in ascending order, and for each column its
+    number among them: as np.unique along an axis says, which compares whole columns."""
+    order = np.lexsort(keys[::-1])
+    is_new = np.zeros(len(order), dtype=bool)
+    is_new[:1] = True
+    for key in keys:
+        is_new[1:] |= key[order[1:]] != key[order[:-1]]
+    label = np.empty(len(order), np.intp)
+    label[order] = np.cumsum(is_new) - 1
+    return order[is_new], label
 
 
 def _mixed(numbers: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from ckpt.graph import Graph
+from ckpt.planners.base import clock
 from ckpt.planners.base.reads import closure
 from ckpt.planners.bounds.reduced import needs
 from ckpt.planners.bounds.simple import Floor, memory_floor, most_saved
@@ -28,6 +29,8 @@ def budget_floor(graph: Graph, at_most: int | None = None) -> Floor:
     spans = _Spans(graph)
     heavy = sorted(range(last - 1), key=lambda q: (-spans.held(q)[1], q))[:STEPS]
     for q in sorted(heavy):
+        if clock.stopped():
+            break  # what is proven so far holds
         low, high = floor.nbytes, at_most
         if spans.possible(q, low):
             continue
@@ -68,7 +71,7 @@ class _Spans:
 
     def possible(self, q: int, budget: int) -> bool:
         """Might ``budget`` bytes do from step ``q`` to the next? False is proof that they don't."""
-        graph, owners = self.graph, self.graph.owners
+        graph, nodes, owners = self.graph, self.graph.nodes, self.graph.owners
         there, held = self.held(q)
         room, spare = budget - held, budget - graph.between[q + 1]
         made: set[int] = set()
@@ -80,21 +83,21 @@ class _Spans:
                 if -nbytes <= room:
                     return True
                 made.add(i)
-                open_to += graph[i].deps
+                open_to += nodes[i].deps
                 continue
             i = open_to.pop()
             owner = owners[i]
-            if graph[i].resident or owner in there or i in made:
+            if nodes[i].resident or owner in there or i in made:
                 continue
             unable = self.needs[i] > spare
-            if graph[i].call:  # never carried: its results are
+            if nodes[i].call:  # never carried: its results are
                 if unable:
                     return False
                 made.add(i)
-                open_to += graph[i].deps
-            elif unable or (graph[i].captured and self.first[i] <= q):
+                open_to += nodes[i].deps
+            elif unable or (nodes[i].captured and self.first[i] <= q):
                 there.add(owner)
-                room -= 0 if graph[owner].resident else graph[owner].nbytes
+                room -= 0 if nodes[owner].resident else nodes[owner].nbytes
             else:
-                heappush(either, (0 if graph[owner].resident else -graph[owner].nbytes, i))
+                heappush(either, (0 if nodes[owner].resident else -nodes[owner].nbytes, i))
         return room >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ckpt.graph import Graph
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.bounds.moments import pair_bound
 from ckpt.planners.bounds.simple import Bound, chain_bound, knapsack_bound
@@ -38,7 +39,7 @@ def lower_bounds(
     proven = max(bound.cost or 0 for bound in found)
     if given is not None:
         found.append(given)
-    elif effort and not impossible and (known is None or proven < known):
+    elif effort and not (impossible or clock.stopped()) and (known is None or proven < known):
         pairs = pair_bound(
             graph, budget, price, effort=effort, at_least=proven, known=known, solver=solver
         )

@@ -81,7 +81,7 @@ def pair_bound(
     if not graph.steps:
         return None
     reduced = Reduced(graph, budget, cost)
-    if not len(reduced):
+    if not len(reduced) or clock.stopped():
         return None
     search = MomentSearch(reduced, effort, at_least, known, solver or _solver())
     search.run()

@@ -21,6 +21,7 @@ from math import comb
 from typing import Any
 
 from ckpt.graph import BackwardStep, Graph, Node
+from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.reads import closure, read_by
 from ckpt.schedule import Backward, Compute, Instruction, describe_instruction
@@ -108,6 +109,8 @@ def knapsack_bound(graph: Graph, budget: int, cost: Cost, *, moments: int = 16) 
         computed |= closure(graph, read_by(graph, [q]), computed)
         if q not in chosen:
             continue
+        if clock.stopped():
+            break  # the best so far is a bound
         values: dict[int, int] = {}
         for j in computed:
             owner = owners[j]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from math import gcd
 from typing import NamedTuple
 
@@ -95,14 +96,37 @@ def front(rows: Sequence[tuple[int, ...]], points: int) -> list[int]:
             while len(hull) > 1 and _above(*(rows[i] for i in (*hull[-2:], k))):
                 hull.pop()
             hull.append(k)
-    while len(found) > max(points, 2):
-        spared = hull if len(hull) <= points else ()
-        areas = [
-            (b in spared, (rows[a][1] - rows[b][1]) * (rows[c][0] - rows[b][0]))
-            for a, b, c in zip(found, found[1:], found[2:], strict=False)
-        ]
-        del found[1 + areas.index(min(areas))]
-    return found
+    spared = set(hull) if len(hull) <= points else set()
+    return _thinned([rows[k] for k in found], [k in spared for k in found], found, points)
+
+
+def _thinned(
+    stairs: Sequence[tuple[int, ...]], spared: Sequence[bool], names: Sequence[int], points: int
+) -> list[int]:
+    """``names`` without those inner steps whose loss adds least area, and of the spared the last,
+    until there are at most ``points``."""
+    before = list(range(-1, len(names) - 1))
+    behind = list(range(1, len(names) + 1))
+
+    def loss(b: int) -> tuple[bool, int, int]:
+        a, c = before[b], behind[b]
+        return spared[b], (stairs[a][1] - stairs[b][1]) * (stairs[c][0] - stairs[b][0]), b
+
+    heap = [loss(b) for b in range(1, len(names) - 1)]
+    heapify(heap)
+    gone: set[int] = set()
+    while len(names) - len(gone) > max(points, 2):
+        least = heappop(heap)
+        b = least[-1]
+        if b in gone or least != loss(b):
+            continue  # its neighbours have changed since
+        gone.add(b)
+        a, c = before[b], behind[b]
+        behind[a], before[c] = c, a
+        for side in (a, c):
+            if 0 < side < len(names) - 1:
+                heappush(heap, loss(side))
+    return [name for b, name in enumerate(names) if b not in gone]
 
 
 def _above(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> bool:

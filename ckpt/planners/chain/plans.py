@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, assert_never
@@ -11,8 +12,9 @@ from ckpt.machine import simulate
 from ckpt.planners.base import clock
 from ckpt.planners.base.clock import Deadline
 from ckpt.planners.base.cost import Cost
-from ckpt.planners.base.emit import COMPUTED, Action, free_early, needed_only
+from ckpt.planners.base.emit import COMPUTED, Action, free_early, needed_only, vocabulary
 from ckpt.planners.base.registry import over_budget
+from ckpt.planners.base.tried import Figures, Tried
 from ckpt.planners.chain.cuts import SLOTS_WORK, Divided, cuts_of
 from ckpt.planners.chain.interior import waiting_seeds
 from ckpt.planners.chain.kinds import table_work
@@ -55,7 +57,7 @@ def tables_of(
     widest: int | None,
 ) -> Tables:  # fmt: skip
     with Deadline(apart=True).running():  # they may be there already
-        return _tables_of(graph, cost, slots, options, max_stages, widest)
+        return _tables_of(graph, cost, slots, options, max_stages, widest).finished()
 
 
 @lru_cache(maxsize=2)  # a table may take 200 MB
@@ -81,19 +83,27 @@ class Tables:
     ) -> None:  # fmt: skip
         self.graph = graph
         self.cost = cost
-        self._figures: dict[CornerPlan, tuple[int, int, int]] = {}
-        """Of the plans simulated so far peak and cost, and what that took: all timelines would take
-        more than the tables."""
+        self._tried = Tried(cost)
+        self._options = slots, options
+        self._asked = max_stages, widest
+        self._cuts: list[Divided] | None = None
         self.chains: list[Chain] = []
-        for cut in cuts_of(graph, cost, slots, max_stages, widest):
-            self.chains.append(Chain(cut, slots, options))
-            if cut.spans and SLOTS_WORK // table_work(cut.sequence) >= PLAIN_SLOTS:
-                self.chains.append(Chain(replace(cut, spans=None), slots, options))
-        self.frontiers = [one.points for one in self.chains]
-        if sum(map(len, self.frontiers)) * len(graph) <= SIMULATED_NODES:
-            self.frontiers = [
-                _envelope([self._simulated(point) for point in points]) for points in self.frontiers
-            ]
+        self.frontiers: list[list[CornerPlan]] = []
+
+    def finished(self) -> Tables:
+        """With all that isn't made yet: where the clock stops this, the next call goes on."""
+        slots, options = self._options
+        if self._cuts is None:
+            cuts = cuts_of(self.graph, self.cost, slots, *self._asked)
+            self._cuts = [one for cut in cuts for one in _with_plain(cut)]
+        while len(self.chains) < len(self._cuts):
+            self.chains.append(Chain(self._cuts[len(self.chains)], slots, options))
+        if not self.frontiers:
+            frontiers = [one.points for one in self.chains]
+            if sum(map(len, frontiers)) * len(self.graph) <= SIMULATED_NODES:
+                frontiers = [_envelope(list(map(self._simulated, points))) for points in frontiers]
+            self.frontiers = frontiers
+        return self
 
     @property
     def frontier(self) -> list[CornerPlan]:
@@ -107,13 +117,13 @@ class Tables:
             ends = (points[k] for points in self.frontiers for k in (0, -1))
             least = map(self.timeline, ends)
             raise over_budget(self.graph, min(least, key=lambda t: t.peak), "chain", budget)
-        best = min(able, key=lambda point: self._simulate(point)[1])
+        best = min(able, key=lambda point: self._simulate(point).cost)
         return self._schedule(best, budget)
 
     def costing(self, most: int) -> Schedule:
         """The schedule of the least peak among those that recompute for at most ``most``."""
         able = [
-            next(p for p in points if p.cost <= most and self._simulate(p)[1] <= most)
+            next(p for p in points if p.cost <= most and self._simulate(p).cost <= most)
             for points in self.frontiers  # each ends where nothing is recomputed
         ]
         return self._schedule(min(able, key=self._simulate), None)
@@ -123,7 +133,8 @@ class Tables:
         if budget is None:
             return points[-1]
         best = max(sum(point.nbytes <= budget for point in points) - 1, 0)
-        while self._simulate(points[best])[0] > budget:  # states of generators aren't in the table
+        # States of generators aren't in the table.
+        while self._simulate(points[best]).peak > budget:
             if not best:
                 return None
             best -= 1
@@ -132,36 +143,26 @@ class Tables:
         # By strides, whose ends are the same for every budget; then one by one to the next end.
         end = best - best % stride + stride
         for after in range(end, min(end + ahead * stride, len(points)), stride):
-            if self._simulate(points[after])[0] > budget:
+            if self._simulate(points[after]).peak > budget:
                 break
             best, end = after, after + stride
         if stride * len(self.graph) > LOOKED_NODES:
             return points[best]
         for after in range(best + 1, min(end, len(points))):
-            if self._simulate(points[after])[0] > budget:
+            if self._simulate(points[after]).peak > budget:
                 break
             best = after
         return points[best]
 
     def _simulated(self, point: CornerPlan) -> CornerPlan:
         """The bytes and cost that its plan turns out to need: at most what the table says."""
-        peak, cost = self._simulate(point)
-        found = point._replace(nbytes=peak, cost=cost)
-        self._figures[found] = self._figures[point]
+        figures = self._simulate(point)
+        found = point._replace(nbytes=figures.peak, cost=figures.cost)
+        self._tried.figures[found] = figures
         return found
 
-    def _simulate(self, point: CornerPlan) -> tuple[int, int]:
-        """Peak and cost of the plan at a point."""
-        if point not in self._figures:
-            with Deadline(apart=True).running() as own:
-                timeline = self.timeline(point)
-            self._figures[point] = timeline.peak, self.recompute(timeline), own.spent
-        peak, cost, work = self._figures[point]
-        clock.spend(work)
-        return peak, cost
-
-    def recompute(self, timeline: Timeline) -> int:
-        return self.cost.recompute(timeline.counts)
+    def _simulate(self, point: CornerPlan) -> Figures:
+        return self._tried.figures_of(point, lambda: self.timeline(point))
 
     def timeline(self, point: CornerPlan) -> Timeline:
         """What the plan at a point comes to."""
@@ -170,6 +171,13 @@ class Tables:
     def _schedule(self, point: CornerPlan, budget: int | None) -> Schedule:
         instructions = free_early(self.graph, point.chain.actions(point.slots))
         return Schedule(instructions, self.graph.digest, "chain", budget, notes=point.chain.notes)
+
+
+def _with_plain(cut: Divided) -> Iterator[Divided]:
+    """The cut; and beside one into runs, if that is bearable, one without."""
+    yield cut
+    if cut.spans and SLOTS_WORK // table_work(cut.sequence) >= PLAIN_SLOTS:
+        yield replace(cut, spans=None)
 
 
 def _envelope(points: list[CornerPlan]) -> list[CornerPlan]:
@@ -225,16 +233,18 @@ class Chain:
         operations = self.table.operations(slots)
         if self.runs is not None:
             operations = self.runs.operations(operations)
+        compute, _, backward = vocabulary(len(self.graph), len(self.graph.steps))
         for word, first, last in operations:
             clock.check()
             sofar = len(actions)
             for k in range(first, last + 1 if word == "advance" else first + 1):
+                numbers, steps = self.cut.numbering[k], self.stages[k].backwards
                 for action in _actions_of(self.choices[k], word, last):
                     match action:
                         case Compute(i):
-                            actions.append(Compute(self.cut.numbering[k][i]))
+                            actions.append(compute[numbers[i]])
                         case Backward(q):
-                            actions.append(Backward(self.stages[k].backwards[q]))
+                            actions.append(backward[steps[q]])
                         case _:
                             assert_never(action)
             clock.spend(COMPUTED * (len(actions) - sofar))
@@ -254,11 +264,12 @@ def _actions_of(choice: Choices, word: str, option: int) -> tuple[Action, ...]:
 
 def _once(actions: list[Action], permanent: frozenset[int]) -> list[Action]:
     """``actions`` without second Computes of permanent values."""
-    done: set[Action] = set()
+    done: set[int] = set()
     first = []
     for action in actions:
-        if action not in done:
-            first.append(action)
         if isinstance(action, Compute) and action.node in permanent:
-            done.add(action)
+            if action.node in done:
+                continue
+            done.add(action.node)
+        first.append(action)
     return first

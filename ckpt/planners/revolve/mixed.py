@@ -57,7 +57,7 @@ def mixed(
         }
         return simulate(graph, emit(stages, mixed_ops(n, s, choices), "mixed", budget, notes))
 
-    return most_slots(graph, plan, budget, slots, range(1, n), "mixed")
+    return most_slots(graph, plan, budget, slots, range(1, n), "mixed", max_stages)
 
 
 def mixed_tables(n: int, s: int) -> tuple[Table, Table]:

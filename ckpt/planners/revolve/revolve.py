@@ -12,14 +12,18 @@ r     sweeps: the most often that any step is advanced without a Backward after 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import comb
+from typing import Any
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
 from ckpt.planners.base import clock
-from ckpt.planners.base.registry import fits, over_budget, planner
+from ckpt.planners.base.cost import flops
+from ckpt.planners.base.registry import over_budget, planner
 from ckpt.planners.base.stages import find_stages
+from ckpt.planners.base.tried import tried
 from ckpt.planners.revolve.stage_ops import ADVANCE, BACK, KEEP, StageOp, emit
 from ckpt.schedule import Schedule
 from ckpt.timeline import Timeline
@@ -126,7 +130,7 @@ def most_slots(
     budget: int | None,
     slots: int | None,
     choices: range,
-    name: str,
+    *planner: Any,
 ) -> Schedule:
     """The schedule of ``plan(s)`` for the given s, or the largest in ``choices`` that fits.
 
@@ -136,18 +140,18 @@ def most_slots(
     """
     if slots is not None or budget is None:
         choices = range(slots or choices[-1], (slots or choices[-1]) + 1)
-    best: Timeline | None = None
-    tried: list[Timeline] = []
+    known = tried(graph, flops(graph), *planner)
+    best: int | None = None
+    middle = choices.stop
     low, high = choices.start - 1, choices.stop  # low fits or is outside, high doesn't or is
     while high - low > 1:
         clock.check()
         middle = (low + high) // 2
-        timeline = plan(middle)
-        tried.append(timeline)
-        if fits(timeline, budget):
-            low, best = middle, timeline
+        peak = known.figures_of(middle, partial(plan, middle)).peak
+        if budget is None or peak <= budget:
+            low = best = middle
         else:
             high = middle
     if best is None:
-        raise over_budget(graph, tried[-1], name, budget)
-    return best.schedule
+        raise over_budget(graph, plan(middle), planner[0], budget)
+    return plan(best).schedule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate
 
 from ckpt.graph import Graph
@@ -9,10 +10,12 @@ from ckpt.machine import simulate
 from ckpt.planners.base import clock
 from ckpt.planners.base.cost import Cost, flops
 from ckpt.planners.base.lower import lower
-from ckpt.planners.base.registry import fits, over_budget, planner
+from ckpt.planners.base.registry import over_budget, planner
 from ckpt.planners.base.stages import find_stages
+from ckpt.planners.base.tried import Figures, tried
 from ckpt.planners.simple.every import keep_boundaries
 from ckpt.schedule import Schedule
+from ckpt.timeline import Timeline
 
 THRESHOLDS = 32
 
@@ -45,19 +48,25 @@ def greedy(graph: Graph, budget: int | None = None, *, cost: Cost | None = None)
                 starts.append(k + 1)
                 gathered = 0
         plans.setdefault(tuple(starts), threshold)
-    timelines = []
-    for segments, threshold in plans.items():
-        clock.check()
+
+    def plan(segments: tuple[int, ...]) -> Timeline:
         cuts = [stages[s].start for s in segments]
+        threshold = plans[segments]
         notes = {"stages": len(stages), "segments": len(segments), "threshold_nbytes": threshold}
         kept = keep_boundaries(stages, segments)
         schedule = lower(graph, kept, cuts, planner="greedy", budget=budget, notes=notes)
-        timelines.append(simulate(graph, schedule))
-    feasible = [t for t in timelines if fits(t, budget)]
-    if not feasible:
-        raise over_budget(graph, min(timelines, key=lambda t: t.peak), "greedy", budget)
-    price = cost or flops(graph)
-    return min(feasible, key=lambda t: (price.recompute(t.counts), t.peak)).schedule
+        return simulate(graph, schedule)
+
+    known = tried(graph, cost or flops(graph), "greedy")
+    found: dict[tuple[int, ...], Figures] = {}
+    for segments in plans:
+        clock.check()
+        found[segments] = known.figures_of(segments, partial(plan, segments))
+    able = [s for s in plans if budget is None or found[s].peak <= budget]
+    if not able:
+        least = plan(min(plans, key=lambda s: found[s].peak))
+        raise over_budget(graph, least, "greedy", budget)
+    return plan(min(able, key=lambda s: (found[s].cost, found[s].peak))).schedule
 
 
 def _thresholds(made: list[int]) -> list[int]:

@@ -13,8 +13,7 @@ from typing import Any
 from ckpt import workers
 from ckpt.errors import CkptError
 from ckpt.graph import Graph
-from ckpt.machine import simulate
-from ckpt.planners import get, make_schedule
+from ckpt.planners import get, make_timeline
 from ckpt.planners.base import clock
 from ckpt.planners.base.clock import WORK_LIMIT, Deadline
 from ckpt.planners.base.registry import BUILT_IN
@@ -40,7 +39,14 @@ WORK = 40_000_000
 FIRST = 0.1
 """Seconds that whatever is asked first has, so that there is something however little the time."""
 
+FLOOR = 8
+"""Of the time that is left, this part may go into the floor."""
+
 AUTO = "auto"
+
+ASKED_FIRST = ("store_all", "every", "sqrt", "chain")
+"""Of the planners: those that are quick, and that which finds most. A clock that cuts the rest off
+leaves these."""
 
 Key = tuple[str | None, int]
 """A planner, or None for what no planner can beat, and a budget."""
@@ -109,7 +115,7 @@ def planned(
     ends = None if time_limit is None else time.time() + time_limit
     told = _Told(planners, known, on_row)
     with workers.pool(jobs=jobs, executor=executor, cluster=cluster) as there:
-        while limits := place(told.rows):
+        while limits := _placed(place, told, ends):
             least = 0.0 if told.limits else FIRST
             share = min(1.0, 2 * len(limits) / max(most - len(told.limits), 1))
             until = None if ends is None else time.time() + share * (ends - time.time())
@@ -117,6 +123,7 @@ def planned(
             left = len(wanted)
             for last in (False, True):
                 asked = [key for key in wanted if (key[0] in (None, AUTO)) is last]
+                asked.sort(key=lambda key: key[0] is not None and key[0] not in ASKED_FIRST)
                 tasks = [
                     _Task(
                         graph, limit, name, told.options(name, limit, iterations), WORK // most,
@@ -133,6 +140,15 @@ def planned(
     return told.found()
 
 
+def _placed(
+    place: Callable[[Sequence[Row]], list[int]], told: _Told, ends: float | None
+) -> list[int]:
+    """The next budgets: what that takes, such as the floor, heeds the clock, too."""
+    seconds = None if ends is None or not told.limits else max(ends - time.time(), 0) / FLOOR
+    with Deadline(seconds).running():
+        return place(told.rows)
+
+
 def _built_in(planner: str | None) -> bool:
     return planner is None or planner.partition(":")[0] in BUILT_IN
 
@@ -144,6 +160,8 @@ def _run(task: _Task) -> tuple[Key, Any]:
         share = 2 * (task.ends - time.time()) / max(task.left, 1)
         seconds = round(max(share, task.least), 2)
     with Deadline(seconds, work=task.work).running():
+        if task.planner is None and clock.stopped():
+            return task.key, 0
         if task.planner is None:
             return task.key, lower_bounds(task.graph, task.limit, **task.options)[0].cost
         return task.key, _row(task.graph, task.planner, task.limit, task.options)
@@ -156,18 +174,17 @@ def _row(graph: Graph, name: str, limit: int, options: dict[str, Any]) -> Row:
     start = time.perf_counter()
     try:
         clock.check()  # not all listen while they begin, which takes seconds on a large graph
-        made = make_schedule(graph, name, limit, **options)
+        timeline = make_timeline(graph, name, limit, **options)
     except CkptError as error:  # over budget or time, not this kind of graph, or no solver
         row.update(
             error=str(error), refusal=error, smallest_nbytes=getattr(error, "smallest", None)
         )
     else:
-        timeline = simulate(graph, made)
         row.update(
             predicted_peak_nbytes=timeline.peak,
             recompute_flops=timeline.recompute_flops,
             overhead=timeline.overhead,
-            schedule=made,
+            schedule=timeline.schedule,
         )
     row["planning_seconds"] = time.perf_counter() - start
     return row
