@@ -67,7 +67,7 @@ def test_a_line_whatever_is_being_imported(entry: str, command: str, tmp_path: P
         process = begin(entry, *command.split(), folder=tmp_path)
         code, err = interrupted(process, 0.05 * k)
         if code == 0:  # it was quicker
-            assert not any("Traceback" in line for line in err)
+            assert not any("Traceback" in line for line in err), err
             continue
         assert (code, err[-1:]) == (130, ["interrupted"]), err
         assert len(err) == 1
@@ -86,7 +86,7 @@ def test_a_sweep_keeps_the_rows_it_has(jobs: str, tmp_path: Path) -> None:
             time.sleep(0.02)
         code, err = interrupted(process, 0.2 * (k % 6))
         assert code in (0, 130), err
-        assert not any("Traceback" in line for line in err)
+        assert not any("Traceback" in line for line in err), err
         if code == 0:
             return
         rows = lines(journal)
