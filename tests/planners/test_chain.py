@@ -17,7 +17,7 @@ from ckpt.planners.base import registry as base
 from ckpt.planners.base.clock import Deadline, StoppedError
 from ckpt.planners.base.cost import flops
 from ckpt.planners.chain.chain import frontier, least_peak
-from ckpt.planners.chain.cuts import cuts_of
+from ckpt.planners.chain.cuts import Cutter, cuts_of
 from ckpt.planners.chain.plans import Tables
 from ckpt.schedule import Backward, Compute
 from ckpt.timeline import Timeline
@@ -289,7 +289,7 @@ def test_where_it_cuts_a_graph_it_heeds_the_clock() -> None:
     graph = mlp([32] * 40)
     deadline = Deadline(0)
     with deadline.running(), pytest.raises(StoppedError):
-        cuts_of(graph, flops(graph), None, None, None)
+        cuts_of(Cutter(graph, flops(graph), None), None, None)
 
 
 def test_what_the_clock_stopped_is_gone_on_with() -> None:

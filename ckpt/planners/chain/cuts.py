@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from ckpt.errors import UsageError
 from ckpt.graph import Graph
@@ -66,39 +67,63 @@ def divided(stages: Stages, cost: Cost, slots: int | None) -> Divided:
     return Divided(stages, list(kinds), sequence, numbering, spans)
 
 
-def cuts_of(
-    graph: Graph, cost: Cost, slots: int | None, max_stages: int | None, widest: int | None
-) -> list[Divided]:
+class Cutter:
+    """The ways in which a graph is cut, each remembered: what the clock stopped is gone on with."""
+
+    def __init__(self, graph: Graph, cost: Cost, slots: int | None) -> None:
+        self.graph = graph
+        self.cost = cost
+        self.slots = slots
+        self._made: dict[tuple[int | None, int | None], Divided | UsageError] = {}
+
+    @cached_property
+    def positions(self) -> Positions:
+        return Positions(self.graph)
+
+    def divided(self, max_stages: int | None = None, widest: int | None = None) -> Divided:
+        """As `find_stages` cuts it, or UsageError."""
+        clock.check()
+        key = max_stages, widest
+        if key not in self._made:
+            try:
+                stages = self.positions.stages(max_stages, widest)
+                self._made[key] = divided(stages, self.cost, self.slots)
+            except UsageError as error:
+                self._made[key] = error
+        found = self._made[key]
+        if isinstance(found, UsageError):
+            raise found
+        return found
+
+
+def cuts_of(cutter: Cutter, max_stages: int | None, widest: int | None) -> list[Divided]:
     """Ways to cut the graph for which tables can be made: as `find_stages` would, at other widths
     of what may cross, and everywhere if it is small."""
-    line = Positions(graph)
-    first = divided(line.stages(max_stages, widest), cost, slots)
+    graph, slots = cutter.graph, cutter.slots
+    first = cutter.divided(max_stages, widest)
     while first.work(slots) > MOST_WORK:
-        clock.check()
-        first = divided(line.stages(len(first.stages) * 3 // 4, widest), cost, slots)
+        first = cutter.divided(len(first.stages) * 3 // 4, widest)
     found = {first.stages.cuts: first}
     if max_stages is not None or widest is not None:
         return [first]
     room = MOST_WORK - first.work(slots)
     inside = within_calls(graph)
     everywhere = [i for i in graph.computed[1:] if i not in inside]
-    widths = sorted({line.nbytes[i] for i in everywhere})
+    widths = sorted({cutter.positions.nbytes[i] for i in everywhere})
     for width in widths[:: 1 + len(widths) // 8]:
         if len(found) == CUTS:
             break
-        clock.check()
         try:
-            stages = line.stages(widest=width)
+            another = cutter.divided(widest=width)
         except UsageError:
             continue  # so little crosses only where nothing is worth telling apart
-        largest = max(len(stage.nodes) for stage in stages.stages)
-        if stages.cuts not in found and largest <= MOST_NODES:
-            another = divided(stages, cost, slots)
+        largest = max(len(stage.nodes) for stage in another.stages.stages)
+        if another.stages.cuts not in found and largest <= MOST_NODES:
             room -= another.work(slots)
             if room < 0:
                 break
-            found[stages.cuts] = another
+            found[another.stages.cuts] = another
     if len(graph.computed) <= FINEST:
         stages = cut_at(graph, everywhere)
-        found[stages.cuts] = divided(stages, cost, slots)
+        found[stages.cuts] = divided(stages, cutter.cost, slots)
     return list(found.values())

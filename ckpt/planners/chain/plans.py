@@ -15,7 +15,7 @@ from ckpt.planners.base.cost import Cost
 from ckpt.planners.base.emit import COMPUTED, Action, free_early, needed_only, vocabulary
 from ckpt.planners.base.registry import over_budget
 from ckpt.planners.base.tried import Figures, Tried
-from ckpt.planners.chain.cuts import SLOTS_WORK, Divided, cuts_of
+from ckpt.planners.chain.cuts import SLOTS_WORK, Cutter, Divided, cuts_of
 from ckpt.planners.chain.interior import waiting_seeds
 from ckpt.planners.chain.kinds import table_work
 from ckpt.planners.chain.options import Choices, choices
@@ -84,6 +84,7 @@ class Tables:
         self.graph = graph
         self.cost = cost
         self._tried = Tried(cost)
+        self._cutter = Cutter(graph, cost, slots)
         self._options = slots, options
         self._asked = max_stages, widest
         self._cuts: list[Divided] | None = None
@@ -94,8 +95,9 @@ class Tables:
         """With all that isn't made yet: where the clock stops this, the next call goes on."""
         slots, options = self._options
         if self._cuts is None:
-            cuts = cuts_of(self.graph, self.cost, slots, *self._asked)
+            cuts = cuts_of(self._cutter, *self._asked)
             self._cuts = [one for cut in cuts for one in _with_plain(cut)]
+            self._cutter = Cutter(self.graph, self.cost, slots)  # what wasn't chosen can go
         while len(self.chains) < len(self._cuts):
             self.chains.append(Chain(self._cuts[len(self.chains)], slots, options))
         if not self.frontiers:

@@ -6,10 +6,12 @@ Each keeps, as buffers are evicted and come back, the numerator of its score. Bu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
+
+Sums = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class Heuristic:
@@ -17,8 +19,6 @@ class Heuristic:
 
     by_size = True
     by_age = True
-    sums: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
-    """The numerators of all live buffers, where they are kept up to date; else `changed` tells."""
 
     def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
         self.cost = cost
@@ -33,6 +33,10 @@ class Heuristic:
 
     def numerator(self, buffer: int) -> float:
         return self.cost[buffer]
+
+    def numerators(self) -> Sums | None:
+        """Those of all live buffers, where they are kept up to date; else `changed` tells."""
+        return None
 
     def evict(self, buffer: int) -> None:
         """The buffer was evicted, and may be wanted again."""
@@ -148,10 +152,20 @@ class Ancestors(Neighbourhood):
         return self.above[buffer]
 
     def _spread(self, buffer: int) -> None:
-        inside, beside = self._reach(buffer, self.children)
-        for b in (*inside, *beside, buffer):
-            self.above.pop(b, None)
-        self.changed.update(beside)
+        """An evicted buffer whose bits are unknown is passed by: those that see something through
+        it were told when its bits were lost, and have not been looked at since."""
+        if self.walked:
+            super()._spread(buffer)
+            return
+        self.above.pop(buffer, None)
+        queue = [buffer]
+        while queue:
+            for b in self.children[queue.pop()]:
+                was_known = self.above.pop(b, None) is not None
+                if not self.is_evicted[b]:
+                    self.changed.add(b)
+                elif was_known:
+                    queue.append(b)
 
 
 def _is_cyclic(parents: Sequence[Sequence[int]]) -> bool:
@@ -165,80 +179,94 @@ def _is_cyclic(parents: Sequence[Sequence[int]]) -> bool:
 class Components(Heuristic):
     """The neighbourhood as undirected components in a union-find (the paper's equivalence classes).
 
-    A buffer that comes back takes its cost out of its component, which stays whole. ``sums`` follow
-    each change by what it adds, since one may concern hundreds of buffers around a component.
+    A buffer that comes back takes its cost out of its component, which stays whole. One change may
+    concern hundreds of buffers around a component, and there are many changes for each eviction: so
+    the numerators of those on its rim have seen a component as it was when they were last asked
+    for, all of them the same.
     """
 
     def __init__(self, cost: Sequence[int], parents: Sequence[Sequence[int]]) -> None:
         super().__init__(cost, parents)
+        self.around = [(*up, *down) for up, down in zip(parents, self.children, strict=True)]
         self.element = [-1] * len(cost)  # the buffer's element in the union-find, while evicted
         self.up: list[int] = []
         self.total: list[int] = []
+        self.seen: list[int] = []  # of the total, what the numerators of the rim count
         self.rim: list[set[int]] = []  # buffers beside the component whose numerator counts it
+        self.stale: set[int] = set()  # components whose total may differ from what is seen
         self.sums = np.array(cost, np.int64)
 
     def numerator(self, buffer: int) -> float:
         return self.cost[buffer] + sum(self.total[root] for root in self._roots(buffer))
 
+    def numerators(self) -> Sums:
+        for root in self.stale:
+            self._add(self.rim[root], self.total[root] - self.seen[root])
+            self.seen[root] = self.total[root]
+        self.stale.clear()
+        return self.sums
+
     def evict(self, buffer: int) -> None:
-        self.is_evicted[buffer] = 1
+        is_evicted, around = self.is_evicted, self.around[buffer]
+        is_evicted[buffer] = 1
         root = self.element[buffer] = len(self.up)
         self.up.append(root)
         self.total.append(self.cost[buffer])
-        self.rim.append({b for b in self._around(buffer) if not self.is_evicted[b]})
-        self._add(self.rim[root], self.cost[buffer])
-        for b in self._around(buffer):
-            if self.is_evicted[b]:
+        self.seen.append(0)
+        self.rim.append({b for b in around if not is_evicted[b]})
+        for b in around:
+            if is_evicted[b]:
                 root = self._union(root, self._root(self.element[b]))
         self.rim[root].discard(buffer)
+        self.stale.add(root)
 
     def restore(self, buffer: int) -> None:
-        assert self.sums is not None
         if self.is_evicted[buffer]:
             self.is_evicted[buffer] = 0
             root = self._root(self.element[buffer])
             self.total[root] -= self.cost[buffer]
-            self._add(self.rim[root], -self.cost[buffer])
-            for b in self._around(buffer):
-                if b in self.rim[root] and root not in self._roots(b):
-                    self.rim[root].discard(b)
-                    self.sums[b] -= self.total[root]
+            self.stale.add(root)
+            rim = self.rim[root]
+            for b in self.around[buffer]:
+                if b in rim and root not in self._roots(b):
+                    rim.discard(b)
+                    self.sums[b] -= self.seen[root]
         roots = self._roots(buffer)
-        self.sums[buffer] = self.cost[buffer] + sum(self.total[root] for root in roots)
+        self.sums[buffer] = self.cost[buffer] + sum(self.seen[root] for root in roots)
         for root in roots:
             self.rim[root].add(buffer)
 
     def _add(self, buffers: Collection[int], amount: int) -> None:
-        assert self.sums is not None
         if buffers and amount:
             self.sums[np.fromiter(buffers, np.int64, len(buffers))] += amount
 
     def _roots(self, buffer: int) -> set[int]:
         """The components beside it."""
-        return {self._root(self.element[b]) for b in self._around(buffer) if self.is_evicted[b]}
-
-    def _around(self, buffer: int) -> Iterable[int]:
-        return (*self.parents[buffer], *self.children[buffer])
+        is_evicted, element = self.is_evicted, self.element
+        return {self._root(element[b]) for b in self.around[buffer] if is_evicted[b]}
 
     def _root(self, element: int) -> int:
-        while self.up[element] != element:
-            self.up[element] = self.up[self.up[element]]
-            element = self.up[element]
+        up = self.up
+        while up[element] != element:
+            up[element] = up[up[element]]
+            element = up[element]
         return element
 
     def _union(self, a: int, b: int) -> int:
+        """One component of two, which the rim has seen as it saw that with the longer rim."""
         if a == b:
             return a
         if len(self.rim[a]) < len(self.rim[b]):
             a, b = b, a
-        shared = self.rim[a] & self.rim[b]
-        self._add(self.rim[a], self.total[b])
-        self._add(shared, -self.total[b])
-        self._add(self.rim[b] - shared, self.total[a])
+        rim, other = self.rim[a], self.rim[b]
+        shared = rim & other
+        self._add(shared, -self.seen[b])
+        self._add(other - shared, self.seen[a] - self.seen[b])
         self.up[b] = a
         self.total[a] += self.total[b]
-        self.rim[a] |= self.rim[b]
+        rim |= other
         self.rim[b] = set()
+        self.stale.discard(b)
         return a
 
 
