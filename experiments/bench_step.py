@@ -81,6 +81,7 @@ class Worker:
         counted = ("OPENBLAS", "OMP", "MKL")
         numbers = {f"{library}_NUM_THREADS": str(threads) for library in counted}
         clean = {k: v for k, v in os.environ.items() if k not in malloc.VARIABLES}
+        clean["PYTHONPATH"] = os.pathsep.join(sys.path)  # the same ckpt as here
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("step_worker.py"), case, way],
             env={**clean, "VECLIB_MAXIMUM_THREADS": str(threads), **numbers, **PAGES[pages]},

@@ -17,11 +17,11 @@ from ckpt.tape.core.changes import DEFAULT, Check
 from ckpt.tape.core.context import inside, watching
 from ckpt.tape.core.generators import Generators
 from ckpt.tape.core.value import Value
+from ckpt.tape.eager.eager_peak import eager_peak
 from ckpt.tape.eager.grad import value_and_grad
 from ckpt.tape.execution.arguments import check_arguments, gather
 from ckpt.tape.execution.compiled import StraightLine
 from ckpt.tape.execution.draws import Draws
-from ckpt.tape.execution.eager_peak import eager_peak
 from ckpt.tape.execution.guard import Guard
 from ckpt.tape.execution.layouts import as_given
 from ckpt.tape.execution.lines import write
