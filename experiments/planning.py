@@ -30,21 +30,21 @@ def trace(name: str, **options: Any) -> Graph:
     return ckpt.trace(workload.loss, *workload.specs()).graph
 
 
-def simulated(graph: Graph, planner: str, budget: int | None = None) -> Timeline:
+def simulated(graph: Graph, planner: str, budget: int | None = None, **options: Any) -> Timeline:
     """The timeline of the planner's schedule within ``budget`` bytes.
 
     Unlike `ckpt.make_schedule` it plans without simulating store-all first, which would double the
     time of a long program.
     """
-    found, options = get(planner)
-    return ckpt.simulate(graph, found(graph, budget, **options))
+    found, given = get(planner)
+    return ckpt.simulate(graph, found(graph, budget, **given, **options))
 
 
-def plan_row(graph: Graph, planner: str, budget: int | None = None) -> Row:
+def plan_row(graph: Graph, planner: str, budget: int | None = None, **options: Any) -> Row:
     """Peak and recompute of one plan; without them, and with the reason, where there is none."""
     row: Row = {"planner": planner, "budget_nbytes": budget}
     try:
-        timeline = simulated(graph, planner, budget)
+        timeline = simulated(graph, planner, budget, **options)
     except (BudgetError, UsageError) as error:
         smallest = getattr(error, "smallest", None)
         refusal = "refuses" if smallest is None else "needs more"

@@ -6,9 +6,11 @@ import random
 
 import pytest
 
+import ckpt
 from ckpt.errors import BudgetError
 from ckpt.graph import Graph
 from ckpt.machine import simulate
+from ckpt.models import build
 from ckpt.planners.base import registry as base
 from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import flops
@@ -98,6 +100,17 @@ def test_auto_beats_chain_on_a_unet() -> None:
     schedule = auto(graph, budget)
     assert simulate(graph, schedule).recompute_flops < 0.8 * chained
     assert 0 < schedule.notes["iterations"] <= 400
+
+
+def test_auto_asks_chain_for_longer_stages_too() -> None:
+    """Which keep more for a moment, and so recompute less of this LSTM."""
+    workload = build("lstm", depth=4, layers=1)
+    graph = ckpt.trace(workload.loss, *workload.specs()).graph
+    (budget,) = budgets(graph, 0.5)
+    schedule = auto(graph, budget, iterations=0)
+    cost = {k: v["recompute_cost"] for k, v in schedule.notes["portfolio"].items() if "chain" in k}
+    assert cost["chain:16"] < cost["chain"]
+    assert simulate(graph, schedule).recompute_flops <= min(cost.values())
 
 
 def test_enough_memory_is_store_all() -> None:

@@ -12,7 +12,7 @@ from ckpt.schedule import Schedule
 from ckpt.units import at_least
 
 
-@planner("chain")
+@planner("chain", takes="max_stages")
 def chain(
     graph: Graph,
     budget: int | None = None,

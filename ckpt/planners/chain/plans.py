@@ -60,7 +60,7 @@ def tables_of(
         return _tables_of(graph, cost, slots, options, max_stages, widest).finished()
 
 
-@lru_cache(maxsize=2)  # a table may take 200 MB
+@lru_cache(maxsize=4)  # a table may take 200 MB, and one of fewer stages much less
 def _tables_of(graph: Graph, *options: Any) -> Tables:
     return Tables(graph, *options)
 

@@ -13,6 +13,7 @@ from ckpt.machine import simulate
 from ckpt.planners.base import registry
 from ckpt.planners.base.clock import Deadline, Progress, StoppedError
 from ckpt.planners.base.cost import Cost
+from ckpt.planners.base.stages import find_stages
 from ckpt.planners.bounds.lower import EFFORT, lower_bounds
 from ckpt.planners.bounds.simple import memory_floor
 from ckpt.planners.search.ahead import Ahead
@@ -30,10 +31,14 @@ QUICK = (
 )  # fmt: skip
 """The planners that any graph is given to: two that answer at once, then the best first, as far as
 the clock lets them; those of one's own come behind them,
-then the linear program, the local search, and unless little can be left to save, `beam`."""
+then the linear program, the local search, and unless little can be left to save, `chain` with fewer
+stages and `beam`."""
 
 CLOSE = 1 / 1000
 """A gap of this share of the forward is not worth a beam."""
+
+COARSER = (2, 3, 6)
+"""Of so many stages `chain` makes one, where its own plan may not be the best."""
 
 EXACT_NODES, EXACT_STATES = 24, 25_000
 """`brute` is asked about graphs that compute at most so many nodes, for so many states."""
@@ -99,7 +104,9 @@ class Portfolio:
         if self.found and not self.done:
             self.improve(self.first, iterations // 4)
         if not self.close:
-            self.ask("beam", {})
+            for name in (*self.coarser(), "beam"):
+                if not self.done:
+                    self.ask(name, {})
         if self.found and not self.done:
             self.improve_all(iterations)
 
@@ -225,6 +232,13 @@ class Portfolio:
                 return
             if name == "sqrt":
                 self.begin_asking(self.independent())
+
+    def coarser(self) -> list[str]:
+        """`chain` with fewer and longer stages, within which more is kept for a moment."""
+        if "chain" not in self.portfolio or isinstance(self.portfolio["chain"], str):
+            return []
+        stages = len(find_stages(self.graph).stages)
+        return [f"chain:{stages // n}" for n in COARSER if stages // n > 2]
 
     def candidates(self) -> list[tuple[str, dict[str, Any]]]:
         """Planners to ask, with options."""
