@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ckpt.tape.core.node import TapeNode
 from ckpt.tape.core.op import OUT
 from ckpt.tape.core.rules import Rule, rules_of
@@ -76,7 +78,7 @@ def hops(order: list[TapeNode]) -> list[Hop]:
     done = []
     for node in reversed(order):
         for operand, dep, rule in edges(node):
-            handed = float(rule.call(cotangents[node], node))
+            handed = float(rule.call(np.float64(cotangents[node]), node))
             done.append(Hop(node, operand, dep, cotangents[node], rule, handed))
             cotangents[dep] += handed
     return done
@@ -91,7 +93,7 @@ def tangent(order: list[TapeNode], leaf: TapeNode) -> tuple[float, int]:
     calls = 0
     for node in order:
         for _, dep, rule in edges(node):
-            tangents[node] += float(rule.call(tangents[dep], node))
+            tangents[node] += float(rule.call(np.float64(tangents[dep]), node))
             calls += 1
     return tangents[order[-1]], calls
 
@@ -126,7 +128,16 @@ def rule_text(hop: Hop) -> str:
     }
     written = rules[hop.node.op.operands[hop.operand]]
     assert isinstance(written, ast.Lambda)
-    return ast.unparse(written.body)
+    return ast.unparse(_OfScalars().visit(written.body))
+
+
+class _OfScalars(ast.NodeTransformer):
+    """Leaves out the sum over the axes along which an operand was broadcast."""
+
+    def visit_Call(self, call: ast.Call) -> ast.AST:
+        self.generic_visit(call)
+        is_sum = isinstance(call.func, ast.Name) and call.func.id == "_summed"
+        return call.args[0] if is_sum else call
 
 
 # -- in words --------------------------------------------------------------------------------------
