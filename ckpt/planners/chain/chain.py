@@ -40,8 +40,8 @@ def chain(
     and that a stage's input may go early if the backward of the stage before reads it, too.
     Options: ``slots`` that storing everything takes, about (None: 40 a stage, but at least 500, and
     no more than take a quarter of a second); ``options`` inside a stage (False: keep a
-    stage's full tape or nothing); ``max_stages`` to cut the graph into, ``widest`` that a boundary
-    may be, in bytes (with either, one way to cut only).
+    stage's full tape or nothing); ``max_stages`` to cut the graph into (``chain:8``), ``widest``
+    that a boundary may be, in bytes (with either, one way to cut only).
     Cost: one table for each graph, which answers every budget: L stages take O(L^3 slots), O(p L^2
     slots) if they repeat with period p. Of a long chain that repeats, runs of equal blocks are
     planned once and are stages of a shorter one (see `runs`), so that a thousand equal layers take
