@@ -257,7 +257,7 @@ def of_ckpt(loss: Any, *args: Any) -> dict[str, Make]:
     return {
         "eager": lambda: partial(ckpt.value_and_grad(loss), *args),
         "planned": lambda: partial(planned(), *args),
-        "planned, calls alone": lambda: CallsAlone(planned(), args, CLOCK),
+        "planned, calls alone": lambda: CallsAlone(planned(), args),
     }
 
 
