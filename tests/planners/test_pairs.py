@@ -22,7 +22,7 @@ from ckpt.planners.bounds.branches import Tree
 from ckpt.planners.bounds.certificate import certify
 from ckpt.planners.bounds.floor import budget_floor
 from ckpt.planners.bounds.lower import lower_bounds
-from ckpt.planners.bounds.moments import BUILT_IN, HIGHS, MomentSearch, pair_bound
+from ckpt.planners.bounds.moments import BUILT_IN, EARLY, HIGHS, SAME, MomentSearch, pair_bound
 from ckpt.planners.bounds.pairs import Pairs
 from ckpt.planners.bounds.reduced import Reduced
 from ckpt.planners.bounds.simple import memory_floor
@@ -284,3 +284,14 @@ def test_the_floor_knows_what_must_be_carried_or_made() -> None:
         if graph.steps and graph.computed:
             gains += budget_floor(graph).nbytes > memory_floor(graph).nbytes
     assert gains > 2
+
+
+@pytest.mark.parametrize("graph", [residual_net(120), lstm(120), mlp([32] * 160)], ids=len)
+def test_where_layers_are_equal_several_of_their_steps_are_moments(graph: Graph) -> None:
+    reduced = Reduced(graph, 10**5, flops(graph))
+    search = MomentSearch(reduced, 0, 0, None, BUILT_IN)
+    early = search._stretches(search._first())[0]
+    rooms = [reduced.rooms[q] for q in early]
+    assert len(early) == EARLY
+    assert rooms[:SAME] == [min(rooms)] * SAME
+    assert len(set(rooms)) > 1

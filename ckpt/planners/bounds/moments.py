@@ -9,6 +9,7 @@ into `branches` of the program that proved most.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from ckpt.graph import Graph
@@ -29,6 +30,10 @@ FORWARD_SHARE = 0.9
 
 STRETCHES, EACH, EARLY = 8, 3, 8
 """So many stretches of the backward, candidates in each, and in the first."""
+
+SAME = 4
+"""Candidates of a stretch that leave equal room, as equal layers do at the same step, before those
+that leave more have their turn."""
 
 ENOUGH = 1 / 50
 """A round that closes less of the gap is the last."""
@@ -160,13 +165,14 @@ class MomentSearch:
         ends = [first + 1 + int(rest * (k / STRETCHES) ** 1.5) for k in range(STRETCHES + 1)]
         found: list[list[int]] = []
         for k in range(STRETCHES):
-            stretch: list[int] = []
-            seen = set()
-            for q in sorted(range(ends[k], ends[k + 1]), key=lambda q: (rooms[q], q)):
-                reads = tuple(self.reduced.reads[q])
-                if reads not in seen and len(stretch) < (EACH if k else EARLY):
-                    seen.add(reads)
-                    stretch.append(q)
+            by_room = sorted(range(ends[k], ends[k + 1]), key=lambda q: (rooms[q], q))
+            distinct = {tuple(self.reduced.reads[q]): q for q in reversed(by_room)}
+            turns: dict[int, int] = {}
+            alike: Counter[int] = Counter()
+            for q in sorted(distinct.values()):
+                turns[q] = alike[rooms[q]] // SAME
+                alike[rooms[q]] += 1
+            stretch = sorted(turns, key=lambda q: (turns[q], rooms[q], q))[: EACH if k else EARLY]
             found.append(stretch)
         return found
 
