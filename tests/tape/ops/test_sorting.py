@@ -64,12 +64,22 @@ def test_tied_elements_pass_on_one_cotangent_each():
     assert sorted(x.grad[[0, 2]]) == [3.0, 4.0]
 
 
-def test_partition_is_a_partition():
-    x = RNG.normal(size=5000)
-    made = np.partition(ckpt.Value(x), [100, 4000]).data
-    assert made[100] == np.sort(x)[100]
-    assert made[4000] == np.sort(x)[4000]
-    assert made[:100].max() <= made[100] <= made[101:].min()
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_partition_has_numpys_order(dtype, axis):
+    """Of elements on one side of the kth, too, and however many are equal."""
+    x = RNG.normal(size=(60, 500)).round(1).astype(dtype)
+    for kth in (3, [10, 40]):
+        made = np.partition(ckpt.Value(x), kth, axis)
+        np.testing.assert_array_equal(made.data, np.partition(x, kth, axis))
+
+
+def test_an_element_takes_the_cotangent_of_its_place_in_a_partition():
+    x = RNG.normal(size=600).round(1)
+    weights = np.arange(600.0)
+    gradient = ckpt.grad(lambda x: np.sum(np.partition(x, [10, 400]) * weights))(x)
+    stand = np.partition(x, [10, 400])
+    assert sorted(zip(x, gradient, strict=True)) == sorted(zip(stand, weights, strict=True))
 
 
 def test_argsort_and_argpartition_have_no_gradient():

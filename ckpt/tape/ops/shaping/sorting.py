@@ -25,6 +25,10 @@ def _line(array: Any, axis: int) -> int:
     return array.shape[axis] * array.itemsize if apart else 0
 
 
+def _one_line(out: Any, x: Any, *, axis: int, **params: Any) -> int:
+    return _line(out, axis)
+
+
 def _lines(out: Any, x: Any, *, axis: int, **params: Any) -> int:
     return _line(out, axis) + _line(x, axis)
 
@@ -60,7 +64,7 @@ def _sort(g: Any, x: Any, axis: int, kind: Any) -> Any:
 
 
 _sorting(np.argsort, _lines).no_gradient()
-_sorting(np.sort, lambda out, x, *, axis, **_: _line(out, axis)).vjp(x=_sort)
+_sorting(np.sort, _one_line).vjp(x=_sort)
 
 
 @op(infer=same_shape(np.argsort), flops=every, workspace=_lines)
@@ -94,11 +98,25 @@ def _np_argpartition(
     return argpartition(x, kth=_places(kth, x, axis), axis=axis)
 
 
+def _partition(g: Any, out: Any, x: Any, axis: int) -> Any:
+    """Each element takes the cotangent of the place that it stands at now, equal ones in turn."""
+    ranks = np.argsort(np.argsort(x, axis, "stable"), axis)
+    places = np.take_along_axis(np.argsort(out, axis, "stable"), ranks, axis)
+    return np.take_along_axis(g, places, axis)
+
+
+@op(infer=same_shape(np.sort), flops=every, workspace=_one_line)
+def partition(x: Any, *, kth: Any = 0, axis: int = -1) -> Any:
+    return np.partition(x, kth, axis)
+
+
+partition.vjp(x=_partition)
+
+
 @adapt(np.partition)
-def partition(
+def _np_partition(
     a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None
 ) -> Any:
-    """In the order of np.argpartition: np.partition leaves the elements on either side of the kth
-    in another one (with SIMD the two use different algorithms), and its permutation isn't known."""
+    _check(kind, order)
     x, axis = along(operand(a), axis)
-    return np.take_along_axis(x, _np_argpartition(x, kth, axis, kind, order), axis)
+    return partition(x, kth=_places(kth, x, axis), axis=axis)
