@@ -13,7 +13,6 @@ from ckpt.tape.execution.arena import block, place
 from ckpt.tape.execution.arguments import check_arguments
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.lines import Code, Line, write
-from ckpt.tape.execution.remade import remade
 from ckpt.tape.execution.source import Assembled, _Text
 from ckpt.tape.execution.tiling import tiled
 
@@ -22,7 +21,7 @@ def code_of(step: Any) -> Code:
     """The lines that a planned step is compiled from."""
     traced, schedule = step.program.traced, step.schedule
     promised = ckpt.simulate(step.graph, schedule).peak
-    return tiled(remade(write(traced, schedule, Draws(traced, schedule))), promised)
+    return tiled(write(traced, schedule, Draws(traced, schedule)), promised)
 
 
 class CallsAlone:

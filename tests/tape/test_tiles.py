@@ -26,7 +26,6 @@ from ckpt.tape.execution import tiling
 from ckpt.tape.execution.arena import place
 from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.lines import Code, write
-from ckpt.tape.execution.remade import remade
 from ckpt.tape.ops import tiles
 from ckpt.tape.traced import joined, pieces, tiled
 from tests.programs import choices, make
@@ -80,7 +79,7 @@ def code_of(loss: Any, *args: Any) -> tuple[Code, Code]:
     limit = ckpt.simulate(program.graph, schedule).peak
     draws = Draws(program.traced, schedule)
     return write(program.traced, schedule, draws), tiling.tiled(
-        remade(write(program.traced, schedule, draws)), limit
+        write(program.traced, schedule, draws), limit
     )
 
 
@@ -411,45 +410,6 @@ def test_a_formula_is_a_run_forward_and_a_run_back() -> None:
     assert runs(code)[0] == 10
     assert len(runs(code)) <= 3
     assert place(code) < place(plain)
-
-
-def test_what_a_backward_reads_is_made_again_in_its_tiles() -> None:
-    """Of a gelu's formula the products and sums: u and its tanh are left as arrays, per layer."""
-
-    def loss(w: Any, x: Any) -> Any:
-        for _ in range(4):
-            u = x @ w
-            x = 0.5 * u * (1 + np.tanh(0.8 * (u + 0.04 * (u * u * u))))
-        return np.sum(x)
-
-    args = normal((128, 128), (1 << 14, 128))
-    plain, code = code_of(loss, *args)
-    nbytes, layer = place(code), args[1].nbytes
-    assert nbytes < (3 * 4 + 3) * layer < 6 * 4 * layer <= place(plain)  # x, u and tanh
-    program = ckpt.trace(loss, *args)
-    step = program.compile(make_schedule(program.graph, "store_all"))
-    value, gradient = ckpt.value_and_grad(loss)(*args)
-    assert step.nbytes == nbytes
-    for _ in range(2):
-        found = step(*args)
-        assert found[0] == value and found[1].tobytes() == gradient.tobytes()
-
-
-def test_nothing_is_made_again_of_what_is_written_over_meanwhile() -> None:
-    """The sum of cotangents lies in an array that an earlier product was made of."""
-
-    def loss(x: Any, w: Any) -> Any:
-        y = np.sin(x @ w)
-        z = y * 2
-        return np.sum(np.tanh(z) * (z @ w) * y)
-
-    args = normal((1 << 14, 128), (128, 128))
-    program, expected = ckpt.trace(loss, *args), ckpt.value_and_grad(loss)(*args)
-    for planner in ("store_all", "sqrt", "recompute_all"):
-        step = program.compile(make_schedule(program.graph, planner))
-        for _ in range(2):
-            found = step(*args)
-            assert found[0] == expected[0] and found[1].tobytes() == expected[1].tobytes()
 
 
 def test_layers_that_are_alike_share_a_run() -> None:

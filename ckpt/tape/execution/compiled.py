@@ -20,7 +20,6 @@ from ckpt.tape.execution.draws import Draws
 from ckpt.tape.execution.guard import Guard, runs_code_of_the_users
 from ckpt.tape.execution.layouts import as_given, layouts
 from ckpt.tape.execution.lines import Code, write
-from ckpt.tape.execution.remade import remade
 from ckpt.tape.execution.source import assemble
 from ckpt.tape.execution.tiling import tiled
 from ckpt.tape.traced.trace import Traced
@@ -62,7 +61,7 @@ class StraightLine:
         for joins in (True, False):
             code = write(traced, schedule, self._draws, guard)
             if joins:
-                code = tiled(remade(code), promised)
+                code = tiled(code, promised)
             nbytes = place(code)
             if nbytes + beside(code) <= promised + promised // 100 + KIB * 64:
                 return code, nbytes

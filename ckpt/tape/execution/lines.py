@@ -55,10 +55,6 @@ class Var:
     def root(self) -> Var:
         return self if self._root is None else self._root
 
-    def move(self, root: Var) -> None:
-        """From now on it lies in that variable's buffer."""
-        self._root = root
-
 
 @dataclass(slots=True)
 class Line:
