@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -22,26 +23,42 @@ def connected(address: str) -> Iterator[Executor]:
         distributed: Any = import_module("distributed")
     except ModuleNotFoundError:
         raise MissingExtraError("Dask's distributed", "dask", "a cluster") from None
-    try:
-        client = distributed.Client(
-            address, timeout=CONNECT_SECONDS, set_as_default=False, name="ckpt"
-        )
-    except Exception as error:
-        raise WorkersError(f"no Dask scheduler answers at {address}: {sentence(error)}") from None
-    try:
-        if not client.scheduler_info()["workers"]:
-            raise WorkersError(
-                f"the Dask scheduler at {address} has no workers; start some with: "
-                f"dask worker {address}"
-            )
-        there = client.get_executor(pure=False)
+    with _quiet():
         try:
-            yield there
+            client = distributed.Client(
+                address, timeout=CONNECT_SECONDS, set_as_default=False, name="ckpt"
+            )
+        except Exception as error:
+            raise WorkersError(
+                f"no Dask scheduler answers at {address}: {sentence(error)}"
+            ) from None
+        try:
+            if not client.scheduler_info()["workers"]:
+                raise WorkersError(
+                    f"the Dask scheduler at {address} has no workers; start some with: "
+                    f"dask worker {address}"
+                )
+            there = client.get_executor(pure=False)
+            try:
+                yield there
+            finally:
+                there.shutdown(wait=False)
         finally:
-            there.shutdown(wait=False)
+            with suppress(Exception):  # it may be gone, which was said by then
+                client.close(timeout=CONNECT_SECONDS)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What goes wrong with a connection is said by those that wait for it, and not logged, too,
+    with a traceback, by Dask's threads."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
     finally:
-        with suppress(Exception):  # it may be gone, which was said by then
-            client.close(timeout=CONNECT_SECONDS)
+        logger.setLevel(level)
 
 
 def worker() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -50,6 +51,22 @@ def test_rows_are_the_same_on_a_cluster(here: list[dict[str, Any]], cluster: Any
     there = run(POINTS, cluster=cluster.scheduler_address, on_row=told.append)
     assert_same(here, there)
     assert len(told) == len(POINTS)
+
+
+def test_dask_logs_nothing_of_a_connection_that_ends(cluster: Any) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    log = logging.getLogger("distributed")
+    log.addHandler(handler)
+    try:
+        with dask_cluster.connected(cluster.scheduler_address):
+            logging.getLogger("distributed.batched").error("Batched Comm Closed")
+        assert said == []
+        logging.getLogger("distributed.batched").error("of somebody else's connection")
+        assert len(said) == 1
+    finally:
+        log.removeHandler(handler)
 
 
 def test_rows_are_the_same_on_loky(here: list[dict[str, Any]]) -> None:
