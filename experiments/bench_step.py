@@ -21,27 +21,29 @@ process and 18,000 in another. So the figures are those with pages kept (MALLOC_
 MALLOC_MMAP_THRESHOLD_ set), which are the same from run to run; what malloc does by itself stands
 beside them, with the page faults of a step. "Calls alone" is the planned step's floor: the
 median time of each of its calls in its place, added up.
-Found: (one thread, CPU seconds, pages kept; other processes had 1.5 of the two cores) over the step
-by hand, planned and eagerly: MLP 100 x 16 0.75 and 2.90, 100 x 256 0.99 and 1.11, 24 x 256 at batch
-8192 1.00 and 1.02, gelu of 16 MiB 0.79 and 0.92, transformer at batch 8 1.05 and 1.19, at batch 64
-1.08 and 1.17, conv net 0.72 and 0.71 (PyTorch 0.43); HIPS autograd takes 1.2 to 42, jax.jit 0.96 to
-2.2. Chains of 900 and 100,000 scalars take 0.81 and 0.43 of micrograd's time, by a number 0.65 and
-0.39: of 100,000 a third is the collector's, which passes five times over what lives.
+Found: (one thread, CPU seconds, pages kept; the first two rows on an idle machine, the others
+beside a busy core) over the step by hand, planned and eagerly: MLP 100 x 16 0.76 and 2.87, 100 x
+256 1.00 and 1.08, 24 x 256 at batch 8192 1.00 and 1.02, gelu of 16 MiB 0.72 and 0.92, transformer
+at batch 8 1.07 and 1.21, at batch 64 1.05 and 1.21, conv net 0.73 and 0.81 (0.71 another time;
+PyTorch 0.43); HIPS autograd takes 1.2 to 38, jax.jit 0.96 to 2.3. Chains of 900 and 100,000 scalars
+take 0.84 and 0.44 of micrograd's time, by a number 0.65 and 0.39: of 100,000 a third is the
+collector's, which passes five times over what lives.
 What is below that? The wide MLP's products are the same by hand and 0.80 of its time, so that all
 else is a fifth, of which tiles save little that the page faults don't: its calls alone are 0.995.
-MLP 100 x 256: products 0.85, its calls 0.97. A gelu takes 22 calls on tiles that are there, two of
+MLP 100 x 256: products 0.85, its calls 0.98. A gelu takes 22 calls on tiles that are there, two of
 them tanh: 12.6 ms, by hand 18.6. The transformer's calls alone are 1.00 to 1.03 at batch 8, for by
 hand norms and softmax go back by formulas of fewer calls, and the maximum's gradient, which is
-zero, isn't taken at all; at batch 64 its residuals are written and read, too, hand keeps fewer. The
-conv net's calls are 0.70. (Of calls below some microseconds, as the MLP 100 x 16 has, reading the
-clock is a part.)
+zero, isn't taken at all. The conv net's calls are 0.70. (Of calls below some microseconds, as the
+MLP 100 x 16 has, reading the clock is a part.)
 Where malloc gives pages back, in one such set of processes: 1.35 and 1.06 (100 x 256: the planned
 step's gradients meet 6,000 page faults), 0.61 and 0.81, 0.50 and 0.90, 0.80 and 1.37, 1.03 and
 1.77, 0.57 and 0.64.
-On two threads, on two idle cores, with all ways in one process and with what waits for a thread
-that no core lets begin, which it no longer does: 0.73, 0.94, 0.96, 0.47, 1.15, 1.18, 0.90. Between
-products OpenBLAS's own threads spin on the second core; with OPENBLAS_THREAD_TIMEOUT=4 they sleep,
-and the wide MLP takes 0.81 where it takes 0.92.
+On two threads, over the step by hand with as many of BLAS, on two idle cores: 0.78, 0.96, 0.98,
+0.84, 1.02, 1.19, 1.03. Three hours before, with all ways in one process (plots/bench_step.png),
+they were 0.73, 0.94, 0.96, 0.47, 1.15, 1.18, 0.90: the code of then, run again beside this one,
+took as long as this one, so the gelu's 0.47 was the machine's. Between products OpenBLAS's own
+threads spin on the second core; with OPENBLAS_THREAD_TIMEOUT=4 they sleep, and the wide MLP took
+0.81 where it took 0.92.
 """
 
 from __future__ import annotations
