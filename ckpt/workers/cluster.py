@@ -51,14 +51,16 @@ def connected(address: str) -> Iterator[Executor]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What goes wrong with a connection is said by those that wait for it, and not logged, too,
-    with a traceback, by Dask's threads."""
-    logger = logging.getLogger("distributed")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    with a traceback, by Dask's threads and by the loop that they run in."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "tornado.application")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def worker() -> Any:
